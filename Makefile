@@ -1,0 +1,22 @@
+# Two commands for a fresh machine: `make demo` and `make test`. They set up what they need.
+VENV ?= $(if $(and $(ROS_DISTRO),$(AMENT_PREFIX_PATH)),.venv-ros,.venv)
+PYTHON = $(VENV)/bin/python
+
+.PHONY: help demo test setup clean
+
+help:
+	@echo 'make demo              a simulated robot takes the blocks it is told to take'
+	@echo 'make demo ARGS=--live  the same, and you give the instructions'
+	@echo 'make test              all tests; ARGS="-k queue" for some'
+
+setup:
+	@scripts/setup $(VENV)
+
+demo: setup
+	@PYTHONPATH="$(CURDIR):$$PYTHONPATH" $(PYTHON) -m pi0_ros demo $(ARGS)
+
+test: setup
+	@PYTHONPATH="$(CURDIR):$$PYTHONPATH" $(PYTHON) -m pytest $(ARGS)
+
+clean:
+	rm -rf .venv .venv-ros out build install log

@@ -1,0 +1,3 @@
+"""Run PI0, the vision-language-action policy, on a robot with ROS 2."""
+
+__version__ = '0.1.0'

@@ -1,0 +1,8 @@
+"""Runs ``python -m pi0_ros VERB``."""
+
+import sys
+
+from pi0_ros.cli import main
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,76 @@
+"""The command line: one verb for each thing the package does."""
+
+import argparse
+import importlib
+import os
+import sys
+
+VERBS = {
+    'node': ('pi0_ros.ros.main', 'node_main', 'run PI0 on a robot'),
+    'sim': ('pi0_ros.ros.main', 'sim_main', 'run the simulated robot'),
+    'demo': ('pi0_ros.ros.demo', 'main', 'simulated robot, node and three instructions'),
+    'infer': ('pi0_ros.offline.infer', 'main', 'decide one chunk from a file, without ROS'),
+    'inspect': ('pi0_ros.offline.inspect', 'main', 'tell what a checkpoint is and wants'),
+    'train': ('pi0_ros.training.train', 'main', 'make the small demo checkpoint from scratch'),
+}
+NEEDS_ROS = ('node', 'sim', 'demo')
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run ``pi0_ros VERB ARGUMENTS``; return the exit code."""
+    parser = argparse.ArgumentParser(
+        prog='pi0_ros', description='PI0, the vision-language-action policy, on a ROS 2 robot.',
+        epilog='verbs:\n' + '\n'.join(f'  {verb:9}{text}' for verb, (_, _, text) in VERBS.items())
+        + '\n\n`pi0_ros VERB --help` tells more.',
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('verb', choices=VERBS, metavar='VERB', help='what to do')
+    parser.add_argument('arguments', nargs=argparse.REMAINDER, help='of the verb')
+    given = parser.parse_args(argv)
+    return run(given.verb, given.arguments)
+
+
+def run(verb: str, arguments: list[str]) -> int:
+    """Run one verb; return the exit code."""
+    module, function, _ = VERBS[verb]
+    if verb in NEEDS_ROS:
+        try:
+            importlib.import_module('rclpy')
+        except ImportError as error:
+            print(f'pi0_ros {verb} needs ROS 2: source an installation, or use `make demo`, which '
+                  f'installs what it needs ({error})', file=sys.stderr)
+            return 1
+    try:
+        return getattr(importlib.import_module(module), function)(arguments)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def node() -> int:
+    """Run the verb node, as an executable of its own."""
+    return run('node', sys.argv[1:])
+
+
+def sim() -> int:
+    """Run the verb sim, as an executable of its own."""
+    return run('sim', sys.argv[1:])
+
+
+def demo() -> int:
+    """Run the verb demo, as an executable of its own."""
+    return run('demo', sys.argv[1:])
+
+
+def infer() -> int:
+    """Run the verb infer, as an executable of its own."""
+    return run('infer', sys.argv[1:])
+
+
+def inspect() -> int:
+    """Run the verb inspect, as an executable of its own."""
+    return run('inspect', sys.argv[1:])
+
+
+def train() -> int:
+    """Run the verb train, as an executable of its own."""
+    return run('train', sys.argv[1:])

@@ -1,0 +1,155 @@
+"""Decides at every control tick what is published: a window of the plan, a stop, or nothing."""
+
+import threading
+from dataclasses import dataclass
+
+import numpy as np
+
+from pi0_ros.control.limits import JointLimits
+from pi0_ros.control.queue import ActionQueue
+from pi0_ros.control.trajectory import Trajectory, rolling_window, slowed
+from pi0_ros.policy.policy import ActionChunk
+
+POINTS = 10
+CLOCK_JUMP_NS = 1_000_000_000
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Lengths of time that shape the commands, nanoseconds."""
+
+    period_ns: int           # of the control loop
+    replan_ns: int           # age of the newest observation at which the next chunk is wanted
+    fade_ns: int = 100_000_000
+    brake_ns: int = 200_000_000
+    window_ns: int = 200_000_000
+
+    @staticmethod
+    def at_rate(rate_hz: float, replan_s: float) -> 'Timing':
+        """Return timing for ``rate_hz``: half a window outlasts a control period."""
+        period_ns = round(1e9 / rate_hz)
+        return Timing(period_ns, round(replan_s * 1e9),
+                      window_ns=max(200_000_000, 3 * period_ns))
+
+
+class ClockJump(Exception):
+    """The clock that commands are stamped with jumped."""
+
+
+class Pilot:
+    """Turns chunks into commands for an armed robot, and into silence for a disarmed one.
+
+    Times come in as nanoseconds of one clock. Any method may be called from any thread.
+    """
+
+    def __init__(self, joint_names: tuple[str, ...], limits: JointLimits, timing: Timing) -> None:
+        """Start disarmed."""
+        self.joint_names, self.limits, self.timing = joint_names, limits, timing
+        self.queue = ActionQueue(len(joint_names), timing.fade_ns, timing.brake_ns)
+        self.enabled = False
+        self.speaking = False  # whether the next tick publishes
+        self.chunk_obs_ns: int | None = None  # of the chunk in use, None: another is wanted
+        self.clamps = self.late_ticks = 0
+        self._chunk_ns = 0
+        self._stopping = False
+        self._last_tick_ns: int | None = None
+        self._lock = threading.RLock()
+
+    def enable(self, positions: np.ndarray, now_ns: int) -> None:
+        """Arm: the plan stands still at the measured ``positions`` [D] until a chunk comes."""
+        with self._lock:
+            self._stand(positions, now_ns)
+            self.enabled = True
+
+    def disable(self, now_ns: int) -> None:
+        """Disarm: a smooth stop, then silence."""
+        with self._lock:
+            self.stop(now_ns)
+            self.enabled = False
+
+    def stop(self, now_ns: int) -> None:
+        """Come to rest on the planned path; chunks asked for before this are of no use any more.
+
+        Calling it again during the stop does not start another.
+        """
+        with self._lock:
+            self.queue.epoch += 1
+            if not self._stopping:
+                self.queue.brake(now_ns)
+            self.chunk_obs_ns, self._stopping = None, True
+
+    def forget_time(self) -> None:
+        """Be silent, and take the next tick for the first: the control thread is new."""
+        with self._lock:
+            self.speaking, self._last_tick_ns = False, None
+
+    def want_chunk(self) -> None:
+        """Ask for a chunk at once, for example because the instruction changed."""
+        self.chunk_obs_ns = None
+
+    def wants_chunk(self, now_ns: int) -> bool:
+        """Return whether the next inference should start: at the latest at half a chunk."""
+        obs_ns = self.chunk_obs_ns
+        replan_ns = min(self.timing.replan_ns, self._chunk_ns // 2)
+        return self.enabled and (obs_ns is None or now_ns - obs_ns >= replan_ns)
+
+    def accept(self, chunk: ActionChunk, now_ns: int, epoch: int) -> str | None:
+        """Take a chunk into the plan; return None, or why it is of no use any more.
+
+        :param epoch: the queue's when the observation was taken.
+        :raises ValueError: the chunk is malformed.
+        """
+        with self._lock:
+            if not self.enabled:
+                return 'the robot is disarmed'
+            problem = self.queue.merge(chunk, now_ns, epoch)
+            if problem is None:
+                self.chunk_obs_ns, self._chunk_ns = chunk.t_obs_ns, chunk.end_ns - chunk.t_obs_ns
+                self.speaking, self._stopping = True, False
+            return problem
+
+    def tick(self, now_ns: int) -> Trajectory | None:
+        """Return what to publish at ``now_ns``, or None for silence.
+
+        :raises ClockJump: the clock moved by more than a second since the last tick. The robot is
+            disarmed and nothing more is published: old times mean nothing on the new clock.
+        """
+        with self._lock:
+            last, self._last_tick_ns = self._last_tick_ns, now_ns
+            if last is not None and self._lost_track(now_ns - last, last, now_ns):
+                return None
+            if not self.speaking:
+                return None
+            # The last message of a stop says where to rest; after it a live node is silent.
+            self.speaking = self.queue.remaining_ns(now_ns) > 0
+            return rolling_window(self._inside_limits, self.joint_names, now_ns,
+                                  self.timing.window_ns, POINTS)
+
+    def _lost_track(self, gap_ns: int, last_ns: int, now_ns: int) -> bool:
+        """Return whether the last window already slowed down, or the clock stepped.
+
+        The controller is then behind the plan: going on with it would jump. Stand where the
+        window has led to, and ask for a new chunk from there.
+        """
+        window_ns = self.timing.window_ns
+        if 0 <= gap_ns <= window_ns // 2:
+            return False
+        if self.speaking:
+            self.late_ticks += 1
+            along_ns = slowed(np.array([min(max(gap_ns, 0), window_ns)]), window_ns)
+            self._stand(self.queue.sample((last_ns + along_ns).astype(np.int64))[0], now_ns)
+        if not -CLOCK_JUMP_NS <= gap_ns <= CLOCK_JUMP_NS + 3 * self.timing.period_ns:
+            self.queue.epoch += 1
+            self.enabled = self.speaking = False
+            raise ClockJump(f'the clock jumped by {gap_ns / 1e9:+.2f} s')
+        return True
+
+    def _stand(self, positions: np.ndarray, now_ns: int) -> None:
+        self.queue.seed(positions, now_ns)
+        self.chunk_obs_ns, self.speaking, self._stopping = None, False, False
+
+    def _inside_limits(self, times_ns: np.ndarray) -> np.ndarray:
+        planned = self.queue.sample(times_ns)
+        inside = self.limits.clamp(planned)
+        self.clamps += not np.array_equal(inside, planned)
+        return inside

@@ -1,0 +1,108 @@
+"""Newest-value buffers between the callbacks that receive and the thread that infers."""
+
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import numpy as np
+
+T = TypeVar('T')
+
+
+@dataclass(frozen=True)
+class Stamped(Generic[T]):
+    """A value, when it was measured and when it arrived, both in nanoseconds."""
+
+    value: T
+    stamp_ns: int
+    received_ns: int
+
+
+class LatestBuffer(Generic[T]):
+    """Keeps only the newest value of a stream.
+
+    One thread may put while another gets: replacing a reference is atomic.
+    """
+
+    def __init__(self) -> None:
+        """Start empty."""
+        self._newest: Stamped[T] | None = None
+        self.count = 0
+
+    def put(self, value: T, stamp_ns: int, received_ns: int) -> None:
+        """Keep ``value``. A stamp of zero means that the sender set none: receive time counts."""
+        self._newest = Stamped(value, stamp_ns or received_ns, received_ns)
+        self.count += 1
+
+    def get(self) -> Stamped[T] | None:
+        """Return the newest value, or None before the first."""
+        return self._newest
+
+    def clear(self) -> None:
+        """Forget the value, for example after the clock jumped back."""
+        self._newest = None
+
+
+class JointBuffer:
+    """Merges joint state messages, whole or partial, into one vector in a fixed joint order."""
+
+    def __init__(self, joint_names: tuple[str, ...]) -> None:
+        """Collect positions of ``joint_names``; joints of other names are ignored."""
+        self.joint_names = joint_names
+        self._row = {name: row for row, name in enumerate(joint_names)}
+        self._message_names: tuple[str, ...] | None = None
+        self._sources = self._targets = np.zeros(0, int)
+        self.clear()
+
+    def put(self, names: list[str], positions: np.ndarray, stamp_ns: int,
+            received_ns: int) -> None:
+        """Merge one message.
+
+        :raises ValueError: names and positions differ in length, a name occurs twice, or a
+            position is not finite; the message is dropped whole.
+        """
+        if len(names) != len(positions):
+            raise ValueError(f'joint state has {len(names)} names but {len(positions)} positions')
+        if self._message_names != tuple(names):
+            self._index(tuple(names))
+        values = np.asarray(positions, float)[self._sources]
+        if not np.isfinite(values).all():
+            bad = self.joint_names[self._targets[np.flatnonzero(~np.isfinite(values))[0]]]
+            raise ValueError(f"joint '{bad}' has a position that is not finite")
+        position, stamps, received = (part.copy() for part in self._snapshot)
+        position[self._targets] = values
+        stamps[self._targets] = stamp_ns or received_ns
+        received[self._targets] = received_ns
+        self._snapshot = (position, stamps, received)
+
+    def _index(self, names: tuple[str, ...]) -> None:
+        twice = {name for name in names if names.count(name) > 1 and name in self._row}
+        if twice:
+            raise ValueError(f"joint '{sorted(twice)[0]}' occurs twice in one joint state")
+        known = [(source, self._row[name]) for source, name in enumerate(names)
+                 if name in self._row]
+        self._sources = np.array([source for source, _ in known], int)
+        self._targets = np.array([target for _, target in known], int)
+        self._message_names = names
+
+    def get(self) -> Stamped[np.ndarray] | None:
+        """Return positions [D] and the stamp of the oldest joint, or None while one is missing."""
+        position, stamps, received = self._snapshot
+        if not stamps.all():
+            return None
+        return Stamped(position, int(stamps.min()), int(received.min()))
+
+    def missing(self) -> list[str]:
+        """Return the names of joints that no message has carried yet."""
+        return [name for name, stamp in zip(self.joint_names, self._snapshot[1]) if not stamp]
+
+    def late(self, before_ns: int) -> list[str]:
+        """Return the names of joints that were measured or received before ``before_ns``."""
+        _, stamps, received = self._snapshot
+        return [name for name, stamp, arrived in zip(self.joint_names, stamps, received)
+                if min(stamp, arrived) < before_ns]
+
+    def clear(self) -> None:
+        """Forget all positions."""
+        count = len(self.joint_names)
+        self._snapshot = (np.full(count, np.nan), np.zeros(count, np.int64),
+                          np.zeros(count, np.int64))

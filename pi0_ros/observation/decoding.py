@@ -1,0 +1,54 @@
+"""From the bytes of an image message to RGB, without ROS types."""
+
+import cv2
+import numpy as np
+
+CHANNELS = {'rgb8': 3, 'bgr8': 3, 'rgba8': 4, 'bgra8': 4, 'mono8': 1}
+_TO_RGB = {'bgr8': cv2.COLOR_BGR2RGB, 'rgba8': cv2.COLOR_RGBA2RGB, 'bgra8': cv2.COLOR_BGRA2RGB,
+           'mono8': cv2.COLOR_GRAY2RGB}
+
+
+def raw_to_rgb(data: np.ndarray, encoding: str, height: int, width: int, step: int) -> np.ndarray:
+    """Return the image as [height, width, 3] uint8 RGB.
+
+    :param data: the message's bytes, [height * step] uint8; rows may be padded at the end.
+    :raises ValueError: the encoding is not supported, or the sizes do not fit together.
+    """
+    channels = CHANNELS.get(encoding)
+    if channels is None:
+        raise ValueError(f"image encoding '{encoding}' is not supported, expected one of "
+                         f"{', '.join(CHANNELS)}: convert it, for example with image_proc")
+    if height < 1 or width < 1 or step < width * channels:
+        raise ValueError(f'a {width} x {height} {encoding} image needs rows of at least '
+                         f'{width * channels} bytes, but step is {step}')
+    if len(data) < height * step - (step - width * channels):
+        raise ValueError(f'image is truncated: {len(data)} bytes of {height * step}')
+    rows = np.lib.stride_tricks.as_strided(data, (height, width * channels), (step, 1),
+                                           writeable=False)
+    pixels = rows.reshape(height, width, channels)
+    if encoding == 'rgb8':
+        return np.ascontiguousarray(pixels)
+    return cv2.cvtColor(np.ascontiguousarray(pixels), _TO_RGB[encoding])
+
+
+def compressed_to_rgb(data: np.ndarray) -> np.ndarray:
+    """Return a JPEG or PNG image as [H, W, 3] uint8 RGB.
+
+    :raises ValueError: the bytes are not a whole JPEG or PNG.
+    """
+    jpeg = data[:2].tobytes() == b'\xff\xd8'
+    png = data[:8].tobytes() == b'\x89PNG\r\n\x1a\n'
+    if not (jpeg or png):
+        raise ValueError(f'compressed image starts with {data[:4].tobytes()!r}, which is neither '
+                         'JPEG nor PNG')
+    # OpenCV fills what a truncated file lacks with grey instead of failing.
+    tail = data[-32:].tobytes()
+    if (jpeg and b'\xff\xd9' not in tail) or (png and b'IEND' not in tail):
+        raise ValueError(f'compressed image is truncated after {len(data)} bytes')
+    try:
+        image = cv2.imdecode(data, cv2.IMREAD_COLOR)
+    except cv2.error:  # for example a size in the header that no memory holds
+        image = None
+    if image is None:
+        raise ValueError(f'compressed image of {len(data)} bytes cannot be decoded')
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)

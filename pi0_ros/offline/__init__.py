@@ -1,0 +1,1 @@
+"""Without the robot: one inference from a file, what a checkpoint is, recordings."""

@@ -1,0 +1,98 @@
+"""Verb ``infer``: decide one action chunk from a file, without ROS."""
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from pi0_ros.observation.observation import Observation
+from pi0_ros.policy.checkpoint import IMAGES, CheckpointError
+from pi0_ros.policy.factory import checkpoint_folder
+
+IMAGE = 'image.'
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command line of this verb."""
+    out = argparse.ArgumentParser(
+        prog='pi0_ros infer', description=__doc__,
+        epilog='OBS.npz holds image.CAMERA (uint8 [H, W, 3] RGB, one for each camera), state '
+               '(float [D], in the order of the checkpoint) and instruction (text).')
+    out.add_argument('--checkpoint', required=True, help="folder, or 'demo'")
+    out.add_argument('--observation', required=True, type=Path, metavar='OBS.npz')
+    out.add_argument('--output', required=True, type=Path, metavar='ACTIONS.npy',
+                     help='absolute, un-normalised joint positions [chunk, D]')
+    out.add_argument('--camera', action='append', default=[], metavar='ROBOT=CHECKPOINT',
+                     help='which camera of the checkpoint image.ROBOT is; without it, equal names '
+                          'belong together; repeatable')
+    out.add_argument('--tokenizer', type=Path, help='folder with tokenizer.json')
+    out.add_argument('--noise', type=Path, metavar='NOISE.npy',
+                     help='[chunk, 32] start of the denoising; drawn from --seed without it')
+    out.add_argument('--seed', type=int, default=0, help='of the noise (default: 0)')
+    out.add_argument('--steps', type=int, default=0,
+                     help="denoising steps (default: the checkpoint's)")
+    out.add_argument('--dtype', choices=('float32', 'bfloat16'), default='float32')
+    out.add_argument('--device', choices=('auto', 'cpu', 'cuda'), default='auto')
+    return out
+
+
+def read_observation(path: Path, routes: list[str]) -> Observation:
+    """Return the observation in ``path``.
+
+    :param routes: ``ROBOT=CHECKPOINT`` camera names.
+    :raises ValueError: the file is no observation, or a route is wrong.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            values = {name: file[name] for name in file.files}
+    except (OSError, ValueError) as error:
+        raise ValueError(f"observation '{path}' cannot be read: {error}") from error
+    for name in ('state', 'instruction'):
+        if name not in values:
+            raise ValueError(f"observation '{path}' lacks '{name}', it has "
+                             f"{', '.join(sorted(values))}")
+    route = {}
+    for text in routes:
+        robot, separator, wanted = text.partition('=')
+        if not separator or IMAGE + robot not in values:
+            raise ValueError(f"--camera '{text}' is not ROBOT=CHECKPOINT with an image.ROBOT in "
+                             f"'{path}'")
+        route[robot] = wanted
+    images = {}
+    for key, image in values.items():
+        if key.startswith(IMAGE):
+            if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+                raise ValueError(f"'{key}' is {image.dtype} {image.shape}, expected uint8 "
+                                 '(height, width, 3)')
+            robot = key.removeprefix(IMAGE)
+            images[route.get(robot, robot).removeprefix(IMAGES)] = image
+    return Observation(0, values['state'].astype(float), images, {}, str(values['instruction']))
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the verb."""
+    args = parser().parse_args(argv)
+    from pi0_ros.policy.pi0 import Pi0Policy
+    started = time.perf_counter()
+    try:
+        observation = read_observation(args.observation, args.camera)
+        # The actions do not depend on the control rate, so any will do here.
+        policy = Pi0Policy(checkpoint_folder(args.checkpoint), dt_ns=20_000_000,
+                           device=args.device, dtype=args.dtype, steps=args.steps,
+                           seed=args.seed, tokenizer=args.tokenizer)
+        policy.load()
+        loaded = time.perf_counter()
+        chunk = policy.infer(observation, None if args.noise is None else np.load(args.noise))
+    except (CheckpointError, ValueError, OSError) as error:
+        print(f'pi0_ros infer: {error}', file=sys.stderr)
+        return 1
+    inferred = time.perf_counter()
+    np.save(args.output, chunk.positions)
+    print(json.dumps({'output': str(args.output), 'shape': list(chunk.positions.shape),
+                      'device': str(policy.device), 'steps': policy.steps,
+                      'load_ms': round(1e3 * (loaded - started), 1),
+                      'infer_ms': round(1e3 * (inferred - loaded), 1)}))
+    return 0

@@ -1,0 +1,79 @@
+"""Policies without a network, for tests and the first bring-up of a robot."""
+
+import threading
+
+import numpy as np
+
+from pi0_ros.observation.observation import Observation
+from pi0_ros.policy.policy import ActionChunk
+
+KINDS = ('hold', 'sine', 'scripted', 'slow', 'faulty')
+SINE_HZ = 0.25
+SCRIPT_STEP_S = 2.0
+
+
+class MockPolicy:
+    """Decides without looking.
+
+    hold: stay at the measured joints. sine: swing every joint about where it stood first.
+    scripted: visit given poses, two seconds each. slow: hold, after a delay. faulty: raise, then
+    return a chunk of NaN, then one of a wrong shape, and so on.
+    """
+
+    def __init__(self, kind: str, *, dt_ns: int = 20_000_000, chunk_length: int = 50,
+                 amplitude: float = 0.1, delay_s: float = 0.0,
+                 script: np.ndarray | None = None) -> None:
+        """Choose the behaviour.
+
+        :param amplitude: of the sine, radians or metres.
+        :param delay_s: added to every inference, seconds of real time.
+        :param script: [P, D] poses for ``scripted``.
+        :raises ValueError: the kind is unknown or its script is missing.
+        """
+        if kind not in KINDS:
+            raise ValueError(f"unknown mock policy '{kind}': expected one of {', '.join(KINDS)}")
+        if kind == 'scripted' and script is None:
+            raise ValueError("mock policy 'scripted' needs poses: set parameter 'mock_script'")
+        self.kind, self.dt_ns, self.chunk_length = kind, dt_ns, chunk_length
+        self.amplitude, self.delay_s, self.script = amplitude, delay_s, script
+        self.number = 0
+        self._start: tuple[int, np.ndarray] | None = None
+
+    def load(self) -> None:
+        """Do nothing."""
+
+    def warm_up(self) -> None:
+        """Do nothing."""
+
+    def infer(self, observation: Observation, noise: np.ndarray | None = None) -> ActionChunk:
+        """Decide a chunk after ``delay_s``; ``noise`` is ignored."""
+        if self.delay_s:
+            threading.Event().wait(self.delay_s)
+        number, self.number = self.number, self.number + 1
+        positions = self._positions(observation, number)
+        return ActionChunk(observation.t_obs_ns, self.dt_ns, positions,
+                           observation.instruction, number)
+
+    def _positions(self, observation: Observation, number: int) -> np.ndarray:
+        still = np.tile(observation.state, (self.chunk_length, 1))
+        if self.kind == 'faulty':
+            if number % 3 == 0:
+                raise RuntimeError('the faulty mock policy failed on purpose')
+            return still * np.nan if number % 3 == 1 else still[:, :-1]
+        if self._start is None:
+            self._start = observation.t_obs_ns, observation.state.copy()
+        began, centre = self._start
+        due = observation.t_obs_ns + self.dt_ns * np.arange(1, self.chunk_length + 1) - began
+        if self.kind == 'sine':
+            swing = self.amplitude * np.sin(2 * np.pi * SINE_HZ * due / 1e9)
+            return centre + swing[:, None]
+        if self.kind == 'scripted':
+            poses = np.vstack([centre, self.script])
+            at = np.minimum(due / 1e9 / SCRIPT_STEP_S, len(poses) - 1)
+            low = np.minimum(at.astype(int), len(poses) - 2)
+            ease = (1 - np.cos(np.pi * (at - low))) / 2
+            return poses[low] + (poses[low + 1] - poses[low]) * ease[:, None]
+        return still
+
+    def close(self) -> None:
+        """Do nothing."""

@@ -1,0 +1,66 @@
+"""Normalisation of states and actions, and its inverse."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+EPS = 1e-8
+NEEDS = {'MEAN_STD': ('mean', 'std'), 'MIN_MAX': ('min', 'max'), 'QUANTILES': ('q01', 'q99'),
+         'QUANTILE10': ('q10', 'q90'), 'IDENTITY': ()}
+
+
+@dataclass(frozen=True)
+class Normaliser:
+    """An affine map per feature, and its inverse.
+
+    ``normalise(x) = (x - shift) * scale``; ``restore(n) = n * spread + middle``. The two are not
+    exact inverses: LeRobot adds its epsilon in one direction only.
+    """
+
+    shift: np.ndarray   # [D]
+    scale: np.ndarray   # [D]
+    spread: np.ndarray  # [D]
+    middle: np.ndarray  # [D]
+
+    def normalise(self, values: np.ndarray) -> np.ndarray:
+        """Return normalised ``values`` [..., D]."""
+        return (values - self.shift) * self.scale
+
+    def restore(self, values: np.ndarray) -> np.ndarray:
+        """Return ``values`` [..., D] in physical units."""
+        return values * self.spread + self.middle
+
+
+def lerobot_normaliser(mode: str, feature: str, statistics: Mapping[str, np.ndarray],
+                       width: int) -> Normaliser:
+    """Return the normaliser of LeRobot's ``normalize_processor.py`` for one feature.
+
+    :param statistics: flat names such as ``observation.state.mean`` to arrays.
+    :raises ValueError: the mode is unknown, or a statistic is missing, of another width, or not
+        finite. LeRobot skips a missing one silently, which sends z-scores to the robot.
+    """
+    if mode not in NEEDS:
+        raise ValueError(f"normalisation mode '{mode}' of '{feature}' is unknown, expected one of "
+                         f"{', '.join(NEEDS)}")
+    values = []
+    for name in NEEDS[mode]:
+        key = f'{feature}.{name}'
+        if key not in statistics:
+            raise ValueError(f"statistics lack '{key}', which normalisation {mode} needs: copy "
+                             'the checkpoint again with its processor files')
+        value = np.asarray(statistics[key], np.float64)
+        if value.shape != (width,):
+            raise ValueError(f"statistic '{key}' has shape {value.shape}, expected ({width},)")
+        if not np.isfinite(value).all():
+            raise ValueError(f"statistic '{key}' is not finite: {value}")
+        values.append(value)
+    if mode == 'IDENTITY':
+        zero, one = np.zeros(width), np.ones(width)
+        return Normaliser(zero, one, one, zero)
+    if mode == 'MEAN_STD':
+        mean, std = values
+        return Normaliser(mean, 1 / (std + EPS), std, mean)
+    low, high = values
+    span = np.where(high == low, EPS, high - low)
+    return Normaliser(low + span / 2, 2 / span, span / 2, low + span / 2)

@@ -1,0 +1,47 @@
+"""The seam between whoever decides and whoever moves the robot."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from pi0_ros.observation.observation import Observation
+
+
+@dataclass(frozen=True)
+class ActionChunk:
+    """Joint positions for the near future, decided from one observation.
+
+    Step k is due at ``t_obs_ns + (k + 1) * dt_ns``.
+    """
+
+    t_obs_ns: int          # stamp of the joint state that was used
+    dt_ns: int             # control period the policy was trained at
+    positions: np.ndarray  # [T, D] float, radians or metres, configured joint order
+    instruction: str
+    number: int = 0        # how many chunks this policy decided before
+
+    @property
+    def end_ns(self) -> int:
+        """Return when the last step is due."""
+        return self.t_obs_ns + len(self.positions) * self.dt_ns
+
+
+class Policy(Protocol):
+    """Decides action chunks. One thread calls all methods but the constructor."""
+
+    def load(self) -> None:
+        """Take what is needed to infer: files, memory, the device."""
+
+    def warm_up(self) -> None:
+        """Infer once on made-up input, so that the first real chunk is not the slow one."""
+
+    def infer(self, observation: Observation, noise: np.ndarray | None = None) -> ActionChunk:
+        """Decide a chunk.
+
+        :param noise: [T, max_action_dim] standard normal start of the denoising; drawn from the
+            policy's own seeded generator when None.
+        """
+
+    def close(self) -> None:
+        """Give everything back. Calling it twice is allowed."""

@@ -1,0 +1,109 @@
+"""Weights of a checkpoint in transformers' PI0 classes, loaded strictly."""
+
+import re
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from transformers import PI0Config, PI0ForConditionalGeneration
+
+from pi0_ros.policy.checkpoint import CheckpointError
+
+# LeRobot's tensor names (without their leading 'model.') in transformers' terms, in order.
+RENAMES = (
+    (r'^paligemma_with_expert\.paligemma\.model\.vision_tower\.vision_model\.',
+     'model.vlm.vision_tower.'),
+    (r'^paligemma_with_expert\.paligemma\.model\.', 'model.vlm.'),
+    (r'^paligemma_with_expert\.gemma_expert\.model\.', 'model.dit.'),
+    (r'^(action_in_proj|action_time_mlp_in|action_time_mlp_out|state_proj)\.',
+     r'embed_action_time.\1.'),
+)
+TABLE = 'model.vlm.language_model.embed_tokens.weight'
+HEAD = 'paligemma_with_expert.paligemma.lm_head.weight'
+UNUSED = ('paligemma_with_expert.gemma_expert.lm_head.weight', 'model.dit.embed_tokens.weight')
+
+
+def load_model(folder: Path, dtype: torch.dtype, device: torch.device
+               ) -> PI0ForConditionalGeneration:
+    """Return the network of the LeRobot checkpoint in ``folder``, in evaluation mode.
+
+    Every tensor of the network must be in the file, in its shape, and nothing else may be. The
+    text embedding is ``embed_tokens`` where the file has it, ``lm_head`` where it does not:
+    fine-tuning moves the former only.
+
+    :raises CheckpointError: a tensor is missing, unexpected, of another shape or not finite.
+    """
+    path = folder / 'model.safetensors'
+    try:
+        stored = load_file(path)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"checkpoint file '{path}' is missing: copy the whole folder that "
+                              'training saved') from error
+    except SafetensorError as error:
+        raise CheckpointError(f"checkpoint file '{path}' is damaged: {error}") from error
+    try:
+        model = PI0ForConditionalGeneration(PI0Config.from_pretrained(folder))
+    except Exception as error:  # transformers' strict configuration has no common error class
+        raise CheckpointError(f"checkpoint file '{folder / 'config.json'}' describes no PI0 "
+                              f'network: {error}') from error
+    model.model.dit.embed_tokens = torch.nn.Identity()  # the expert never reads tokens
+    renamed = rename(stored)
+    _require_equal(path, model.state_dict(), renamed)
+    model.load_state_dict(renamed)
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype)
+    # Buffers stay float32: time and position frequencies in bfloat16 would be off by up to 28 %
+    # of an action. So does the noise that is denoised; it is cast where the network reads it.
+    model.to(device=device)
+    model.embed_action_time.action_in_proj.register_forward_pre_hook(
+        lambda module, inputs: (inputs[0].to(module.weight.dtype),))
+    return model.eval().requires_grad_(False)
+
+
+def rename(stored: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return LeRobot's tensors under transformers' names, without those nothing reads."""
+    out = {}
+    for name, tensor in stored.items():
+        name = name.removeprefix('model.')
+        if name in UNUSED:
+            continue
+        if name == HEAD:
+            out.setdefault(TABLE, tensor)
+            continue
+        for pattern, replacement in RENAMES:
+            name, found = re.subn(pattern, replacement, name)
+            if found:
+                break
+        out[name] = tensor
+    return out
+
+
+def _require_equal(path: Path, wanted: dict[str, torch.Tensor],
+                   given: dict[str, torch.Tensor]) -> None:
+    problems = [f'missing {name}' for name in wanted if name not in given]
+    problems += [f'unexpected {name}' for name in given if name not in wanted]
+    for name, tensor in given.items():
+        if name in wanted and tensor.shape != wanted[name].shape:
+            problems.append(f'{name} has shape {tuple(tensor.shape)}, expected '
+                            f'{tuple(wanted[name].shape)}')
+        elif name in wanted and not torch.isfinite(tensor).all():
+            problems.append(f'{name} holds values that are not finite')
+    if problems:
+        raise CheckpointError(f"checkpoint file '{path}' does not fit the network in "
+                              f'{len(problems)} places: ' + '; '.join(problems[:10]))
+
+
+def save_as_lerobot(tensors: dict[str, torch.Tensor], path: Path) -> None:
+    """Write transformers' ``tensors`` under the names LeRobot gives them."""
+    out = {}
+    for name, tensor in tensors.items():
+        if name in UNUSED:
+            continue
+        name = name.removeprefix('embed_action_time.')
+        name = name.replace('model.vlm.vision_tower.',
+                            'paligemma_with_expert.paligemma.model.vision_tower.vision_model.')
+        name = name.replace('model.vlm.', 'paligemma_with_expert.paligemma.model.')
+        name = name.replace('model.dit.', 'paligemma_with_expert.gemma_expert.model.')
+        out['model.' + name] = tensor.detach().cpu().contiguous()
+    save_file(out, path, metadata={'format': 'pt'})

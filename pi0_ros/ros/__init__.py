@@ -1,0 +1,1 @@
+"""The shell: nodes, parameters and conversions. Only this folder imports ROS."""

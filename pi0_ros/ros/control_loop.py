@@ -1,0 +1,87 @@
+"""The control thread: absolute deadlines on the node's clock."""
+
+import threading
+from collections import deque
+from collections.abc import Callable
+
+import numpy as np
+from rclpy.clock import Clock, ROSClock
+
+SIMULATED_POLL_S = 0.002
+KEPT = 6000  # intervals kept for statistics: two minutes at 50 Hz
+
+
+class ControlLoop:
+    """Calls ``tick(now_ns)`` once a period.
+
+    An overrun is counted and the grid goes on at the next period that is still to come: missed
+    ticks are never made up for in a burst. Simulated time and clock jumps are followed.
+    """
+
+    def __init__(self, clock: Clock, period_ns: int, tick: Callable[[int], None],
+                 failed: Callable[[Exception], None]) -> None:
+        """Prepare; ``start`` starts. ``failed`` gets what ``tick`` raised; the loop goes on."""
+        self._clock, self._period_ns = clock, period_ns
+        self._tick, self._failed = tick, failed
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._run, name='control', daemon=True)
+        self.ticks = self.missed = 0
+        self._lateness_ns: deque[int] = deque(maxlen=KEPT)
+        self._intervals_ns: deque[int] = deque(maxlen=KEPT)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread; it does not tick again after this returns."""
+        self._ending.set()
+        if self._thread.is_alive() and threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    def intervals_ms(self) -> dict[str, float]:
+        """Return the time between ticks: p50, p99 and max in milliseconds, rate in Hz."""
+        values = np.array(self._intervals_ns.copy()) / 1e6
+        if not len(values):
+            return {'p50': 0.0, 'p99': 0.0, 'max': 0.0, 'rate': 0.0}
+        return {'p50': float(np.percentile(values, 50)), 'p99': float(np.percentile(values, 99)),
+                'max': float(values.max()), 'rate': float(1e3 / values.mean())}
+
+    def lateness_p99_ms(self) -> float:
+        """Return how late ticks begin after their deadline, 99th percentile."""
+        values = self._lateness_ns.copy()
+        return float(np.percentile(np.array(values), 99)) / 1e6 if values else 0.0
+
+    def _wait(self, deadline_ns: int) -> int:
+        """Wait for ``deadline_ns``, for the end, or for a clock that went back; return now."""
+        simulated = isinstance(self._clock, ROSClock) and self._clock.ros_time_is_active
+        while True:
+            now_ns = self._clock.now().nanoseconds
+            left_ns = deadline_ns - now_ns
+            if left_ns <= 0 or left_ns > 2 * self._period_ns or self._ending.is_set():
+                return now_ns
+            self._ending.wait(SIMULATED_POLL_S if simulated else left_ns / 1e9)
+
+    def _run(self) -> None:
+        last_ns = self._clock.now().nanoseconds
+        deadline_ns = last_ns + self._period_ns
+        while True:
+            now_ns = self._wait(deadline_ns)
+            if self._ending.is_set():
+                return
+            self.ticks += 1
+            self._intervals_ns.append(now_ns - last_ns)
+            self._lateness_ns.append(max(0, now_ns - deadline_ns))
+            last_ns = now_ns
+            try:
+                self._tick(now_ns)
+            except Exception as error:
+                self._failed(error)
+            if abs(now_ns - deadline_ns) > 2 * self._period_ns:
+                deadline_ns = now_ns  # the clock jumped, or the machine slept
+            deadline_ns += self._period_ns
+            late_ns = self._clock.now().nanoseconds - deadline_ns
+            if late_ns >= 0:
+                skipped = late_ns // self._period_ns + 1
+                self.missed += skipped
+                deadline_ns += skipped * self._period_ns

@@ -1,0 +1,111 @@
+"""Entry points of the ROS nodes."""
+
+import argparse
+import signal
+import sys
+
+import rclpy
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.node import Node
+
+SWITCH_INTERVAL_S = 5e-4  # lets the control thread in when another thread computes in Python
+
+
+def spin(node: Node) -> None:
+    """Run callbacks until the node is told to stop."""
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    try:
+        while rclpy.ok():
+            # Python runs signal handlers between calls: one that waits for ever hears no Ctrl-C.
+            executor.spin_once(timeout_sec=0.2)
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+
+
+def start(argv: list[str]) -> None:
+    """Start ROS so that SIGINT and SIGTERM end ``spin`` while the node can still publish."""
+    rclpy.init(args=[sys.argv[0], *argv], signal_handler_options=rclpy.SignalHandlerOptions.NO)
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, interrupt)
+    signal.signal(signal.SIGTERM, interrupt)
+
+
+def finish(node: Node) -> None:
+    """Destroy the node and end ROS; a second Ctrl-C does not cut this short."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    node.destroy_node()
+    rclpy.try_shutdown()
+
+
+def _show_help(verb: str, text: str, argv: list[str]) -> None:
+    """End with a help text if it is asked for; everything else is ROS's."""
+    parser = argparse.ArgumentParser(
+        prog=f'pi0_ros {verb}', usage=f'pi0_ros {verb} [--ros-args ...]', description=text,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.parse_known_args([word for word in argv if word in ('-h', '--help')])
+
+
+NODE_HELP = """\
+Run PI0 on a robot. Cameras, joint states and a text instruction come in, a joint
+trajectory goes out. The robot stays disarmed until the service ~/enable is called.
+
+  pi0_ros node --ros-args --params-file YOUR.yaml \\
+      -r camera_1/image_raw:=/wrist/color/image_raw \\
+      -r joint_trajectory:=/joint_trajectory_controller/joint_trajectory
+
+parameters (config/pi0.yaml explains them):
+"""
+SIM_HELP = """\
+Run the simulated robot: an arm with a gripper, three coloured blocks, an overhead and
+a wrist camera (640x480, 30 Hz, raw and JPEG), joint states at 100 Hz. It obeys
+joint_trajectory by the rules of joint_trajectory_controller. The service ~/reset sets
+the table for the parameter seed; the topic ~/taken tells which block is held.
+
+  pi0_ros sim --ros-args -p seed:=3 -p third_camera:=true
+"""
+
+
+def node_main(argv: list[str]) -> int:
+    """Run the node pi0."""
+    from pi0_ros.ros.node import Pi0Node
+    from pi0_ros.ros.parameters import TABLE
+    names = ''.join(f'  {entry.name:21} default {entry.default!r}\n' for entry in TABLE)
+    _show_help('node', NODE_HELP + names, argv)
+    start(argv)
+    node, failed = Pi0Node(), False
+    try:
+        if node.get_parameter('autostart').value:
+            failed = (node.trigger_configure() != TransitionCallbackReturn.SUCCESS
+                      or node.trigger_activate() != TransitionCallbackReturn.SUCCESS)
+        if not failed:
+            spin(node)
+    except KeyboardInterrupt:
+        pass
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+        node.close()
+        finish(node)
+    return 1 if failed else 0
+
+
+def sim_main(argv: list[str]) -> int:
+    """Run the simulated robot."""
+    from pi0_ros.ros.sim_node import SimNode
+    _show_help('sim', SIM_HELP, argv)
+    start(argv)
+    node = SimNode()
+    try:
+        spin(node)
+    except KeyboardInterrupt:
+        pass
+    finally:
+        finish(node)
+    return 0

@@ -1,0 +1,91 @@
+"""The lifecycle node pi0: reads parameters, and opens and closes sessions."""
+
+import traceback
+from collections.abc import Callable
+
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.parameter import Parameter
+
+from pi0_ros.policy.checkpoint import CheckpointError
+from pi0_ros.ros import parameters
+from pi0_ros.ros.session import Session
+
+
+class Pi0Node(LifecycleNode):
+    """Runs a policy on a robot. Starts disarmed; ``~/enable`` arms it."""
+
+    def __init__(self, **kwargs: object) -> None:
+        """Declare the parameters; ``configure`` reads them. Arguments go to LifecycleNode."""
+        super().__init__('pi0', automatically_declare_parameters_from_overrides=True, **kwargs)
+        self._problems = parameters.declare(self)
+        self.add_on_set_parameters_callback(self._validate_parameters)
+        self.add_post_set_parameters_callback(self._apply_parameters)
+        self.session: Session | None = None
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Read parameters, subscribe, load the policy."""
+        return self._guarded('configure', self._configure)
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Start the control thread; the robot stays disarmed."""
+        def activate() -> None:
+            super(Pi0Node, self).on_activate(state)
+            self.session.activate()
+
+        return self._guarded('activate', activate)
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Stop the robot smoothly, then stop publishing."""
+        def deactivate() -> None:
+            self.session.deactivate()
+            super(Pi0Node, self).on_deactivate(state)
+
+        return self._guarded('deactivate', deactivate)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Give back what ``configure`` took."""
+        return self._guarded('cleanup', self.close)
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Stop and give everything back, from any state."""
+        return self._guarded('shutdown', self.close)
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Give everything back; the node can be configured again."""
+        return self._guarded('recover from an error', self.close)
+
+    def _guarded(self, name: str, action: Callable[[], None]) -> TransitionCallbackReturn:
+        """Run a transition; rclpy would swallow what it raises."""
+        try:
+            action()
+        except (parameters.ParameterError, CheckpointError, ValueError) as error:
+            self.get_logger().error(f'cannot {name}: {error}')
+            return TransitionCallbackReturn.FAILURE
+        except Exception as error:
+            self.get_logger().error(f'cannot {name}: {error}\n{traceback.format_exc()}')
+            return TransitionCallbackReturn.ERROR
+        return TransitionCallbackReturn.SUCCESS
+
+    def _configure(self) -> None:
+        session = Session(self, parameters.read(self, self._problems))
+        try:
+            session.load()
+        except BaseException:
+            session.close()
+            raise
+        self.session = session
+
+    def close(self) -> None:
+        """Stop the robot, then give everything back; allowed in any state, and twice."""
+        session, self.session = self.session, None
+        if session:
+            session.close()
+
+    def _validate_parameters(self, changed: list[Parameter]) -> SetParametersResult:
+        problem = parameters.validate_change(changed)
+        return SetParametersResult(successful=problem is None, reason=problem or '')
+
+    def _apply_parameters(self, changed: list[Parameter]) -> None:
+        if self.session:
+            self.session.apply(parameters.read(self, []))

@@ -1,0 +1,83 @@
+"""Closed-loop episodes: simulated robot and policy through the core, without ROS."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from pi0_ros.control.limits import limits_from_urdf
+from pi0_ros.control.pilot import Pilot, Timing
+from pi0_ros.observation.buffers import JointBuffer, LatestBuffer
+from pi0_ros.observation.observation import Freshness, ObservationBuilder
+from pi0_ros.policy.policy import Policy
+from pi0_ros.sim import arm
+from pi0_ros.sim.controller import TrajectoryMessage
+from pi0_ros.sim.description import urdf
+from pi0_ros.sim.robot import SimulatedRobot
+from pi0_ros.sim.world import COLOURS
+
+TICK_NS = 20_000_000
+FRAME_TICKS = 2          # an image every 40 ms
+TIME_LIMIT_S = 10.0
+CAMERAS = ('overhead', 'wrist')
+FIRST_UNSEEN_SEED = 1_000_000_000  # training draws its tables from other generators
+
+
+@dataclass(frozen=True)
+class Episode:
+    """How one attempt to take a named block ended."""
+
+    seed: int
+    named: str
+    grasped: tuple[str, ...]  # colours of the blocks that the gripper closed on, in order
+    success: bool             # the named block was lifted, and no other was ever grasped
+    seconds: float            # until it was lifted, or the time limit
+    chunks: int
+
+    @property
+    def wrong(self) -> bool:
+        """Return whether a block that was not named was grasped."""
+        return any(colour != self.named for colour in self.grasped)
+
+
+def run_episode(policy: Policy, seed: int, delay_s: float = 0.0, replan_s: float = 0.3,
+                instruction: str | None = None, named: str | None = None) -> Episode:
+    """Run one seeded episode: instruction given at once, ``delay_s`` of inference delay."""
+    rng = np.random.default_rng((seed, 1))
+    named = named or COLOURS[int(rng.integers(len(COLOURS)))]
+    instruction = instruction or f'pick up the {named} block'
+    robot = SimulatedRobot(seed, start_ns=TICK_NS)
+    joints = JointBuffer(arm.JOINT_NAMES)
+    cameras = {name: LatestBuffer() for name in CAMERAS}
+    builder = ObservationBuilder(joints, cameras, lambda name: robot.image(name),
+                                 Freshness(10**8, 10**8, 10**8))
+    pilot = Pilot(arm.JOINT_NAMES, limits_from_urdf(urdf(), arm.JOINT_NAMES),
+                  Timing.at_rate(50.0, replan_s))
+    pilot.enable(robot.joints, robot.now_ns)
+    grasped: list[str] = []
+    pending, due_ns, chunks = None, 0, 0
+    for tick in range(1, round(TIME_LIMIT_S * 1e9 / TICK_NS)):
+        now_ns = robot.now_ns
+        joints.put(list(arm.JOINT_NAMES), robot.joints, now_ns, now_ns)
+        if tick % FRAME_TICKS == 1:
+            for name, buffer in cameras.items():
+                buffer.put(name, now_ns, now_ns)
+        if pending is None and pilot.wants_chunk(now_ns):
+            epoch = pilot.queue.epoch
+            pending = policy.infer(builder.build(now_ns, instruction)), epoch
+            due_ns, chunks = now_ns + round(delay_s * 1e9), chunks + 1
+        if pending is not None and now_ns >= due_ns:
+            pilot.accept(pending[0], now_ns, pending[1])
+            pending = None
+        window = pilot.tick(now_ns)
+        if window is not None:
+            robot.accept(TrajectoryMessage(window.stamp_ns, list(window.joint_names),
+                                           window.times_ns.tolist(), window.positions.tolist(),
+                                           window.velocities.tolist()))
+        robot.advance(now_ns + TICK_NS)
+        if robot.held and (not grasped or grasped[-1] != robot.held):
+            grasped.append(robot.held)
+        if robot.taken == named:
+            break
+    wrong = any(colour != named for colour in grasped)
+    return Episode(seed, named, tuple(grasped), robot.taken == named and not wrong,
+                   tick * TICK_NS / 1e9, chunks)

@@ -1,0 +1,66 @@
+"""The simulated robot: table, controller and cameras on one clock, without ROS."""
+
+import numpy as np
+
+from pi0_ros.sim import arm, world
+from pi0_ros.sim.controller import TrajectoryController, TrajectoryMessage
+from pi0_ros.sim.render import render
+from pi0_ros.sim.world import COLOURS, NOTHING
+
+STEP_NS = 2_000_000  # 500 Hz
+TAKEN_HEIGHT = 0.02  # a block counts as taken once it is held this far above the table, metres
+
+
+class SimulatedRobot:
+    """An arm, three blocks, two or three cameras, and the controller that moves the arm."""
+
+    def __init__(self, seed: int, start_ns: int = 0,
+                 interpolate_from_desired_state: bool = True) -> None:
+        """Set the table for ``seed`` at the time ``start_ns``."""
+        self._from_desired = interpolate_from_desired_state
+        self.reset(seed, start_ns)
+
+    def reset(self, seed: int, now_ns: int) -> None:
+        """Put the arm home and the blocks where ``seed`` says."""
+        self.seed, self.now_ns = seed, now_ns
+        self.world = world.random_world(np.random.default_rng(seed))
+        self.controller = TrajectoryController(arm.JOINT_NAMES, self.joints, self._from_desired)
+
+    @property
+    def joints(self) -> np.ndarray:
+        """Return the measured joint positions [5], in the order of ``arm.JOINT_NAMES``."""
+        return self.world.joints[0]
+
+    @property
+    def velocity(self) -> np.ndarray:
+        """Return the measured joint velocities [5]."""
+        return self.world.velocity[0]
+
+    @property
+    def held(self) -> str | None:
+        """Return the colour of the block in the gripper, or None."""
+        held = int(self.world.held[0])
+        return None if held == NOTHING else COLOURS[held]
+
+    @property
+    def taken(self) -> str | None:
+        """Return the colour of the block that is held clear of the table, or None."""
+        held = int(self.world.held[0])
+        if held == NOTHING or self.world.blocks[0, held, 2] < world.REST_HEIGHT + TAKEN_HEIGHT:
+            return None
+        return COLOURS[held]
+
+    def accept(self, message: TrajectoryMessage) -> None:
+        """Follow a trajectory; see ``TrajectoryController.accept``."""
+        self.controller.accept(message, self.now_ns)
+
+    def advance(self, now_ns: int) -> None:
+        """Let the time run until ``now_ns`` in steps of the controller's period."""
+        while self.now_ns + STEP_NS <= now_ns:
+            self.now_ns += STEP_NS
+            desired = self.controller.sample(self.now_ns, self.joints, self.velocity)
+            world.step(self.world, desired[None], STEP_NS / 1e9)
+
+    def image(self, camera: str) -> np.ndarray:
+        """Return what ``camera`` sees now, [480, 640, 3] uint8 RGB."""
+        return render(self.world, camera)

@@ -1,0 +1,1 @@
+"""How the small demo checkpoint was made."""

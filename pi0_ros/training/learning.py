@@ -1,0 +1,209 @@
+"""One training step of the small PI0, and everything that must survive a restart."""
+
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
+from torch import nn
+from torch.nn import functional as F
+from transformers import PI0ForConditionalGeneration
+from transformers.cache_utils import DynamicCache
+
+from pi0_ros.sim.arm import home
+from pi0_ros.sim.expert import NO_BLOCK
+from pi0_ros.sim.render import HEIGHT as HEIGHT_PIXELS
+from pi0_ros.sim.render import WIDTH as WIDTH_PIXELS
+from pi0_ros.sim.render import camera
+from pi0_ros.sim.world import REST_HEIGHT
+from pi0_ros.training import attention, instructions
+from pi0_ros.training.model import IMAGE_SIZE, PATCH, READABLE, WIDTH
+
+UNNAMED = 0.06          # share of instructions that name no block: the arm holds still
+REPEATS = 3             # flow times and noises drawn for each observation
+PLACE_WEIGHT = 0.3      # of the loss that reads the named block's place off the prompt
+PATCH_WEIGHT = 0.3      # of the loss that points at the named block's patch of the overhead image
+EMA = 0.998             # of the weights that are evaluated and saved
+BLOCK_CENTRE, BLOCK_SPREAD = (0.21, 0.0), (0.05, 0.08)  # of block places on the table, metres
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Model-ready tensors of B observations."""
+
+    images: torch.Tensor   # (B, cameras, 3, S, S) float32 in [-1, 1]
+    input_ids: torch.Tensor  # (B, L) image tokens, prompt, right padding
+    mask: torch.Tensor     # (B, L) 1 for tokens that count
+    state: torch.Tensor    # (B, 32) normalised, zero-padded
+    actions: torch.Tensor  # (B, 50, 32) normalised, zero-padded
+    block: torch.Tensor    # (B, 2) place of the named block on the table, normalised
+    patch: torch.Tensor    # (B,) index of the overhead image's patch that shows it
+    named: torch.Tensor    # (B,) whether a block is named
+
+
+class Samples:
+    """Draws batches out of the demonstrations: batch number k is the same for the same seed."""
+
+    def __init__(self, data: dict[str, np.ndarray], tokenizer: Tokenizer, image_tokens: int,
+                 seed: int, batch_size: int) -> None:
+        """Keep ``data`` as ``demonstrations.load`` returns it and compute its statistics."""
+        self.data, self.tokenizer, self.seed, self.size = data, tokenizer, seed, batch_size
+        self.image_tokens = image_tokens
+        self.mean = {'state': data['state'].mean(0), 'action': data['actions'].mean((0, 1, 2))}
+        self.std = {'state': data['state'].std(0), 'action': data['actions'].std((0, 1, 2))}
+
+    def batch(self, number: int) -> Batch:
+        """Return batch ``number``."""
+        rng = np.random.default_rng((self.seed, number))
+        words = random.Random(f'{self.seed}/{number}')
+        rows = rng.integers(0, len(self.data['state']), self.size)
+        target = np.where(rng.random(self.size) < UNNAMED, NO_BLOCK,
+                          rng.integers(0, self.data['actions'].shape[1], self.size))
+        prompts = [self.tokenizer.encode(instructions.sample(words, t) + '\n').ids for t in target]
+        length = self.image_tokens + max(map(len, prompts))
+        ids = np.full((self.size, length), self.tokenizer.token_to_id('<pad>'))
+        ids[:, :self.image_tokens] = self.tokenizer.get_vocab_size()
+        mask = np.zeros((self.size, length), np.int64)
+        for row, prompt in enumerate(prompts):
+            ids[row, self.image_tokens:self.image_tokens + len(prompt)] = prompt
+            mask[row, :self.image_tokens + len(prompt)] = 1
+        actions = np.where((target == NO_BLOCK)[:, None, None],
+                           self.data['hold'][rows][:, None],
+                           self.data['actions'][rows, np.maximum(target, 0)])
+        blocks = self.data['blocks'][rows, np.maximum(target, 0)]
+        images = self.data['images'][rows].astype(np.float32) / 127.5 - 1
+        light = rng.normal(1, 0.06, (self.size, 1, 1, 1, 1)) * np.ones((1, 1, 3, 1, 1))
+        images = np.clip((images + 1) * light.astype(np.float32), 0, 2) - 1
+        return Batch(
+            torch.from_numpy(images), torch.from_numpy(ids), torch.from_numpy(mask),
+            self._normalised('state', self.data['state'][rows]),
+            self._normalised('action', actions),
+            torch.from_numpy(((blocks - BLOCK_CENTRE) / BLOCK_SPREAD).astype(np.float32)),
+            torch.from_numpy(_overhead_patch(blocks)),
+            torch.from_numpy(target != NO_BLOCK))
+
+    def _normalised(self, name: str, value: np.ndarray) -> torch.Tensor:
+        value = torch.from_numpy(((value - self.mean[name]) / self.std[name]).astype(np.float32))
+        return F.pad(value, (0, 32 - value.shape[-1]))
+
+
+def _overhead_patch(blocks: np.ndarray) -> np.ndarray:
+    """Return the index of the overhead patch that shows each block; blocks [B, 2] in metres."""
+    points = np.column_stack([blocks, np.full(len(blocks), REST_HEIGHT)])
+    pixels, _ = camera('overhead', home()).project(points)
+    ratio = IMAGE_SIZE / WIDTH_PIXELS
+    border = np.array([0.0, (IMAGE_SIZE - HEIGHT_PIXELS * ratio) / 2])
+    column, row = np.clip((pixels * ratio + border) // PATCH, 0, IMAGE_SIZE // PATCH - 1).T
+    return (row * (IMAGE_SIZE // PATCH) + column).astype(np.int64)
+
+
+class Learner:
+    """Model, auxiliary heads, optimiser and averaged weights."""
+
+    def __init__(self, model: PI0ForConditionalGeneration, steps: int, rate: float,
+                 device: torch.device) -> None:
+        """Train ``model`` for ``steps`` steps: warm-up, then a cosine down to a fiftieth."""
+        self.model = model.to(device)
+        self.head = nn.ModuleDict({'place': nn.Linear(WIDTH, 2), 'patch': nn.Linear(WIDTH, 1)})
+        self.head.to(device)
+        if device.type == 'cpu':
+            model.set_attn_implementation(attention.register())
+        self.device, self.steps, self.number = device, steps, 0
+        self.parameters = [p for p in model.parameters()] + [p for p in self.head.parameters()]
+        decays = [p for p in self.parameters if p.ndim >= 2]
+        plain = [p for p in self.parameters if p.ndim < 2]
+        self.optimiser = torch.optim.AdamW([{'params': decays, 'weight_decay': 0.01},
+                                            {'params': plain, 'weight_decay': 0.0}],
+                                           lr=rate, betas=(0.9, 0.98))
+        self.rate = rate
+        self.average = {k: v.detach().clone() for k, v in model.state_dict().items()}
+
+    def learn(self, batch: Batch, seed: int) -> tuple[float, float]:
+        """Do one step; return the flow-matching loss and the auxiliary loss."""
+        torch.manual_seed(seed * 1_000_003 + self.number)
+        warm = min(1.0, (self.number + 1) / 200)
+        cosine = 0.5 * (1 + np.cos(np.pi * self.number / self.steps))
+        for group in self.optimiser.param_groups:
+            group['lr'] = self.rate * warm * (0.02 + 0.98 * cosine)
+        with torch.autocast(self.device.type, torch.bfloat16):
+            flow, place = self.losses(batch)
+        self.optimiser.zero_grad(set_to_none=True)
+        (flow + place).backward()
+        nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        self.optimiser.step()
+        self.number += 1
+        keep = min(EMA, (1 + self.number) / (10 + self.number))
+        with torch.no_grad():
+            for key, value in self.model.state_dict().items():
+                self.average[key].lerp_(value, 1 - keep)
+        return flow.item(), place.item()
+
+    def losses(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the flow-matching loss of ``PI0ForConditionalGeneration`` and the auxiliary ones.
+
+        Binding the colour word to the right block is what is hard to learn. The auxiliary heads
+        read the named block off the prompt and off the image; they are not part of the checkpoint.
+
+        The prefix is computed once and shared by ``REPEATS`` draws of noise and flow time.
+        """
+        images, ids = batch.images.to(self.device), batch.input_ids.to(self.device)
+        mask, state = batch.mask.to(self.device), batch.state.to(self.device)
+        core = self.model.model
+        present = torch.ones(images.shape[:2], dtype=torch.bool, device=self.device)
+        embeds = core.embed_prefix(ids, images, present)
+        prefix = core.vlm(inputs_embeds=embeds, attention_mask=mask,
+                          position_ids=mask.cumsum(-1) - 1, token_type_ids=torch.zeros_like(ids),
+                          use_cache=True, output_hidden_states=True)
+        # Layer k of the action expert reads the input of layer k of this prefix: what is known
+        # early can be read by many layers, what the last layer finds out by none.
+        readable = prefix.hidden_states[READABLE]
+        last = mask.sum(-1) - 1
+        prompt = readable[torch.arange(len(last)), last]
+        named = batch.named.to(self.device)
+        place = F.smooth_l1_loss(self.head['place'](prompt)[named],
+                                 batch.block.to(self.device)[named], beta=0.2)
+        overhead = readable[:, :(IMAGE_SIZE // PATCH) ** 2]
+        pointing = F.cross_entropy(self.head['patch'](overhead)[named, :, 0].float(),
+                                   batch.patch.to(self.device)[named])
+        cache = DynamicCache()
+        for number, layer in enumerate(prefix.past_key_values.layers):
+            cache.update(layer.keys.repeat(REPEATS, 1, 1, 1),
+                         layer.values.repeat(REPEATS, 1, 1, 1), number)
+        actions = batch.actions.to(self.device).repeat(REPEATS, 1, 1)
+        out = self.model(state=state.repeat(REPEATS, 1), actions=actions,
+                         attention_mask=mask.repeat(REPEATS, 1), past_key_values=cache)
+        return out.loss, PLACE_WEIGHT * place + PATCH_WEIGHT * pointing
+
+    def save(self, path: Path) -> None:
+        """Write everything needed to go on, whole or not at all."""
+        state = self.optimiser.state_dict()['state']
+        tensors = {f'optimiser.{i}.{k}': v for i, s in state.items() for k, v in s.items()}
+        tensors |= {f'model.{k}': v for k, v in self.model.state_dict().items()}
+        tensors |= {f'average.{k}': v for k, v in self.average.items()}
+        tensors |= {f'head.{k}': v for k, v in self.head.state_dict().items()}
+        tensors['number'] = torch.tensor(self.number)
+        part = path.with_suffix('.part')
+        save_file({k: v.contiguous().cpu() for k, v in tensors.items()}, part)
+        part.rename(path)
+
+    def restore(self, path: Path) -> None:
+        """Go on where ``save`` left off."""
+        groups: dict[str, dict] = {'model': {}, 'average': {}, 'head': {}, 'optimiser': {}}
+        tensors = load_file(path, device=str(self.device))
+        self.number = int(tensors.pop('number'))
+        for key, value in tensors.items():
+            group, name = key.split('.', 1)
+            groups[group][name] = value
+        self.model.load_state_dict(groups['model'])
+        self.head.load_state_dict(groups['head'])
+        self.average = groups['average']
+        state: dict[int, dict] = {}
+        for key, value in groups['optimiser'].items():
+            index, name = key.split('.', 1)
+            state.setdefault(int(index), {})[name] = value
+        optimiser = self.optimiser.state_dict()
+        optimiser['state'] = state
+        self.optimiser.load_state_dict(optimiser)

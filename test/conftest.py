@@ -1,0 +1,43 @@
+"""Every test runs in a ROS domain of its own that stays on this host."""
+
+import os
+
+import numpy as np
+import pytest
+from hypothesis import settings
+
+from pi0_ros.ros.processes import private_environment
+
+os.environ.update(private_environment())
+settings.register_profile('default', deadline=None, print_blob=True, database=None)
+settings.load_profile('default')
+
+
+@pytest.fixture(autouse=True)
+def published_commands(monkeypatch):
+    """Check every trajectory that any test in this process publishes."""
+    try:
+        from pi0_ros.ros import conversions
+    except ImportError:
+        yield
+        return
+    from support import command_problem
+    problems = []
+    convert, convert_chunk = conversions.trajectory_message, conversions.chunk_message
+
+    def checked(trajectory):
+        message = convert(trajectory)
+        problem = command_problem(message)
+        if problem:
+            problems.append(problem)
+        return message
+
+    def checked_chunk(chunk, joint_names):
+        if not np.isfinite(chunk.positions).all():
+            problems.append('a chunk that is not finite')
+        return convert_chunk(chunk, joint_names)
+
+    monkeypatch.setattr(conversions, 'trajectory_message', checked)
+    monkeypatch.setattr(conversions, 'chunk_message', checked_chunk)
+    yield
+    assert not problems, problems[:3]

@@ -1,0 +1,167 @@
+"""A private ROS graph for one test: fake robot, operator, and the node in one process."""
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import CompressedImage, Image, JointState
+from std_msgs.msg import String
+from std_srvs.srv import SetBool, Trigger
+from trajectory_msgs.msg import JointTrajectory
+
+from pi0_ros.ros import qos
+from pi0_ros.ros.node import Pi0Node
+
+JOINTS = ('a', 'b')
+URDF = ('<robot>' + ''.join(f'<joint name="{name}" type="revolute"><limit lower="-2" upper="2" '
+                            'velocity="1" effort="1"/></joint>' for name in JOINTS) + '</robot>')
+TIMEOUT_S = 20.0
+
+
+def spin_until(executor, done: Callable[[], object], timeout_s: float = TIMEOUT_S):
+    """Let callbacks run until ``done`` is true; fail when the time is over."""
+    end = time.monotonic() + timeout_s
+    while not done():
+        assert time.monotonic() < end, f'waited {timeout_s} s in vain'
+        executor.spin_once(timeout_sec=0.02)
+
+
+class Robot(Node):
+    """Publishes what a test tells it to, and remembers what the node says."""
+
+    def __init__(self, context, namespace):
+        super().__init__('robot', context=context, namespace=namespace)
+        self.images = self.create_publisher(Image, 'camera_1/image_raw', 2)
+        self.jpegs = self.create_publisher(CompressedImage, 'camera_1/image_raw/compressed', 2)
+        self.joints = self.create_publisher(JointState, 'joint_states', 2)
+        self.description = self.create_publisher(String, 'robot_description', qos.LATCHED)
+        self.instruction = self.create_publisher(String, 'instruction', 10)
+        self.clock_publisher = self.create_publisher(Clock, '/clock', 10)
+        self.commands, self.chunks, self.statuses, self.active = [], [], [], []
+        self.diagnostics = {}
+        self.commands_in = self.create_subscription(JointTrajectory, 'joint_trajectory',
+                                                    self.commands.append, 50)
+        self.create_subscription(JointTrajectory, 'pi0/action_chunk', self.chunks.append, 50)
+        self.create_subscription(DiagnosticStatus, 'pi0/status', self.statuses.append,
+                                 qos.LATCHED)
+        self.create_subscription(String, 'pi0/active_instruction',
+                                 lambda message: self.active.append(message.data), qos.LATCHED)
+        self.create_subscription(DiagnosticArray, '/diagnostics', self._on_diagnostics, 10)
+        self.enable_client = self.create_client(SetBool, 'pi0/enable')
+        self.reset_client = self.create_client(Trigger, 'pi0/reset')
+        self.position, self.names = [0.1, 0.2], list(JOINTS)
+        self.image = dict(height=4, width=4, encoding='rgb8', step=12, data=bytes(48))
+        self.feeds = {'joints', 'images'}
+        self.now_ns = None  # of simulated time
+
+    def _on_diagnostics(self, message):
+        for part in message.status:
+            self.diagnostics[part.name] = part
+
+    def stamp(self):
+        if self.now_ns is None:
+            return self.get_clock().now().to_msg()
+        return rclpy.time.Time(nanoseconds=self.now_ns).to_msg()
+
+    def feed(self):
+        """Publish the inputs that are not switched off."""
+        if 'joints' in self.feeds:
+            message = JointState(name=self.names, position=self.position)
+            message.header.stamp = self.stamp()
+            self.joints.publish(message)
+        if 'images' in self.feeds:
+            image = Image(**self.image)
+            image.header.stamp = self.stamp()
+            self.images.publish(image)
+
+    def starts(self):
+        """Return the first position of joint a in every command."""
+        return np.array([message.points[0].positions[0] for message in self.commands])
+
+
+class Graph:
+    """A robot and a node that talk to each other and to nobody else."""
+
+    def __init__(self, use_sim_time=False, namespace='', **parameters):
+        self.context = rclpy.Context()
+        rclpy.init(context=self.context)
+        self.robot = Robot(self.context, namespace)
+        values = {'policy': 'mock_sine', 'joint_names': list(JOINTS), 'cameras': ['front'],
+                  'use_sim_time': use_sim_time, **parameters}
+        self.node = Pi0Node(context=self.context, namespace=namespace, parameter_overrides=[
+            Parameter(name, value=value) for name, value in values.items()])
+        self.executor = SingleThreadedExecutor(context=self.context)
+        self.executor.add_node(self.robot)
+        self.executor.add_node(self.node)
+        self.robot.description.publish(String(data=URDF))
+        self._feeding = self.robot.create_timer(0.01, self.robot.feed)
+
+    def start(self):
+        """Bring the node to active; its inputs arrive."""
+        assert self.node.trigger_configure().name == 'SUCCESS'
+        assert self.node.trigger_activate().name == 'SUCCESS'
+        robot, session = self.robot, self.node.session
+        self.wait(lambda: session._limits_known and robot.instruction.get_subscription_count()
+                  and session._command.get_subscription_count() and robot.commands_in)
+        self.wait(lambda: session.inputs.problem(session._now()) is None)
+        return self
+
+    def wait(self, done, timeout_s=TIMEOUT_S):
+        """Let callbacks run until ``done``."""
+        spin_until(self.executor, done, timeout_s)
+
+    def call(self, client, request):
+        """Call a service; return its answer."""
+        self.wait(client.service_is_ready)
+        answer = client.call_async(request)
+        self.wait(answer.done)
+        return answer.result()
+
+    def enable(self, on=True):
+        """Call ~/enable."""
+        return self.call(self.robot.enable_client, SetBool.Request(data=on))
+
+    def reset(self):
+        """Call ~/reset."""
+        return self.call(self.robot.reset_client, Trigger.Request())
+
+    def instruct(self, text):
+        """Publish an instruction and wait until the node has taken or refused it."""
+        before = len(self.robot.active)
+        self.robot.instruction.publish(String(data=text))
+        self.wait(lambda: len(self.robot.active) > before)
+
+    def quiet(self):
+        """Wait until the node publishes no more commands; return how many there were.
+
+        Thirty control periods are time enough for another inference and its command.
+        """
+        session = self.node.session
+        self.wait(lambda: not session.pilot.speaking)
+        ticks = session._loop.ticks
+        self.wait(lambda: session._loop.ticks > ticks + 30)
+        assert not session.pilot.speaking
+        return len(self.robot.commands)
+
+    def status(self, state):
+        """Wait until ~/status tells ``state``; return its message."""
+        def told():
+            latest = self.robot.statuses[-1:] and self.robot.statuses[-1]
+            return latest and {'state': state}.items() <= {
+                pair.key: pair.value for pair in latest.values}.items()
+        self.wait(told)
+        return self.robot.statuses[-1].message
+
+    def close(self):
+        """End everything."""
+        self.node.close()
+        self.executor.shutdown()
+        self.node.destroy_node()
+        self.robot.destroy_node()
+        rclpy.shutdown(context=self.context)

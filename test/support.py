@@ -1,0 +1,46 @@
+"""What several tests need."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+
+from pi0_ros.policy.policy import ActionChunk
+
+DATA = Path(__file__).parent / 'data'
+MS = 1_000_000
+
+
+def chunk(values, t_obs_ns=0, dt_ns=20 * MS, instruction='go', number=0) -> ActionChunk:
+    """Return a chunk; one-dimensional values make a chunk of one joint."""
+    positions = np.asarray(values, float)
+    if positions.ndim == 1:
+        positions = positions[:, None]
+    return ActionChunk(t_obs_ns, dt_ns, positions, instruction, number)
+
+
+def command_problem(message) -> str | None:
+    """Return what is wrong with a published JointTrajectory, or None.
+
+    Written from the rules, not from the code that makes the message.
+    """
+    if not message.joint_names:
+        return 'no joint names'
+    if message.header.stamp.sec == 0 and message.header.stamp.nanosec == 0:
+        return 'no stamp'
+    if len(message.points) != 10:
+        return f'{len(message.points)} points'
+    before = 0.0
+    for point in message.points:
+        at = point.time_from_start.sec + point.time_from_start.nanosec / 1e9
+        if not at > before:
+            return f'time {at} after {before}'
+        before = at
+        for values in (point.positions, point.velocities):
+            if len(values) != len(message.joint_names):
+                return f'{len(values)} values for {len(message.joint_names)} joints'
+            if not all(math.isfinite(value) for value in values):
+                return 'a value is not finite'
+    if any(message.points[-1].velocities):
+        return f'last velocity {list(message.points[-1].velocities)}'
+    return None

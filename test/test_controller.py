@@ -1,0 +1,117 @@
+"""The controller model against what joint_trajectory_controller 4.17 did, case by case."""
+
+import numpy as np
+import pytest
+
+from pi0_ros.sim.controller import TrajectoryController, TrajectoryMessage, TrajectoryRejected
+from support import MS
+
+JOINTS = ('a', 'b')
+NOW = 10_000 * MS
+
+
+def controller(from_desired=True):
+    out = TrajectoryController(JOINTS, np.zeros(2), from_desired)
+    return out
+
+
+def message(stamp_ms=0, names=JOINTS, times_ms=(100, 200), positions=((1, 2), (2, 4)),
+            velocities=((), ()), **others):
+    return TrajectoryMessage(stamp_ms * MS, list(names), [t * MS for t in times_ms],
+                             [list(map(float, row)) for row in positions],
+                             [list(map(float, row)) for row in velocities], **others)
+
+
+def follow(it, *after_ms):
+    return [it.sample(NOW + ms * MS, np.zeros(2), np.zeros(2)).tolist() for ms in after_ms]
+
+
+def test_stamp_0_starts_on_receipt():
+    it = controller()
+    it.accept(message(), NOW)
+    assert follow(it, 0, 50, 100, 150) == [[0, 0], [0.5, 1], [1, 2], [1.5, 3]]
+
+
+def test_stamp_in_the_past_skips_passed_points_and_jumps_to_where_it_should_be():
+    it = controller()
+    it.accept(message(stamp_ms=10_000 - 150), NOW)
+    assert follow(it, 0, 50) == [[1.5, 3], [2, 4]]
+
+
+def test_last_point_in_the_past_is_rejected():
+    with pytest.raises(TrajectoryRejected, match='ended 0.300 s in the past'):
+        controller().accept(message(stamp_ms=10_000 - 500), NOW)
+
+
+def test_stamp_in_the_future_moves_to_the_first_point_until_then():
+    it = controller()
+    it.accept(message(stamp_ms=10_300), NOW)
+    assert follow(it, 0, 200, 400, 450) == [[0, 0], [0.5, 1], [1, 2], [1.5, 3]]
+
+
+def test_last_velocity_must_be_0():
+    with pytest.raises(TrajectoryRejected, match="last point of joint 'b' is 0.1, but must be 0"):
+        controller().accept(message(velocities=((1, 1), (0, 0.1))), NOW)
+
+
+@pytest.mark.parametrize('change, words', [
+    ({'names': ('a',)}, "'b' is missing: partial trajectories"),
+    ({'names': ('a', 'b', 'c')}, "'c' is not one of a, b"),
+    ({'names': ('a', 'a', 'b')}, "'a' is named twice"),
+    ({'times_ms': (100, 100)}, 'between points 0 and 1 is not strictly increasing, it is 0.1 and'),
+    ({'times_ms': (-10, 100)}, 'point 0 has the negative time'),
+    ({'positions': ((1, 2), (2,))}, 'point 1 has 1 positions for 2 joints'),
+    ({'velocities': ((0,), (0, 0))}, 'point 0 has 1 velocities'),
+    ({'positions': ((1, 2), (2, float('nan')))}, 'point 1 has a position that is not finite'),
+    ({'accelerations': [[0.0]]}, 'point 0 has 1 accelerations for 2 joints'),
+    ({'effort': [[0.0] * 3]}, 'point 0 has 3 effort for 2 joints'),
+    ({'times_ms': (), 'positions': (), 'velocities': ()}, 'no points')])
+def test_broken_rules_are_quoted_and_the_old_trajectory_goes_on(change, words):
+    it = controller()
+    it.accept(message(), NOW)
+    follow(it, 0)
+    with pytest.raises(TrajectoryRejected, match=words):
+        it.accept(message(**change), NOW)
+    assert follow(it, 100) == [[1, 2]]
+
+
+def test_permuted_names_are_accepted():
+    it = controller()
+    it.accept(message(names=('b', 'a')), NOW)
+    assert follow(it, 0, 100)[1] == [2, 1]
+
+
+def test_new_message_replaces_the_whole_old_trajectory_at_once():
+    it = controller()
+    it.accept(message(), NOW)
+    follow(it, 0, 50)
+    it.accept(message(times_ms=(100,), positions=((0, 0),), velocities=((),)), NOW + 50 * MS)
+    assert follow(it, 50, 100, 150, 400) == [[0.5, 1], [0.25, 0.5], [0, 0], [0, 0]]
+
+
+def test_last_point_is_held():
+    it = controller()
+    it.accept(message(), NOW)
+    assert follow(it, 0, 200, 9000)[1:] == [[2, 4], [2, 4]]
+
+
+def test_velocities_make_cubics_that_meet_them():
+    it = controller()
+    it.accept(message(times_ms=(100, 200), positions=((1, 0), (2, 0)),
+                      velocities=((10, 0), (0, 0))), NOW)
+    path = np.array(follow(it, *range(0, 201)))[:, 0]
+    speed = np.diff(path) * 1000
+    assert path[0] == 0 and path[100] == 1 and path[200] == 2
+    assert speed[99] == pytest.approx(10, abs=0.3) and speed[-1] == pytest.approx(0, abs=0.5)
+    assert np.abs(np.diff(speed)).max() < 1
+
+
+def test_without_interpolate_from_desired_state_it_restarts_from_the_measured_state():
+    measured = np.array([0.3, 0.3])
+    for from_desired, expected in ((True, [0.5, 1]), (False, [0.3, 0.3])):
+        it = controller(from_desired)
+        it.accept(message(), NOW)
+        it.sample(NOW, np.zeros(2), np.zeros(2))
+        it.sample(NOW + 50 * MS, measured, np.zeros(2))
+        it.accept(message(), NOW + 50 * MS)
+        assert it.sample(NOW + 50 * MS, measured, np.zeros(2)).tolist() == expected

@@ -1,0 +1,97 @@
+"""Image decoding and letterbox."""
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.nn import functional as F
+
+from pi0_ros.observation.decoding import compressed_to_rgb, raw_to_rgb
+from pi0_ros.observation.images import letterbox
+
+
+def picture(height, width, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+
+
+def lerobot_letterbox(image, height, width):
+    """As LeRobot >= 0.5 does it, in its own framework."""
+    tensor = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255
+    ratio = max(image.shape[1] / width, image.shape[0] / height)
+    size = int(image.shape[0] / ratio), int(image.shape[1] / ratio)
+    if image.shape[:2] != (height, width):
+        tensor = F.interpolate(tensor, size, mode='bilinear', align_corners=False).clamp(0, 1)
+    top, left = (height - size[0]) // 2, (width - size[1]) // 2
+    tensor = F.pad(tensor, (left, width - size[1] - left, top, height - size[0] - top))
+    return (tensor * 2 - 1)[0].numpy()
+
+
+@pytest.mark.parametrize('size', [(480, 640), (240, 320), (720, 1280), (333, 97), (224, 224),
+                                  (100, 100)])
+def test_letterbox_is_lerobots(size):
+    image = picture(*size)
+    assert np.abs(letterbox(image, 224, 224) - lerobot_letterbox(image, 224, 224)).max() < 5e-5
+
+
+@given(height=st.integers(8, 300), width=st.integers(8, 300), size=st.integers(16, 128))
+def test_letterbox_keeps_proportions_and_range(height, width, size):
+    out = letterbox(np.full((height, width, 3), 255, np.uint8), size, size)
+    assert out.shape == (3, size, size) and set(np.unique(out)) <= {-1.0, 1.0}
+    rows, columns = (out[0] == 1).any(1).sum(), (out[0] == 1).any(0).sum()
+    assert max(rows, columns) == size or max(rows, columns) == size - 1
+    assert abs(rows * width - columns * height) <= max(height, width)
+
+
+@given(encoding=st.sampled_from(['rgb8', 'bgr8', 'rgba8', 'bgra8', 'mono8']),
+       height=st.integers(1, 20), width=st.integers(1, 20), padding=st.integers(0, 9),
+       cut=st.booleans())
+def test_raw_images_with_padded_rows(encoding, height, width, padding, cut):
+    rgb = picture(height, width)
+    channels = {'rgb8': rgb, 'bgr8': rgb[..., ::-1], 'mono8': rgb[..., :1],
+                'rgba8': np.dstack([rgb, rgb[..., 0]]),
+                'bgra8': np.dstack([rgb[..., ::-1], rgb[..., 0]])}[encoding]
+    rows = channels.reshape(height, -1)
+    data = np.hstack([rows, np.full((height, padding), 77, np.uint8)]).ravel()
+    if cut and padding:
+        data = data[:-padding]  # some drivers leave the last row unpadded
+    expected = np.repeat(rgb[..., :1], 3, axis=2) if encoding == 'mono8' else rgb
+    out = raw_to_rgb(data, encoding, height, width, rows.shape[1] + padding)
+    np.testing.assert_array_equal(out, expected)
+
+
+@pytest.mark.parametrize('change, words', [
+    ({'encoding': '16UC1'}, "encoding '16UC1' is not supported, expected one of rgb8"),
+    ({'step': 11}, 'needs rows of at least 12 bytes, but step is 11'),
+    ({'height': 5}, 'truncated: 48 bytes of 60'),
+    ({'width': 0}, 'needs rows')])
+def test_bad_raw_images_are_refused(change, words):
+    good = {'encoding': 'rgb8', 'height': 4, 'width': 4, 'step': 12}
+    with pytest.raises(ValueError, match=words):
+        raw_to_rgb(picture(4, 4).ravel(), **{**good, **change})
+
+
+@pytest.mark.parametrize('ending', ['.jpg', '.png'])
+def test_compressed_images(ending):
+    smooth = cv2.GaussianBlur(picture(60, 80), (0, 0), 5)
+    _, data = cv2.imencode(ending, smooth[..., ::-1])
+    out = compressed_to_rgb(data.ravel())
+    assert out.shape == smooth.shape
+    assert np.abs(out.astype(int) - smooth).mean() < (3 if ending == '.jpg' else 0.01)
+    with pytest.raises(ValueError, match='truncated after'):
+        compressed_to_rgb(data.ravel()[:len(data) // 2])
+
+
+def test_compressed_image_of_absurd_size_is_refused():
+    _, data = cv2.imencode('.png', picture(4, 4))
+    data = bytearray(data.tobytes())
+    data[16:24] = (60_000).to_bytes(4, 'big') * 2  # width and height in the header
+    with pytest.raises(ValueError, match='cannot be decoded'):
+        compressed_to_rgb(np.frombuffer(bytes(data), np.uint8))
+
+
+@given(st.binary(max_size=200))
+def test_garbage_is_never_an_image(data):
+    with pytest.raises(ValueError):
+        compressed_to_rgb(np.frombuffer(data, np.uint8))

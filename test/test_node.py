@@ -1,0 +1,396 @@
+"""The node on a real graph, with a mock policy and a robot that a test controls."""
+
+import math
+import re
+
+import pytest
+
+pytest.importorskip('rclpy', reason='needs ROS 2')
+
+import cv2  # noqa: E402
+import numpy as np  # noqa: E402
+from sensor_msgs.msg import CompressedImage, JointState  # noqa: E402
+
+from graph import Graph  # noqa: E402
+from support import command_problem  # noqa: E402
+
+
+@pytest.fixture
+def make():
+    graphs = []
+
+    def made(**parameters):
+        graphs.append(Graph(**parameters))
+        return graphs[-1].start()
+
+    yield made
+    for graph in graphs:
+        graph.close()
+
+
+def moving(graph, count=10):
+    before = len(graph.robot.commands)
+    graph.wait(lambda: len(graph.robot.commands) >= before + count)
+
+
+def test_armed_and_instructed_robot_moves_and_every_command_keeps_the_rules(make):
+    graph = make()
+    assert graph.enable().success
+    graph.instruct('swing')
+    moving(graph, 60)
+    assert not [p for p in map(command_problem, graph.robot.commands) if p]
+    assert graph.robot.commands[0].joint_names == ['a', 'b']
+    assert np.ptp(graph.robot.starts()) > 0.01
+    assert np.abs(np.diff(graph.robot.starts())).max() < 0.02
+    assert graph.robot.chunks and graph.robot.active[-1] == 'swing'
+    assert graph.status('moving') == 'swing'
+
+
+def test_disarmed_robot_never_moves(make):
+    graph = make()
+    graph.instruct('swing')
+    assert graph.quiet() == 0
+    assert '/pi0/enable' in graph.status('disarmed')
+
+
+def test_disable_stops_and_silences(make):
+    graph = make()
+    graph.enable()
+    graph.instruct('swing')
+    moving(graph)
+    assert graph.enable(False).message == 'disarmed'
+    count = graph.quiet()
+    graph.instruct('swing again')
+    assert graph.quiet() == count
+    steps = np.diff(graph.robot.starts()[-4:])
+    assert np.abs(steps).max() < 0.002
+
+
+@pytest.mark.parametrize('text', ['', 'juggle'])
+def test_instruction_that_stops_discards_the_inference_under_way(make, text):
+    graph = make(policy='mock_sine', mock_delay=0.3, known_instructions=['swing*'])
+    graph.enable()
+    graph.instruct('')
+    policy, begun = graph.node.session._worker._policy, []
+    infer = policy.infer
+    policy.infer = lambda observation: (begun.append(1), infer(observation))[1]
+    graph.instruct('swing')
+    graph.wait(lambda: begun)
+    graph.instruct(text)
+    graph.wait(lambda: graph.node.session._latency.count)
+    assert graph.quiet() == 0
+
+
+def test_new_instruction_during_an_inference_is_asked_for_at_once(make):
+    graph = make(policy='mock_slow', mock_delay=0.2, replan_period=0.5)
+    graph.enable()
+    graph.instruct('one')
+    moving(graph)
+    asked = graph.node.session._latency.count
+    graph.instruct('two')
+    graph.wait(lambda: graph.node.session._latency.count > asked + 1)
+    graph.wait(lambda: graph.robot.chunks)
+
+
+def test_nothing_that_is_not_finite_leaves_the_process(make):
+    graph = make(policy='mock_faulty')  # conftest looks at every message
+    graph.enable()
+    graph.instruct('go')
+    graph.status('fault')
+    assert all(np.isfinite(point.positions).all()
+               for message in graph.robot.chunks for point in message.points)
+
+
+def test_reactivation_after_a_while_is_no_clock_jump(make):
+    graph = make()
+    graph.node.trigger_deactivate()
+    graph.node.session.pilot._last_tick_ns = 1
+    graph.node.trigger_activate()
+    assert graph.enable().success
+    graph.instruct('swing')
+    moving(graph)
+
+
+def test_namespace_moves_everything():
+    graph = Graph(namespace='left')
+    try:
+        graph.start()
+        assert graph.enable().success
+        graph.instruct('swing')
+        moving(graph)
+        topics = dict(graph.node.get_topic_names_and_types())
+        assert '/left/joint_trajectory' in topics and '/left/pi0/status' in topics
+        own = {name for name, _ in graph.node.get_publisher_names_and_types_by_node(
+            'pi0', '/left')}
+        assert all(name.startswith('/left/') for name in own
+                   - {'/diagnostics', '/rosout', '/parameter_events'})
+    finally:
+        graph.close()
+
+
+def test_empty_instruction_holds_and_the_next_one_moves_again(make):
+    graph = make()
+    graph.enable()
+    graph.instruct('swing')
+    moving(graph)
+    graph.instruct('  ')
+    count = graph.quiet()
+    assert graph.status('holding') == 'waiting for an instruction'
+    graph.instruct('swing')
+    moving(graph)
+    assert len(graph.robot.commands) > count
+
+
+@pytest.mark.parametrize('text', ['juggle', 'x' * 2000])
+def test_unknown_instruction_is_refused_and_holds(make, text):
+    graph = make(known_instructions=['swing*', '*left*'])
+    graph.enable()
+    graph.instruct(text)
+    assert graph.quiet() == 0 and graph.robot.active[-1] == ''
+    graph.instruct('Swing LEFT')
+    assert graph.robot.active[-1] == 'Swing LEFT'
+
+
+def test_refused_instruction_says_what_is_known(make):
+    graph = make(known_instructions=['swing*'])
+    graph.enable()
+    graph.instruct('juggle')
+    graph.wait(lambda: graph.robot.statuses and 'juggle' in graph.robot.statuses[-1].message)
+    assert "unknown instruction 'juggle', expected one that fits swing*" in graph.status('holding')
+
+
+@pytest.mark.parametrize('change, words', [
+    (dict(encoding='16UC1'), "camera 'front': image encoding '16UC1' is not supported"),
+    (dict(data=bytes(20)), "camera 'front': image is truncated: 20 bytes of 48"),
+    (dict(step=5), "camera 'front': a 4 x 4 rgb8 image needs rows")])
+def test_unreadable_images_are_named_and_nothing_moves(make, change, words):
+    graph = make()
+    received = graph.node.session.inputs.cameras['front']
+    graph.robot.image.update(change)
+    count = received.count
+    graph.wait(lambda: received.count > count + 3)
+    answer = graph.enable()
+    assert not answer.success and words in answer.message
+    graph.robot.image.update(encoding='rgb8', step=12, data=bytes(48))
+    graph.wait(lambda: graph.enable().success)
+    graph.instruct('swing')
+    moving(graph)
+    graph.robot.image.update(change)
+    assert words in graph.status('waiting')
+    graph.wait(lambda: not graph.node.session.pilot.speaking)
+    graph.robot.image.update(encoding='rgb8', step=12, data=bytes(48))
+    moving(graph)  # it recovers by itself while armed
+
+
+def test_image_of_another_size_is_letterboxed(make):
+    graph = make()
+    graph.enable()
+    graph.instruct('swing')
+    moving(graph)
+    graph.robot.image.update(height=2, width=9, step=27, data=bytes(54))
+    moving(graph, 40)
+
+
+def test_compressed_images_and_a_truncated_one():
+    graph = Graph(image_transport='compressed')
+    try:
+        _, jpeg = cv2.imencode('.jpg', np.zeros((8, 8, 3), np.uint8))
+        data = [jpeg.tobytes()]
+
+        def feed():
+            message = CompressedImage(format='jpeg', data=data[0])
+            message.header.stamp = graph.robot.stamp()
+            graph.robot.jpegs.publish(message)
+
+        graph.robot.create_timer(0.02, feed)
+        graph.start()
+        assert graph.enable().success
+        graph.instruct('swing')
+        moving(graph)
+        data[0] = jpeg.tobytes()[:-40]
+        assert "camera 'front': compressed image is truncated" in graph.status('waiting')
+    finally:
+        graph.close()
+
+
+@pytest.mark.parametrize('names, positions, words', [
+    (['a'], [0.1], 'joint states of b are'),
+    (['a', 'b', 'b'], [0.1, 0.2, 0.3], "joint 'b' occurs twice"),
+    (['a', 'b'], [0.1, math.nan], "joint 'b' has a position that is not finite"),
+    (['a', 'b'], [0.1], '2 names but 1 positions')])
+def test_bad_joint_states_stop_the_robot_and_are_named(make, names, positions, words):
+    graph = make()
+    graph.enable()
+    graph.instruct('swing')
+    moving(graph)
+    graph.robot.names, graph.robot.position = names, positions
+    assert re.search(words, graph.status('waiting'))
+    graph.wait(lambda: not graph.node.session.pilot.speaking)
+    assert not graph.enable().success
+    graph.robot.names, graph.robot.position = ['x', 'b', 'a'], [9.0, 0.2, 0.1]
+    moving(graph)  # extra joints and another order are fine
+
+
+@pytest.mark.parametrize('feed, words', [
+    ('images', "camera 'front' is silent"), ('joints', 'joint states of a, b are')])
+def test_silent_input_is_named_and_recovers(make, feed, words):
+    graph = make()
+    graph.enable()
+    graph.instruct('swing')
+    moving(graph)
+    graph.robot.feeds.discard(feed)
+    assert words in graph.status('waiting')
+    graph.wait(lambda: not graph.node.session.pilot.speaking)
+    graph.robot.feeds.add(feed)
+    moving(graph)
+
+
+def test_enable_says_which_input_is_missing():
+    graph = Graph()
+    try:
+        graph.robot.feeds = {'joints'}
+        graph.node.trigger_configure()
+        assert 'not active' in graph.enable().message
+        graph.node.trigger_activate()
+        graph.wait(lambda: graph.node.session._limits_known
+                   and graph.node.session.inputs.joints.get())
+        answer = graph.enable()
+        assert not answer.success
+        assert answer.message == "camera 'front' has not published an image"
+    finally:
+        graph.close()
+
+
+def test_enable_needs_limits_and_a_controller(make):
+    graph = make()
+    graph.node.session._limits_known = False
+    assert 'joint limits are unknown' in graph.enable().message
+    graph.node.session._limits_known = True
+    graph.robot.destroy_subscription(graph.robot.commands_in)
+    graph.wait(lambda: not graph.node.session._command.get_subscription_count())
+    assert "no controller subscribes to '/joint_trajectory'" in graph.enable().message
+
+
+def test_failing_policy_latches_a_fault_until_reset(make):
+    graph = make(policy='mock_faulty')
+    graph.enable()
+    graph.instruct('go')
+    reason = graph.status('fault')
+    assert '3 inferences in a row failed' in reason
+    assert graph.quiet() == 0
+    assert 'call /pi0/reset' in graph.enable().message
+    assert 'cleared: 3 inferences' in graph.reset().message
+    assert graph.enable().success
+
+
+def test_two_commanders_are_reported(make):
+    graph = make()
+    from trajectory_msgs.msg import JointTrajectory
+    graph.robot.create_publisher(JointTrajectory, 'joint_trajectory', 1)
+    graph.wait(lambda: 'other publishers' in graph.robot.diagnostics.get(
+        'pi0: control', type('None', (), {'message': ''})).message)
+
+
+def test_slow_policy_keeps_the_robot_moving_between_chunks(make):
+    graph = make(policy='mock_slow', mock_delay=0.3)
+    graph.enable()
+    graph.instruct('go')
+    moving(graph, 60)
+    assert graph.node.session.pilot.queue.late_steps > 10
+    assert not [p for p in map(command_problem, graph.robot.commands) if p]
+
+
+def test_lifecycle_can_be_repeated(make):
+    graph = make()
+    for _ in range(3):
+        assert graph.node.trigger_deactivate().name == 'SUCCESS'
+        assert graph.node.trigger_cleanup().name == 'SUCCESS'
+        assert graph.node.session is None
+        graph.start()
+    graph.enable()
+    graph.instruct('swing')
+    moving(graph)
+    graph.node.trigger_deactivate()
+    graph.wait(lambda: not np.any([p.velocities for p in graph.robot.commands[-1].points]))
+    assert np.abs(np.diff(graph.robot.starts()[-3:])).max() < 0.002
+
+
+@pytest.mark.parametrize('values, words', [
+    (dict(control_rate=500.0), "parameter 'control_rate' is 500.0, expected 1.0 to 100.0 Hz"),
+    (dict(control_rate=0.0), "parameter 'control_rate' is 0.0, expected 1.0 to 100.0 Hz"),
+    (dict(control_rat=50.0), "'control_rat' is unknown, did you mean 'control_rate'?"),
+    (dict(device='tpu'), "'device' is 'tpu', expected one of auto, cpu, cuda"),
+    (dict(seed='x'), "'seed' is 'x', expected a whole number"),
+    (dict(joint_names=['']), "'joint_names' is empty"),
+    (dict(joint_names=['a', 'a']), "'joint_names' names 'a' twice"),
+    (dict(cameras=['']), "'cameras' is empty"),
+    (dict(cameras=['a', 'b', 'c', 'd']), "'cameras' has 4 entries, expected at most 3"),
+    (dict(policy='pi0'), "'checkpoint' is empty"),
+    (dict(policy='pi0', checkpoint='/nowhere'), "checkpoint folder '/nowhere' does not exist"),
+    (dict(policy='pi0', checkpoint='demo'), "'joint_names' has 2 joints, the checkpoint has 5"),
+    (dict(policy='mock_scripted', mock_script=[1.0, 2.0, 3.0]), "'mock_script' has 3 values")])
+def test_wrong_parameters_fail_configuration_with_a_sentence(monkeypatch, values, words):
+    graph = Graph(**values)
+    said = []
+    monkeypatch.setattr(graph.node.get_logger(), 'error', said.append)
+    monkeypatch.setattr(graph.node, 'get_logger', lambda: type('Log', (), {
+        'error': lambda self, text: said.append(text), 'info': lambda self, text: None})())
+    try:
+        assert graph.node.trigger_configure().name == 'FAILURE'
+        assert any(words in text for text in said), said
+    finally:
+        graph.close()
+
+
+def test_whole_numbers_are_fine_for_rates(make):
+    assert make(control_rate=25).node.session.pilot.timing.period_ns == 40_000_000
+
+
+def test_parameters_change_while_running_and_wrong_values_are_refused(make):
+    graph = make()
+    from rclpy.parameter import Parameter
+    good, bad, fixed = graph.node.set_parameters([
+        Parameter('replan_period', value=0.5), Parameter('max_image_age', value=-1.0),
+        Parameter('control_rate', value=10.0)])
+    assert good.successful and graph.node.session.pilot.timing.replan_ns == 500_000_000
+    assert not bad.successful and 'max_image_age' in bad.reason
+    assert not fixed.successful and 'read-only' in fixed.reason
+
+
+def test_simulated_time_drives_the_loop_and_a_jump_back_disarms():
+    from rosgraph_msgs.msg import Clock
+    graph = Graph(use_sim_time=True)
+    robot = graph.robot
+
+    def tick():
+        robot.now_ns = (robot.now_ns or 10**12) + 10_000_000
+        robot.clock_publisher.publish(Clock(clock=robot.stamp()))
+
+    clock = robot.create_timer(0.005, tick)
+    try:
+        graph.start()
+        assert graph.enable().success
+        graph.instruct('swing')
+        moving(graph, 20)
+        stamps = [m.header.stamp.sec * 10**9 + m.header.stamp.nanosec for m in robot.commands]
+        assert np.median(np.diff(stamps)) == 20_000_000
+        robot.now_ns -= 50 * 10**9
+        graph.wait(lambda: not graph.node.session.pilot.enabled)
+        count = graph.quiet()
+        graph.wait(lambda: graph.enable().success)
+        graph.instruct('swing')
+        moving(graph)
+        assert len(robot.commands) > count
+    finally:
+        clock.cancel()
+        graph.close()
+
+
+def test_zero_stamps_mean_receive_time(make):
+    graph = make()
+    graph.robot.stamp = lambda: JointState().header.stamp
+    joints = graph.node.session.inputs.joints
+    graph.wait(lambda: joints.get().stamp_ns == joints.get().received_ns)
+    assert graph.enable().success
+    graph.instruct('swing')
+    moving(graph)

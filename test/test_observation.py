@@ -1,0 +1,134 @@
+"""Buffers and the rules for taking an observation."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pi0_ros.observation.buffers import JointBuffer, LatestBuffer
+from pi0_ros.observation.observation import Freshness, NotReady, ObservationBuilder
+from support import MS
+
+NAMES = ('pan', 'lift', 'grip')
+
+
+def builder(decode=lambda value: value, cameras=('top', 'wrist')):
+    return ObservationBuilder(JointBuffer(NAMES), {name: LatestBuffer() for name in cameras},
+                              decode, Freshness(100 * MS, 200 * MS, 150 * MS))
+
+
+def fill(it, now_ns):
+    it.joints.put(list(NAMES), [1.0, 2.0, 3.0], now_ns, now_ns)
+    for name, buffer in it.cameras.items():
+        buffer.put(name, now_ns, now_ns)
+
+
+def test_newest_value_wins_and_zero_stamp_means_receive_time():
+    buffer = LatestBuffer()
+    assert buffer.get() is None
+    buffer.put('old', 5, 6)
+    buffer.put('new', 0, 9)
+    assert (buffer.get().value, buffer.get().stamp_ns, buffer.count) == ('new', 9, 2)
+
+
+@given(st.permutations(NAMES), st.lists(st.text(min_size=5), max_size=3, unique=True))
+def test_joints_are_matched_by_name(order, strangers):
+    values = dict(zip(NAMES, (1.0, 2.0, 3.0)))
+    names = [*strangers, *order]
+    joints = JointBuffer(NAMES)
+    joints.put(names, [values.get(name, 99.0) for name in names], 7, 8)
+    assert joints.get().value.tolist() == [1.0, 2.0, 3.0] and joints.get().stamp_ns == 7
+
+
+def test_partial_publishers_are_merged_and_the_oldest_joint_counts():
+    joints = JointBuffer(NAMES)
+    joints.put(['pan', 'lift'], [1.0, 2.0], 10, 10)
+    assert joints.get() is None and joints.missing() == ['grip']
+    joints.put(['grip'], [3.0], 20, 20)
+    assert joints.get().value.tolist() == [1.0, 2.0, 3.0] and joints.get().stamp_ns == 10
+
+
+@pytest.mark.parametrize('names, positions, words', [
+    (['pan', 'lift', 'grip'], [1.0, 2.0], '3 names but 2 positions'),
+    (['pan', 'pan', 'grip'], [1.0, 2.0, 3.0], "'pan' occurs twice"),
+    (['pan', 'lift', 'grip'], [1.0, float('nan'), 3.0], "'lift' has a position that is not fin"),
+    (['pan', 'lift', 'grip'], [1.0, 2.0, float('inf')], "'grip' has a position that is not fin")])
+def test_bad_joint_states_are_dropped_whole(names, positions, words):
+    joints = JointBuffer(NAMES)
+    joints.put(list(NAMES), [4.0, 5.0, 6.0], 1, 1)
+    with pytest.raises(ValueError, match=words):
+        joints.put(names, positions, 2, 2)
+    assert joints.get().value.tolist() == [4.0, 5.0, 6.0] and joints.get().stamp_ns == 1
+
+
+def test_observation_carries_stamps_and_instruction():
+    it = builder()
+    fill(it, 1000 * MS)
+    seen = it.build(1050 * MS, 'go')
+    assert (seen.t_obs_ns, seen.instruction) == (1000 * MS, 'go')
+    assert dict(seen.images) == {'top': 'top', 'wrist': 'wrist'}
+    assert dict(seen.image_stamps_ns) == {'top': 1000 * MS, 'wrist': 1000 * MS}
+
+
+def test_every_problem_names_its_input():
+    it = builder()
+    with pytest.raises(NotReady, match='no joint state yet for pan, lift, grip'):
+        it.build(1, 'go')
+    it.joints.put(list(NAMES), [1.0, 2.0, 3.0], 1, 1)
+    with pytest.raises(NotReady, match="camera 'top' has not published"):
+        it.build(1, 'go')
+    fill(it, 1000 * MS)
+    it.cameras['top'].put('x', 1250 * MS, 1250 * MS)
+    it.joints.put(list(NAMES), [1.0, 2.0, 3.0], 1250 * MS, 1250 * MS)
+    with pytest.raises(NotReady, match="camera 'wrist' is silent.* 0.25 s old, allowed are 0.20"):
+        it.build(1250 * MS, 'go')
+    fill(it, 2000 * MS)
+    with pytest.raises(NotReady, match='of pan, lift, grip are 0.12 s old, allowed are 0.10 s'):
+        it.build(2120 * MS, 'go')
+    it.joints.put(list(NAMES), [1.0, 2.0, 3.0], 2180 * MS, 2180 * MS)
+    with pytest.raises(NotReady, match="camera 'top' is silent.* 0.18 s old and 0.18 s behind"):
+        it.build(2180 * MS, 'go')
+    it.cameras['top'].put('x', 2000 * MS, 2180 * MS)
+    with pytest.raises(NotReady, match="camera 'top' and the joint states are 0.18 s apart"):
+        it.build(2180 * MS, 'go')
+
+
+def test_unreadable_image_is_named():
+    def decode(value):
+        raise ValueError('image is truncated')
+
+    it = builder(decode)
+    fill(it, 5 * MS)
+    with pytest.raises(NotReady, match="camera 'top': image is truncated"):
+        it.build(6 * MS, 'go')
+
+
+def test_no_camera_is_an_error():
+    with pytest.raises(ValueError, match='at least one camera'):
+        builder(cameras=())
+
+
+def test_stamps_in_the_future_do_not_hide_silence():
+    it = builder()
+    ahead = 90 * MS
+    it.joints.put(list(NAMES), [1.0, 2.0, 3.0], 1000 * MS + ahead, 1000 * MS)
+    for buffer in it.cameras.values():
+        buffer.put('x', 1000 * MS + ahead, 1000 * MS)
+    assert it.check(1050 * MS) is None
+    assert 'joint states of pan, lift, grip are 0.15 s old' in it.check(1150 * MS)
+    it.joints.put(list(NAMES), [1.0, 2.0, 3.0], 1250 * MS + ahead, 1250 * MS)
+    assert "camera 'top' is silent" in it.check(1250 * MS)
+
+
+def test_stamps_too_far_in_the_future_are_named():
+    it = builder()
+    fill(it, 5000 * MS)
+    it.joints.put(list(NAMES), [1.0, 2.0, 3.0], 9000 * MS, 5000 * MS)
+    assert it.check(5000 * MS) == ('joint states are stamped 4.00 s in the future: check the '
+                                   'clocks')
+
+
+def test_a_joint_that_is_not_published_any_more_is_named():
+    it = builder()
+    fill(it, 1000 * MS)
+    it.joints.put(['pan', 'lift'], [1.0, 2.0], 1150 * MS, 1150 * MS)
+    assert it.check_joints(1150 * MS).startswith('joint states of grip are 0.15 s old')

@@ -1,0 +1,94 @@
+"""Package metadata, configuration, command line, and what is documented."""
+
+import re
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pi0_ros import __version__, cli
+from pi0_ros.sim.arm import JOINT_NAMES
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_package_xml_and_setup_agree():
+    root = ElementTree.parse(ROOT / 'package.xml').getroot()
+    assert root.get('format') == '3'
+    assert root.findtext('license') == 'Apache-2.0' and 'Apache License' in (
+        ROOT / 'LICENSE').read_text()
+    setup = (ROOT / 'setup.py').read_text()
+    assert root.findtext('version') == __version__ and f"version='{__version__}'" in setup
+    assert __version__ in (ROOT / 'CHANGELOG.rst').read_text()
+    for verb in cli.VERBS:
+        assert f"'{verb}'" in setup and callable(getattr(cli, verb))
+
+
+def test_every_imported_ros_package_is_a_dependency():
+    elements = ElementTree.parse(ROOT / 'package.xml').iter('exec_depend')
+    declared = {element.text for element in elements}
+    files = [*(ROOT / 'pi0_ros').rglob('*.py'), *(ROOT / 'launch').glob('*.py')]
+    text = '\n'.join(path.read_text() for path in files)
+    used = set(re.findall(
+        r'^\s*(?:from|import) (rclpy|launch|launch_ros|cv_bridge|ament_index_python|\w+_msgs'
+        r'|\w+_interfaces|std_srvs)\b', text, re.MULTILINE))
+    assert used and used <= declared
+
+
+def test_parameter_file_is_the_table():
+    parameters = pytest.importorskip('pi0_ros.ros.parameters', reason='needs ROS 2')
+    text = (ROOT / 'config' / 'pi0.yaml').read_text()
+    assert text == parameters.as_yaml(), (
+        'write it anew: python -c "from pi0_ros.ros import parameters; '
+        'print(parameters.as_yaml(), end=\'\')" > config/pi0.yaml')
+    values = yaml.safe_load(text)['/**']['ros__parameters']
+    assert values == {entry.name: entry.default for entry in parameters.TABLE}
+
+
+def test_demo_configuration_fits_table_and_robot():
+    parameters = pytest.importorskip('pi0_ros.ros.parameters', reason='needs ROS 2')
+    config = yaml.safe_load((ROOT / 'config' / 'sim.yaml').read_text())
+    node = config['/**/pi0']['ros__parameters']
+    assert not [problem for name, value in node.items()
+                if (problem := parameters.check(parameters.BY_NAME[name], value))]
+    assert node['joint_names'] == list(JOINT_NAMES)
+
+
+@pytest.mark.parametrize('verb', cli.VERBS)
+def test_help_of_every_verb(verb):
+    shown = subprocess.run([sys.executable, '-m', 'pi0_ros', verb, '--help'], cwd=ROOT,
+                           capture_output=True, text=True)
+    assert shown.returncode == 0 and len(shown.stdout.splitlines()) > 5, shown.stderr
+    assert f'pi0_ros {verb}' in shown.stdout
+
+
+def test_unknown_verb_lists_the_verbs():
+    shown = subprocess.run([sys.executable, '-m', 'pi0_ros', 'fly'], cwd=ROOT,
+                           capture_output=True, text=True)
+    assert shown.returncode == 2 and 'node' in shown.stderr and 'inspect' in shown.stderr
+
+
+def test_launch_files_describe_every_argument():
+    pytest.importorskip('launch_ros', reason='launch is on no registry: needs a ROS installation')
+    import importlib.util
+    from launch.actions import DeclareLaunchArgument
+    for path in (ROOT / 'launch').glob('*.launch.py'):
+        spec = importlib.util.spec_from_file_location('launch_file', path)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        arguments = [entity for entity in module.generate_launch_description().entities
+                     if isinstance(entity, DeclareLaunchArgument)]
+        assert arguments and all(argument.description for argument in arguments)
+
+
+def test_readme_names_every_topic_service_and_parameter():
+    parameters = pytest.importorskip('pi0_ros.ros.parameters', reason='needs ROS 2')
+    text = (ROOT / 'README.md').read_text() + (ROOT / 'docs' / 'interface.md').read_text()
+    names = [entry.name for entry in parameters.TABLE]
+    names += ['camera_1/image_raw', 'joint_states', 'joint_trajectory', 'instruction',
+              'robot_description', '~/enable', '~/reset', '~/status', '~/action_chunk',
+              '~/active_instruction', '/diagnostics']
+    assert not [name for name in names if f'`{name}`' not in text]

@@ -1,0 +1,235 @@
+"""Checkpoints, preprocessing and PI0 against golden cases made by LeRobot itself."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.numpy import load_file, save_file
+
+from pi0_ros.observation.observation import Observation
+from pi0_ros.offline import infer as infer_verb
+from pi0_ros.offline import inspect as inspect_verb
+from pi0_ros.policy import checkpoint, mock, weights
+from pi0_ros.policy.checkpoint import CheckpointError
+from pi0_ros.policy.factory import DEMO
+from pi0_ros.policy.normalise import lerobot_normaliser
+from pi0_ros.policy.pi0 import Pi0Policy
+from support import DATA
+
+FIXTURES = ('lerobot_mean_std', 'lerobot_untied_embeddings')
+
+
+def load(folder, device='cpu', dtype='float32', **options):
+    policy = Pi0Policy(folder, dt_ns=20_000_000, device=device, dtype=dtype, **options)
+    policy.load()
+    return policy
+
+
+def fixture_observation(name):
+    facts = json.loads((DATA / name / 'fixture.json').read_text())
+    routes = [f'{robot}={wanted}' for robot, wanted in facts['camera_map'].items()]
+    return infer_verb.read_observation(DATA / name / 'observation.npz', routes)
+
+
+@pytest.mark.parametrize('name', FIXTURES)
+def test_actions_are_those_of_lerobot(name):
+    policy = load(DATA / name / 'checkpoint')
+    noise = np.load(DATA / name / 'noise.npy')
+    actions = policy.infer(fixture_observation(name), noise).positions
+    expected = np.load(DATA / name / 'expected_actions.npy')
+    assert np.abs(actions - expected).max() < 1e-5 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize('name', FIXTURES)
+def test_network_inputs_are_those_of_lerobot(name):
+    policy = load(DATA / name / 'checkpoint')
+    expected = np.load(DATA / name / 'expected_preprocessed.npz')
+    seen = fixture_observation(name)
+    pixels = policy._pixels(seen).numpy()
+    tokens = expected['token_ids'].ravel()[expected['token_mask'].ravel().astype(bool)]
+    ids = policy._input_ids(seen.instruction, len(pixels))[0, -len(tokens):].numpy()
+    np.testing.assert_array_equal(ids, tokens)
+    np.testing.assert_allclose(pixels, expected['images'].reshape(pixels.shape), atol=5e-5)
+    state = policy.spec.state.normalise(seen.state)
+    np.testing.assert_allclose(state, expected['state'].ravel()[:len(state)], atol=1e-5)
+
+
+def test_missing_camera_is_left_out_and_unknown_one_refused():
+    policy = load(DATA / FIXTURES[0] / 'checkpoint')
+    seen = fixture_observation(FIXTURES[0])
+    noise = np.load(DATA / FIXTURES[0] / 'noise.npy')
+    whole = policy.infer(seen, noise)
+    one = Observation(seen.t_obs_ns, seen.state, {'front': seen.images['front']}, {},
+                      seen.instruction)
+    less = policy.infer(one, noise)
+    assert less.positions.shape == whole.positions.shape
+    assert np.abs(less.positions - whole.positions).max() > 0.01
+    wrong = Observation(0, seen.state, {'back': seen.images['front']}, {}, 'go')
+    with pytest.raises(ValueError, match=r"\['back'\] do not fit .* \['front', 'wrist'\]"):
+        policy.infer(wrong, noise)
+
+
+def test_bfloat16_is_as_good_as_the_trainers_own():
+    """LeRobot's mixed precision is off by 1.3e-2 of the largest action."""
+    for name in FIXTURES:
+        policy = load(DATA / name / 'checkpoint', dtype='bfloat16')
+        policy.warm_up()
+        noise = np.load(DATA / name / 'noise.npy')
+        actions = policy.infer(fixture_observation(name), noise).positions
+        expected = np.load(DATA / name / 'expected_actions.npy')
+        error = np.abs(actions - expected).max() / np.abs(expected).max()
+        assert 1e-5 < error < 1.5e-2
+        buffers = dict(policy.model.named_buffers())
+        assert all(value.dtype != torch.bfloat16 for value in buffers.values())
+
+
+def test_noise_comes_from_the_seed():
+    seen = fixture_observation(FIXTURES[0])
+    first, again, other = (load(DATA / FIXTURES[0] / 'checkpoint', seed=seed).infer(seen).positions
+                           for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first, again)
+    assert np.abs(first - other).max() > 0.001
+
+
+@given(st.sampled_from(['MEAN_STD', 'MIN_MAX', 'QUANTILES', 'QUANTILE10', 'IDENTITY']),
+       st.lists(st.floats(-5, 5), min_size=3, max_size=3),
+       st.lists(st.floats(0.01, 5), min_size=3, max_size=3),
+       st.lists(st.floats(-9, 9), min_size=3, max_size=3))
+def test_normalisation_round_trip_and_formula(mode, low, span, values):
+    low, span, values = map(np.array, (low, span, values))
+    high = low + span
+    stats = {f'x.{name}': value for name, value in (
+        ('mean', low), ('std', span), ('min', low), ('max', high), ('q01', low), ('q99', high),
+        ('q10', low), ('q90', high))}
+    it = lerobot_normaliser(mode, 'x', stats, 3)
+    expected = {'MEAN_STD': (values - low) / (span + 1e-8), 'IDENTITY': values}.get(
+        mode, 2 * (values - low) / span - 1)
+    np.testing.assert_allclose(it.normalise(values), expected, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(it.restore(it.normalise(values)), values, rtol=1e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize('stats, words', [
+    ({}, "lack 'x.mean', which normalisation MEAN_STD needs"),
+    ({'x.mean': np.zeros(2), 'x.std': np.ones(3)}, r"'x.mean' has shape \(2,\), expected \(3,\)"),
+    ({'x.mean': np.zeros(3), 'x.std': np.full(3, np.nan)}, "'x.std' is not finite")])
+def test_bad_statistics_are_named(stats, words):
+    with pytest.raises(ValueError, match=words):
+        lerobot_normaliser('MEAN_STD', 'x', stats, 3)
+
+
+@pytest.fixture
+def copy(tmp_path):
+    return shutil.copytree(DATA / FIXTURES[0] / 'checkpoint', tmp_path / 'checkpoint')
+
+
+def edit(path, **changes):
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+@pytest.mark.parametrize('damage, words', [
+    (lambda c: shutil.rmtree(c), "folder '.*' does not exist"),
+    (lambda c: (c / 'config.json').unlink(), "config.json' is missing: copy the whole folder"),
+    (lambda c: (c / 'config.json').write_text('{"type": "pi0"'), 'is not JSON'),
+    (lambda c: (c / 'config.json').write_text('[]'), 'holds no JSON object'),
+    (lambda c: (c / 'policy_preprocessor.json').unlink(), 'LeRobot before 0.4'),
+    (lambda c: edit(c / 'config.json', type='pi05'), "has type 'pi05'"),
+    (lambda c: edit(c / 'config.json', input_features={}), "incomplete or damaged: KeyError"),
+    (lambda c: edit(c / 'config.json', use_relative_actions=True), 'relative actions'),
+    (lambda c: [p.unlink() for p in c.glob('policy_pre*.safetensors')],
+     "statistics file 'policy_preprocessor_step_6.*' is missing"),
+    (lambda c: next(c.glob('policy_post*.safetensors')).write_bytes(b'junk'), 'is damaged'),
+    (lambda c: (c / 'model.safetensors').unlink(), "model.safetensors' is missing"),
+    (lambda c: (c / 'model.safetensors').write_bytes(b'\x80\x04junk' * 99), 'is damaged'),
+    (lambda c: shutil.rmtree(c / 'tokenizer'), "no tokenizer folder: set parameter 'tokenizer'")])
+def test_damaged_checkpoints_are_refused_with_a_reason(copy, damage, words):
+    damage(copy)
+    with pytest.raises(CheckpointError, match=words):
+        load(copy)
+
+
+@pytest.mark.parametrize('change, words', [
+    (lambda t: t.pop('model.state_proj.bias'), 'in 1 places: missing embed_action_time.state'),
+    (lambda t: t.update(extra=np.zeros(1, np.float32)), 'unexpected extra'),
+    (lambda t: t.update({'model.state_proj.bias': np.zeros(3, np.float32)}),
+     r'state_proj.bias has shape \(3,\), expected \(32,\)'),
+    (lambda t: t['model.state_proj.bias'].fill(np.nan), 'state_proj.bias holds values that are')])
+def test_weights_are_loaded_strictly(copy, change, words):
+    tensors = {name: array.copy()
+               for name, array in load_file(copy / 'model.safetensors').items()}
+    change(tensors)
+    save_file(tensors, copy / 'model.safetensors')
+    with pytest.raises(CheckpointError, match=words):
+        load(copy)
+
+
+def test_control_rate_must_be_known():
+    with pytest.raises(CheckpointError, match="does not record its control rate.*'action_rate'"):
+        Pi0Policy(DATA / FIXTURES[0] / 'checkpoint')
+    assert checkpoint.read(DEMO).dt_s == pytest.approx(0.02)
+
+
+def test_a_gpu_that_is_asked_for_must_exist():
+    if torch.cuda.is_available():
+        pytest.skip('this machine has a GPU')
+    with pytest.raises(CheckpointError, match="'cuda' was asked for, but torch finds no GPU"):
+        load(DATA / FIXTURES[0] / 'checkpoint', device='cuda')
+
+
+def test_exported_names_are_lerobots(tmp_path):
+    policy = load(DATA / FIXTURES[0] / 'checkpoint')
+    weights.save_as_lerobot(policy.model.state_dict(), tmp_path / 'model.safetensors')
+    original = set(load_file(DATA / FIXTURES[0] / 'checkpoint' / 'model.safetensors'))
+    heads = {name for name in original if 'lm_head' in name}
+    assert set(load_file(tmp_path / 'model.safetensors')) == original - heads
+
+
+def test_infer_verb_writes_the_actions(tmp_path, capsys):
+    name = FIXTURES[0]
+    out = tmp_path / 'actions.npy'
+    arguments = ['--checkpoint', str(DATA / name / 'checkpoint'),
+                 '--observation', str(DATA / name / 'observation.npz'),
+                 '--noise', str(DATA / name / 'noise.npy'), '--output', str(out)]
+    assert infer_verb.main(arguments) == 0
+    expected = np.load(DATA / name / 'expected_actions.npy')
+    assert np.abs(np.load(out) - expected).max() < 1e-5 * np.abs(expected).max()
+    assert json.loads(capsys.readouterr().out)['shape'] == [50, 7]
+    assert infer_verb.main([*arguments, '--camera', 'nose=front']) == 1
+    assert "'nose=front' is not ROBOT=CHECKPOINT" in capsys.readouterr().err
+
+
+def test_inspect_verb_tells_what_the_demo_checkpoint_is(capsys):
+    assert inspect_verb.main(['demo', '--json']) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts['cameras'] == ['overhead', 'wrist'] and facts['action_rate_hz'] == 50
+    assert inspect_verb.main(['demo']) == 0
+    assert 'joint_names: ["shoulder_pan"' in capsys.readouterr().out
+    assert inspect_verb.main(['/nowhere']) == 1
+    assert 'does not exist' in capsys.readouterr().err
+
+
+def test_demo_checkpoint_is_small():
+    assert sum(path.stat().st_size for path in DEMO.rglob('*') if path.is_file()) < 8_000_000
+
+
+def test_mock_policies():
+    seen = Observation(10**9, np.array([0.1, 0.2]), {}, {}, 'go')
+    hold = mock.MockPolicy('hold').infer(seen)
+    assert hold.positions.shape == (50, 2) and (hold.positions == seen.state).all()
+    sine = mock.MockPolicy('sine', amplitude=0.3, chunk_length=200).infer(seen).positions
+    assert np.abs(sine - seen.state).max() == pytest.approx(0.3, abs=1e-3)
+    script = mock.MockPolicy('scripted', script=np.array([[1, 1], [2, 0.0]]), chunk_length=250)
+    path = script.infer(seen).positions
+    np.testing.assert_allclose(path[[99, 199, 249]], [[1, 1], [2, 0], [2, 0]])
+    faulty = mock.MockPolicy('faulty')
+    with pytest.raises(RuntimeError, match='on purpose'):
+        faulty.infer(seen)
+    assert np.isnan(faulty.infer(seen).positions).all()
+    assert faulty.infer(seen).positions.shape == (50, 1)
+    with pytest.raises(ValueError, match="unknown mock policy 'magic'"):
+        mock.MockPolicy('magic')
+    with pytest.raises(ValueError, match="set parameter 'mock_script'"):
+        mock.MockPolicy('scripted')

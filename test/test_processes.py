@@ -1,0 +1,64 @@
+"""Processes that are started end with whoever started them."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from pi0_ros.ros.processes import Children, private_environment
+
+ROOT = Path(__file__).parents[1]
+SLEEP = [sys.executable, '-c', 'import time; time.sleep(600)']
+
+
+def gone(pid, timeout_s=10):
+    """Wait until a process has ended (a zombie has)."""
+    end = time.monotonic() + timeout_s
+    while time.monotonic() < end:
+        try:
+            state = Path(f'/proc/{pid}/stat').read_text().rsplit(')', 1)[1].split()[0]
+        except (FileNotFoundError, ProcessLookupError):
+            return True
+        if state == 'Z':
+            return True
+    return False
+
+
+def test_ros_stays_on_this_host_in_a_domain_of_its_own():
+    environment = private_environment()
+    assert environment['ROS_AUTOMATIC_DISCOVERY_RANGE'] == 'LOCALHOST'
+    assert 1 <= int(environment['ROS_DOMAIN_ID']) <= 100
+    assert Path(environment['FASTRTPS_DEFAULT_PROFILES_FILE']).exists()
+
+
+def test_end_ends_also_a_child_that_ignores_signals(tmp_path):
+    children = Children(dict(os.environ), tmp_path)
+    stubborn = children.start('stubborn', [
+        sys.executable, '-c', 'import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN);'
+        'signal.signal(signal.SIGTERM, signal.SIG_IGN); print("deaf", flush=True); '
+        'time.sleep(600)'])
+    while 'deaf' not in (tmp_path / 'stubborn.log').read_text():
+        assert stubborn.poll() is None
+    children.end()
+    assert stubborn.returncode == -signal.SIGKILL
+
+
+def test_a_child_that_ended_is_told_with_its_last_words(tmp_path):
+    children = Children(dict(os.environ), tmp_path)
+    children.start('short', [sys.executable, '-c', 'raise SystemExit("no camera")']).wait()
+    assert children.ended() == 'short ended with code 1:\nno camera\n'
+
+
+def test_children_die_with_a_parent_that_is_killed(tmp_path):
+    parent = subprocess.Popen(
+        [sys.executable, '-c', 'import sys, time; from pathlib import Path;'
+         'from pi0_ros.ros.processes import Children; import os;'
+         f'child = Children(dict(os.environ), Path({str(tmp_path)!r})).start("c", {SLEEP!r});'
+         'print(child.pid, flush=True); time.sleep(600)'],
+        stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    child = int(parent.stdout.readline())
+    parent.kill()
+    parent.wait()
+    assert gone(child)
