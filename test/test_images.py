@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from torch.nn import functional as F
 
 from pi0_ros.observation.decoding import compressed_to_rgb, raw_to_rgb
@@ -42,6 +43,20 @@ def test_letterbox_keeps_proportions_and_range(height, width, size):
     rows, columns = (out[0] == 1).any(1).sum(), (out[0] == 1).any(0).sum()
     assert max(rows, columns) == size or max(rows, columns) == size - 1
     assert abs(rows * width - columns * height) <= max(height, width)
+
+
+def test_letterboxes_of_older_and_other_trainers():
+    image = picture(30, 60)
+    centred = letterbox(image, 64, 64)
+    assert set(np.unique(centred[:, :16])) == {-1.0} == set(np.unique(centred[:, -16:]))
+    assert set(np.unique(letterbox(image, 64, 64, 'lerobot_0.4')[:, :16])) == {-3.0}
+    left_top = letterbox(image, 64, 64, 'lerobot_0.3')
+    np.testing.assert_array_equal(left_top[:, 32:], centred[:, 16:48])
+    grey = letterbox(image, 64, 64, 'transformers')
+    assert set(np.unique(grey[:, 32:])) == {0.0}
+    pillow = Image.fromarray(image).resize((64, 32), Image.Resampling.BILINEAR)
+    expected = np.asarray(pillow, np.float32).transpose(2, 0, 1) / 127.5 - 1
+    np.testing.assert_allclose(letterbox(image, 64, 64, 'openpi')[:, 16:48], expected, atol=1e-6)
 
 
 @given(encoding=st.sampled_from(['rgb8', 'bgr8', 'rgba8', 'bgra8', 'mono8']),

@@ -394,3 +394,47 @@ def test_zero_stamps_mean_receive_time(make):
     assert graph.enable().success
     graph.instruct('swing')
     moving(graph)
+
+
+def test_the_live_node_decides_what_the_trainer_does_on_the_same_inputs():
+    """Fixture images as topics in, ~/action_chunk out, against the policy called directly."""
+    from pathlib import Path
+    from sensor_msgs.msg import Image
+    from pi0_ros.observation.observation import Observation
+    from pi0_ros.policy.pi0 import Pi0Policy
+    from support import DATA
+    folder = DATA / 'lerobot_mean_std'
+    with np.load(folder / 'observation.npz') as file:
+        state, joints = file['state'].astype(float), [str(name) for name in file['joint_names']]
+        images, text = {n: file[f'image.{n}'] for n in ('front', 'wrist')}, str(
+            file['instruction'])
+    graph = Graph(policy='pi0', checkpoint=str(folder / 'checkpoint'), joint_names=joints,
+                  cameras=['front', 'wrist'], action_rate=50.0, seed=5, device='cpu',
+                  dtype='float32', allow_missing_limits=True, max_image_age=5.0, max_skew=5.0)
+    robot = graph.robot
+    try:
+        robot.names, robot.position, robot.feeds = joints, state.tolist(), {'joints'}
+        second = robot.create_publisher(Image, 'camera_2/image_raw', 2)
+
+        def show():
+            for publisher, pixels in zip((robot.images, second), images.values()):
+                message = Image(height=pixels.shape[0], width=pixels.shape[1], encoding='rgb8',
+                                step=pixels.shape[1] * 3, data=pixels.tobytes())
+                message.header.stamp = robot.stamp()
+                publisher.publish(message)
+
+        robot.create_timer(0.1, show)
+        assert graph.node.trigger_configure().name == 'SUCCESS'
+        assert graph.node.trigger_activate().name == 'SUCCESS'
+        graph.wait(lambda: graph.enable().success)
+        graph.wait(lambda: graph.node.session._chunks.get_subscription_count())
+        graph.instruct(text)
+        graph.wait(lambda: robot.chunks)
+    finally:
+        graph.close()
+    policy = Pi0Policy(Path(folder / 'checkpoint'), dt_ns=20_000_000, seed=5, device='cpu',
+                       dtype='float32')
+    policy.load()
+    expected = policy.infer(Observation(0, state, images, {}, text)).positions
+    live = np.array([list(point.positions) for point in robot.chunks[0].points])
+    np.testing.assert_allclose(live, expected, rtol=0, atol=1e-9)

@@ -14,13 +14,14 @@ from pi0_ros.observation.observation import Observation
 from pi0_ros.offline import infer as infer_verb
 from pi0_ros.offline import inspect as inspect_verb
 from pi0_ros.policy import checkpoint, mock, weights
-from pi0_ros.policy.checkpoint import CheckpointError
 from pi0_ros.policy.factory import DEMO
 from pi0_ros.policy.normalise import lerobot_normaliser
-from pi0_ros.policy.pi0 import Pi0Policy
+from pi0_ros.policy.pi0 import Pi0Policy, prompt_ids
+from pi0_ros.policy.spec import CheckpointError, Choices
 from support import DATA
 
-FIXTURES = ('lerobot_mean_std', 'lerobot_untied_embeddings')
+FIXTURES = ('lerobot_mean_std', 'lerobot_untied_embeddings', 'lerobot_relative',
+            'openpi_pytorch')
 
 
 def load(folder, device='cpu', dtype='float32', **options):
@@ -29,15 +30,27 @@ def load(folder, device='cpu', dtype='float32', **options):
     return policy
 
 
+def facts_of(name):
+    return json.loads((DATA / name / 'fixture.json').read_text())
+
+
+def load_fixture(name, **options):
+    facts = facts_of(name)
+    mask = facts.get('delta_mask')
+    choices = Choices(relative_joints=None if mask is None else tuple(np.flatnonzero(mask)))
+    return load(DATA / name / 'checkpoint', tokenizer=DATA / name / facts['tokenizer'],
+                choices=choices, **options)
+
+
 def fixture_observation(name):
-    facts = json.loads((DATA / name / 'fixture.json').read_text())
+    facts = facts_of(name)
     routes = [f'{robot}={wanted}' for robot, wanted in facts['camera_map'].items()]
     return infer_verb.read_observation(DATA / name / 'observation.npz', routes)
 
 
 @pytest.mark.parametrize('name', FIXTURES)
-def test_actions_are_those_of_lerobot(name):
-    policy = load(DATA / name / 'checkpoint')
+def test_actions_are_those_of_the_trainer(name):
+    policy = load_fixture(name)
     noise = np.load(DATA / name / 'noise.npy')
     actions = policy.infer(fixture_observation(name), noise).positions
     expected = np.load(DATA / name / 'expected_actions.npy')
@@ -45,8 +58,8 @@ def test_actions_are_those_of_lerobot(name):
 
 
 @pytest.mark.parametrize('name', FIXTURES)
-def test_network_inputs_are_those_of_lerobot(name):
-    policy = load(DATA / name / 'checkpoint')
+def test_network_inputs_are_those_of_the_trainer(name):
+    policy = load_fixture(name)
     expected = np.load(DATA / name / 'expected_preprocessed.npz')
     seen = fixture_observation(name)
     pixels = policy._pixels(seen).numpy()
@@ -76,7 +89,7 @@ def test_missing_camera_is_left_out_and_unknown_one_refused():
 def test_bfloat16_is_as_good_as_the_trainers_own():
     """LeRobot's mixed precision is off by 1.3e-2 of the largest action."""
     for name in FIXTURES:
-        policy = load(DATA / name / 'checkpoint', dtype='bfloat16')
+        policy = load_fixture(name, dtype='bfloat16')
         policy.warm_up()
         noise = np.load(DATA / name / 'noise.npy')
         actions = policy.infer(fixture_observation(name), noise).positions
@@ -130,15 +143,29 @@ def edit(path, **changes):
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
+def tokenizer_without(folder, token):
+    path = folder / 'tokenizer' / 'tokenizer.json'
+    path.write_text(path.read_text().replace(token, '<gone>'))
+
+
 @pytest.mark.parametrize('damage, words', [
     (lambda c: shutil.rmtree(c), "folder '.*' does not exist"),
     (lambda c: (c / 'config.json').unlink(), "config.json' is missing: copy the whole folder"),
     (lambda c: (c / 'config.json').write_text('{"type": "pi0"'), 'is not JSON'),
     (lambda c: (c / 'config.json').write_text('[]'), 'holds no JSON object'),
     (lambda c: (c / 'policy_preprocessor.json').unlink(), 'LeRobot before 0.4'),
-    (lambda c: edit(c / 'config.json', type='pi05'), "has type 'pi05'"),
+    (lambda c: edit(c / 'config.json', type='pi05'), 'is pi0.5, another network'),
+    (lambda c: edit(c / 'config.json', type='act'), "has type 'act', expected pi0"),
+    (lambda c: edit(c / 'config.json', type=None), 'is none of LeRobot, openpi or transformers'),
+    (lambda c: edit(c / 'config.json', chunk_size='many'), 'invalid literal'),
+    (lambda c: edit(c / 'config.json', dit_config={'hidden_size': 10**20}), 'no PI0 network'),
+    (lambda c: (c / 'params').mkdir(), 'Orbax .JAX. format: convert it'),
+    (lambda c: (c / 'model.safetensors').write_bytes(b''), 'is damaged'),
+    (lambda c: (c / 'config.json').write_bytes(bytes([255])), 'is not JSON'),
+    (lambda c: tokenizer_without(c, '<bos>'), "has no token '<bos>'"),
     (lambda c: edit(c / 'config.json', input_features={}), "incomplete or damaged: KeyError"),
-    (lambda c: edit(c / 'config.json', use_relative_actions=True), 'relative actions'),
+    (lambda c: edit(c / 'config.json', use_relative_actions=True),
+     'are relative except gripper, but it names 0 of 7'),
     (lambda c: [p.unlink() for p in c.glob('policy_pre*.safetensors')],
      "statistics file 'policy_preprocessor_step_6.*' is missing"),
     (lambda c: next(c.glob('policy_post*.safetensors')).write_bytes(b'junk'), 'is damaged'),
@@ -180,7 +207,7 @@ def test_a_gpu_that_is_asked_for_must_exist():
 
 
 def test_exported_names_are_lerobots(tmp_path):
-    policy = load(DATA / FIXTURES[0] / 'checkpoint')
+    policy = load_fixture(FIXTURES[0])
     weights.save_as_lerobot(policy.model.state_dict(), tmp_path / 'model.safetensors')
     original = set(load_file(DATA / FIXTURES[0] / 'checkpoint' / 'model.safetensors'))
     heads = {name for name in original if 'lm_head' in name}
@@ -233,3 +260,100 @@ def test_mock_policies():
         mock.MockPolicy('magic')
     with pytest.raises(ValueError, match="set parameter 'mock_script'"):
         mock.MockPolicy('scripted')
+
+
+def test_prompt_rules_of_both_families():
+    tokenizer = load_fixture('openpi_pytorch')._tokenizer
+    bos, newline = tokenizer.token_to_id('<bos>'), tokenizer.encode(
+        '\n', add_special_tokens=False).ids
+    plain = prompt_ids(tokenizer, 'fold the shirt', 'lerobot')
+    assert plain[0] == bos and plain.count(bos) == 1 and plain[-1:] == newline
+    assert prompt_ids(tokenizer, 'fold the shirt\n', 'lerobot') == plain
+    cleaned = prompt_ids(tokenizer, '  fold_the\nshirt ', 'openpi')
+    assert cleaned == prompt_ids(tokenizer, 'fold the shirt', 'openpi')
+    assert prompt_ids(tokenizer, 'fold_the shirt', 'lerobot') != plain
+
+
+@pytest.fixture
+def openpi(tmp_path):
+    return shutil.copytree(DATA / 'openpi_pytorch' / 'checkpoint', tmp_path / 'openpi')
+
+
+def test_openpi_must_be_told_which_actions_are_relative(openpi):
+    with pytest.raises(CheckpointError, match="set parameter 'relative_joints' to those joints"):
+        checkpoint.read(openpi)
+    assert not checkpoint.read(openpi, Choices(relative_joints=())).relative.any()
+
+
+@pytest.mark.parametrize('damage, assets, words', [
+    (lambda c: shutil.rmtree(c / 'assets'), '', '0 norm_stats.json below assets/: copy'),
+    (lambda c: shutil.copytree(c / 'assets/trossen', c / 'assets/a/b'), '',
+     r"2 norm_stats.json .*\(a/b, trossen\): choose one with parameter 'assets'"),
+    (lambda c: None, 'droid', 'no assets/droid/norm_stats.json, it has trossen'),
+    (lambda c: (c / 'config.json').unlink(), '', 'no config.json with action_horizon')])
+def test_incomplete_openpi_checkpoints_are_refused(openpi, damage, assets, words):
+    damage(openpi)
+    with pytest.raises(CheckpointError, match=words):
+        checkpoint.read(openpi, Choices(relative_joints=(), assets=assets))
+
+
+def test_pickles_are_never_opened(openpi):
+    """metadata.pt of openpi's training is a pickle; this one would write a file."""
+    payload = b"cos\nsystem\n(S'touch " + str(openpi / 'ran').encode() + b"'\ntR."
+    (openpi / 'metadata.pt').write_bytes(payload)
+    (openpi / 'optimizer.pt').write_bytes(payload)
+    load(openpi, tokenizer=DATA / 'openpi_pytorch' / 'tokenizer',
+         choices=Choices(relative_joints=()))
+    assert not (openpi / 'ran').exists()
+
+
+def test_transformers_layout_round_trip(tmp_path):
+    """The same network saved by transformers decides the same."""
+    lerobot = load_fixture('lerobot_mean_std')
+    lerobot.model.model.dit.embed_tokens = torch.nn.Embedding(512, 32)
+    lerobot.model.save_pretrained(tmp_path)
+    shutil.copy(DATA / 'lerobot_mean_std/checkpoint/tokenizer/tokenizer.json', tmp_path)
+    with pytest.raises(CheckpointError, match='no state_mean and state_std in processor_config'):
+        checkpoint.read(tmp_path)
+    state, action = lerobot.spec.state, lerobot.spec.action
+    (tmp_path / 'processor_config.json').write_text(json.dumps({
+        'state_mean': state.middle.tolist(), 'state_std': state.spread.tolist(),
+        'actions_mean': action.middle.tolist(), 'actions_std': action.spread.tolist()}))
+    policy = load(tmp_path, choices=Choices(letterbox='lerobot'))
+    assert policy.spec.layout == 'transformers' and policy.spec.prompt == 'lerobot'
+    seen = fixture_observation('lerobot_mean_std')
+    images = dict(zip(policy.spec.cameras, seen.images.values()))
+    noise = np.load(DATA / 'lerobot_mean_std' / 'noise.npy')
+    actions = policy.infer(Observation(0, seen.state, images, {}, seen.instruction),
+                           noise).positions
+    expected = np.load(DATA / 'lerobot_mean_std' / 'expected_actions.npy')
+    assert np.abs(actions - expected).max() < 1e-5 * np.abs(expected).max()
+
+
+def test_infer_takes_the_choices_from_a_parameter_file(tmp_path):
+    name = 'openpi_pytorch'
+    with np.load(DATA / name / 'observation.npz') as file:
+        joints = [str(joint) for joint in file['joint_names']]
+    relative = [joint for joint, delta in zip(joints, facts_of(name)['delta_mask']) if delta]
+    params = tmp_path / 'params.yaml'
+    params.write_text(json.dumps({'/**': {'ros__parameters': {
+        'joint_names': joints, 'relative_joints': relative,
+        'tokenizer': str(DATA / name / 'tokenizer')}}}))
+    out = tmp_path / 'actions.npy'
+    arguments = ['--checkpoint', str(DATA / name / 'checkpoint'), '--output', str(out),
+                 '--observation', str(DATA / name / 'observation.npz'),
+                 '--noise', str(DATA / name / 'noise.npy')]
+    for robot, wanted in facts_of(name)['camera_map'].items():
+        arguments += ['--camera', f'{robot}={wanted}']
+    assert infer_verb.main(arguments) == 1
+    assert infer_verb.main([*arguments, '--params-file', str(params)]) == 0
+    expected = np.load(DATA / name / 'expected_actions.npy')
+    assert np.abs(np.load(out) - expected).max() < 1e-5 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize('name', FIXTURES)
+def test_inspect_verb_on_every_layout(name, capsys):
+    assert inspect_verb.main([str(DATA / name / 'checkpoint')]) == 0
+    shown = capsys.readouterr().out
+    assert ('openpi' if name == 'openpi_pytorch' else 'LeRobot') in shown
+    assert ('relative_joints:' in shown) == (name == 'openpi_pytorch')

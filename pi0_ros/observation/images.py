@@ -3,6 +3,10 @@
 from functools import lru_cache
 
 import numpy as np
+from PIL import Image
+
+PAD = {'lerobot_0.4': -3.0, 'transformers': 0.0}  # of the border, where it is not black (-1)
+PILLOW = {'openpi': Image.Resampling.BILINEAR, 'transformers': Image.Resampling.BICUBIC}
 
 
 @lru_cache(maxsize=16)
@@ -31,14 +35,15 @@ def resize_bilinear(image: np.ndarray, height: int, width: int) -> np.ndarray:
     return blended[0] * (1 - down) + blended[1] * down
 
 
-def letterbox(image: np.ndarray, height: int, width: int, pad: float = -1.0) -> np.ndarray:
-    """Fit an RGB image into ``height`` x ``width`` without distortion, centred, as LeRobot does.
+def letterbox(image: np.ndarray, height: int, width: int, style: str = 'lerobot') -> np.ndarray:
+    """Fit an RGB image into ``height`` x ``width`` without distortion, as the trainer did.
 
-    LeRobot >= 0.5, ``common/vla_utils.py``: the longer side decides the ratio, the new size is
-    truncated, the remainder is padded: floor on the left and top, the rest right and bottom.
+    The longer side decides the ratio and the new size is truncated. lerobot (>= 0.5,
+    ``common/vla_utils.py``): bilinear without antialias, centred on black. lerobot_0.4: on -3.
+    lerobot_0.3: at the right and bottom. openpi (``image_tools.py``): Pillow's antialiased
+    bilinear on uint8, centred. transformers: Pillow's bicubic, at the top left, on grey.
 
     :param image: [H, W, 3] uint8 RGB.
-    :param pad: value of the border, in the output's range.
     :returns: [3, height, width] float32 in [-1, 1].
     """
     ratio = max(image.shape[1] / width, image.shape[0] / height)
@@ -46,10 +51,15 @@ def letterbox(image: np.ndarray, height: int, width: int, pad: float = -1.0) -> 
     new_width = max(1, int(image.shape[1] / ratio))
     if image.shape[:2] == (height, width):
         resized = image.astype(np.float32)
+    elif style in PILLOW:
+        picture = Image.fromarray(image).resize((new_width, new_height), PILLOW[style])
+        resized = np.asarray(picture, np.float32)
     else:
         resized = resize_bilinear(image, new_height, new_width)
-    out = np.full((3, height, width), pad, np.float32)
-    top, left = (height - new_height) // 2, (width - new_width) // 2
+    out = np.full((3, height, width), PAD.get(style, -1.0), np.float32)
+    spare_height, spare_width = height - new_height, width - new_width
+    top, left = {'lerobot_0.3': (spare_height, spare_width), 'transformers': (0, 0)}.get(
+        style, (spare_height // 2, spare_width // 2))
     out[:, top:top + new_height, left:left + new_width] = (
         resized.transpose(2, 0, 1) * np.float32(2 / 255) - np.float32(1))
     return out

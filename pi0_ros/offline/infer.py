@@ -5,12 +5,15 @@ import json
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import yaml
 
 from pi0_ros.observation.observation import Observation
-from pi0_ros.policy.checkpoint import IMAGES, CheckpointError
-from pi0_ros.policy.factory import checkpoint_folder
+from pi0_ros.policy.factory import checkpoint_folder, choices_from
+from pi0_ros.policy.layout_lerobot import IMAGES
+from pi0_ros.policy.spec import CheckpointError
 
 IMAGE = 'image.'
 
@@ -29,6 +32,9 @@ def parser() -> argparse.ArgumentParser:
                      help='which camera of the checkpoint image.ROBOT is; without it, equal names '
                           'belong together; repeatable')
     out.add_argument('--tokenizer', type=Path, help='folder with tokenizer.json')
+    out.add_argument('--params-file', type=Path, metavar='YAML',
+                     help="parameter file of the node; joint_names, relative_joints, letterbox, "
+                          'assets and tokenizer are taken from it')
     out.add_argument('--noise', type=Path, metavar='NOISE.npy',
                      help='[chunk, 32] start of the denoising; drawn from --seed without it')
     out.add_argument('--seed', type=int, default=0, help='of the noise (default: 0)')
@@ -72,6 +78,26 @@ def read_observation(path: Path, routes: list[str]) -> Observation:
     return Observation(0, values['state'].astype(float), images, {}, str(values['instruction']))
 
 
+def read_parameters(path: Path | None) -> SimpleNamespace:
+    """Return what a parameter file says of the checkpoint, defaults for the rest.
+
+    :raises ValueError: the file holds no ros__parameters.
+    """
+    out = SimpleNamespace(joint_names=(), relative_joints=(), letterbox='auto', assets='',
+                          tokenizer='')
+    if path is None:
+        return out
+    try:
+        content = yaml.safe_load(path.read_text())
+        for section in content.values():
+            for name, value in section['ros__parameters'].items():
+                if hasattr(out, name):
+                    setattr(out, name, value if isinstance(value, str) else tuple(value))
+    except (yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
+        raise ValueError(f"'{path}' is no ROS parameter file: {error!r}") from error
+    return out
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the verb."""
     args = parser().parse_args(argv)
@@ -80,9 +106,11 @@ def main(argv: list[str] | None = None) -> int:
     try:
         observation = read_observation(args.observation, args.camera)
         # The actions do not depend on the control rate, so any will do here.
+        values = read_parameters(args.params_file)
+        tokenizer = args.tokenizer or (Path(values.tokenizer) if values.tokenizer else None)
         policy = Pi0Policy(checkpoint_folder(args.checkpoint), dt_ns=20_000_000,
                            device=args.device, dtype=args.dtype, steps=args.steps,
-                           seed=args.seed, tokenizer=args.tokenizer)
+                           seed=args.seed, tokenizer=tokenizer, choices=choices_from(values))
         policy.load()
         loaded = time.perf_counter()
         chunk = policy.infer(observation, None if args.noise is None else np.load(args.noise))

@@ -7,6 +7,7 @@ import numpy as np
 
 from pi0_ros.policy.mock import MockPolicy
 from pi0_ros.policy.policy import Policy
+from pi0_ros.policy.spec import Choices
 
 DEMO = Path(__file__).parents[1] / 'sim' / 'checkpoint'
 
@@ -36,9 +37,28 @@ def make_policy(values: SimpleNamespace) -> Policy:
         dt_ns=round(1e9 / values.action_rate) if values.action_rate else 0, device=values.device,
         dtype=values.dtype, steps=values.denoising_steps, seed=values.seed,
         threads=values.torch_threads,
-        tokenizer=Path(values.tokenizer).expanduser() if values.tokenizer else None)
+        tokenizer=Path(values.tokenizer).expanduser() if values.tokenizer else None,
+        choices=choices_from(values))
     _require_fit(policy, values)
     return policy
+
+
+def choices_from(values: SimpleNamespace) -> Choices:
+    """Return what the parameters say of the checkpoint.
+
+    :raises ValueError: ``relative_joints`` names a joint that is none of ``joint_names``.
+    """
+    relative = None
+    names = [name for name in values.relative_joints if name]
+    if names == ['none']:
+        relative = ()
+    elif names:
+        unknown = [name for name in names if name not in values.joint_names]
+        if unknown:
+            raise ValueError(f"parameter 'relative_joints' names '{unknown[0]}', which is none of "
+                             f"joint_names {', '.join(values.joint_names)}")
+        relative = tuple(list(values.joint_names).index(name) for name in names)
+    return Choices('' if values.letterbox == 'auto' else values.letterbox, relative, values.assets)
 
 
 def _require_fit(policy: Policy, values: SimpleNamespace) -> None:

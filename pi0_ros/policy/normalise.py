@@ -64,3 +64,24 @@ def lerobot_normaliser(mode: str, feature: str, statistics: Mapping[str, np.ndar
     low, high = values
     span = np.where(high == low, EPS, high - low)
     return Normaliser(low + span / 2, 2 / span, span / 2, low + span / 2)
+
+
+def openpi_normaliser(feature: str, statistics: Mapping[str, list[float]], width: int,
+                      eps: float = 1e-6) -> Normaliser:
+    """Return openpi's mean and deviation normaliser (``transforms.py``, the same eps both ways).
+
+    Statistics may be longer than ``width``, not shorter.
+
+    :raises ValueError: a statistic is missing, too short, or not finite.
+    """
+    values = []
+    for name in ('mean', 'std'):
+        value = np.asarray(statistics.get(name, ()), np.float64)
+        if value.ndim != 1 or len(value) < width:
+            raise ValueError(f"statistic '{feature}.{name}' has {value.size} values, expected at "
+                             f'least {width}')
+        if not np.isfinite(value[:width]).all():
+            raise ValueError(f"statistic '{feature}.{name}' is not finite: {value}")
+        values.append(value[:width])
+    mean, std = values
+    return Normaliser(mean, 1 / (std + eps), std + eps, mean)

@@ -9,8 +9,8 @@ from tokenizers import Tokenizer
 from pi0_ros.observation.images import letterbox
 from pi0_ros.observation.observation import Observation
 from pi0_ros.policy import checkpoint, weights
-from pi0_ros.policy.checkpoint import CheckpointError
 from pi0_ros.policy.policy import ActionChunk
+from pi0_ros.policy.spec import CheckpointError, Choices
 
 PADDED_WIDTH = 32
 
@@ -20,7 +20,7 @@ class Pi0Policy:
 
     def __init__(self, folder: Path, *, dt_ns: int = 0, device: str = 'auto', dtype: str = 'auto',
                  steps: int = 0, seed: int = 0, threads: int = 1,
-                 tokenizer: Path | None = None) -> None:
+                 tokenizer: Path | None = None, choices: Choices = Choices()) -> None:
         """Read what the checkpoint is; ``load`` reads the weights.
 
         :param dt_ns: control period of the training data; 0 takes the checkpoint's.
@@ -30,7 +30,7 @@ class Pi0Policy:
         :param tokenizer: folder with tokenizer.json, for checkpoints that lack it.
         :raises CheckpointError: the checkpoint cannot be used.
         """
-        self.spec = checkpoint.read(folder)
+        self.spec = checkpoint.read(folder, choices)
         self.dt_ns = dt_ns or round((self.spec.dt_s or 0) * 1e9)
         if not self.dt_ns:
             raise CheckpointError(
@@ -64,6 +64,10 @@ class Pi0Policy:
         self._tokenizer = Tokenizer.from_file(str(folder / 'tokenizer.json'))
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
+        for text in ('<bos>', '\n'):
+            if len(self._tokenizer.encode(text, add_special_tokens=False).ids) != 1:
+                raise CheckpointError(f"tokenizer '{folder}' has no token {text!r}, which PI0 "
+                                      "reads: take PaliGemma's")
         self.model = weights.load_model(self.spec.folder, self.dtype, self.device)
 
     def warm_up(self) -> None:
@@ -96,9 +100,12 @@ class Pi0Policy:
                                                 device=self.device),
                 num_steps=self.steps)
         normalised = actions[0, :, :self.spec.action_width].double().cpu().numpy()
+        positions = self.spec.action.restore(normalised)
+        relative = self.spec.relative
+        positions[:, relative] += observation.state[:len(relative)][relative]
         number, self.number = self.number, self.number + 1
-        return ActionChunk(observation.t_obs_ns, self.dt_ns, self.spec.action.restore(normalised),
-                           observation.instruction, number)
+        return ActionChunk(observation.t_obs_ns, self.dt_ns, positions, observation.instruction,
+                           number)
 
     def _pixels(self, observation: Observation) -> torch.Tensor:
         """Return the images that are there, (cameras, 3, S, S), in the checkpoint's order."""
@@ -109,16 +116,16 @@ class Pi0Policy:
         if len(observation.state) != self.spec.state_width:
             raise ValueError(f'state has {len(observation.state)} joints, the checkpoint expects '
                              f'{self.spec.state_width}')
-        images = [letterbox(observation.images[name], *self.spec.image_size, self.spec.image_pad)
+        images = [letterbox(observation.images[name], *self.spec.image_size, self.spec.letterbox)
                   for name in self.spec.cameras if name in observation.images]
         return torch.from_numpy(np.stack(images)).to(self.device, self.dtype)
 
     def _input_ids(self, instruction: str, cameras: int) -> torch.Tensor:
         """Return image placeholders and the prompt, (1, L), un-padded."""
-        text = instruction if instruction.endswith('\n') else instruction + '\n'
-        if self._prompt is None or self._prompt[0] != text:
-            ids = self._tokenizer.encode(text).ids[:self.spec.max_prompt_tokens]
-            self._prompt = text, torch.tensor([ids], device=self.device)
+        if self._prompt is None or self._prompt[0] != instruction:
+            ids = prompt_ids(self._tokenizer, instruction, self.spec.prompt)
+            self._prompt = instruction, torch.tensor([ids[:self.spec.max_prompt_tokens]],
+                                                     device=self.device)
         vision = self.model.config.vlm_config.vision_config
         tokens = cameras * (vision.image_size // vision.patch_size) ** 2
         images = torch.full((1, tokens), self.model.config.vlm_config.image_token_id,
@@ -130,3 +137,19 @@ class Pi0Policy:
         self.model = None
         if self.device.type == 'cuda':
             torch.cuda.empty_cache()
+
+
+def prompt_ids(tokenizer: Tokenizer, instruction: str, style: str) -> list[int]:
+    """Return the token ids of an instruction: one <bos>, the text, one newline.
+
+    lerobot: the text as it is, with a newline unless it ends with one. openpi (``tokenizer.py``):
+    stripped, underscores and inner newlines become spaces, the newline is a piece of its own.
+    """
+    if style == 'openpi':
+        text = instruction.strip().replace('_', ' ').replace('\n', ' ')
+        ids = tokenizer.encode(text, add_special_tokens=False).ids
+        ids += tokenizer.encode('\n', add_special_tokens=False).ids
+    else:
+        text = instruction if instruction.endswith('\n') else instruction + '\n'
+        ids = tokenizer.encode(text, add_special_tokens=False).ids
+    return [tokenizer.token_to_id('<bos>'), *ids]

@@ -8,13 +8,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import PI0Config, PI0ForConditionalGeneration
 
-from pi0_ros.policy.checkpoint import CheckpointError
+from pi0_ros.policy.spec import CheckpointError
 
-# LeRobot's tensor names (without their leading 'model.') in transformers' terms, in order.
+# The trainers' tensor names (LeRobot's without their leading 'model.') in transformers' terms.
 RENAMES = (
-    (r'^paligemma_with_expert\.paligemma\.model\.vision_tower\.vision_model\.',
-     'model.vlm.vision_tower.'),
     (r'^paligemma_with_expert\.paligemma\.model\.', 'model.vlm.'),
+    (r'^model\.vlm\.vision_tower\.vision_model\.', 'model.vlm.vision_tower.'),
+    (r'^model\.vlm\.language_model\.model\.', 'model.vlm.language_model.'),
     (r'^paligemma_with_expert\.gemma_expert\.model\.', 'model.dit.'),
     (r'^(action_in_proj|action_time_mlp_in|action_time_mlp_out|state_proj)\.',
      r'embed_action_time.\1.'),
@@ -26,7 +26,7 @@ UNUSED = ('paligemma_with_expert.gemma_expert.lm_head.weight', 'model.dit.embed_
 
 def load_model(folder: Path, dtype: torch.dtype, device: torch.device
                ) -> PI0ForConditionalGeneration:
-    """Return the network of the LeRobot checkpoint in ``folder``, in evaluation mode.
+    """Return the network of the checkpoint in ``folder``, in evaluation mode.
 
     Every tensor of the network must be in the file, in its shape, and nothing else may be. The
     text embedding is ``embed_tokens`` where the file has it, ``lm_head`` where it does not:
@@ -43,7 +43,7 @@ def load_model(folder: Path, dtype: torch.dtype, device: torch.device
     except SafetensorError as error:
         raise CheckpointError(f"checkpoint file '{path}' is damaged: {error}") from error
     try:
-        model = PI0ForConditionalGeneration(PI0Config.from_pretrained(folder))
+        model = PI0ForConditionalGeneration(_config(folder))
     except Exception as error:  # transformers' strict configuration has no common error class
         raise CheckpointError(f"checkpoint file '{folder / 'config.json'}' describes no PI0 "
                               f'network: {error}') from error
@@ -61,20 +61,26 @@ def load_model(folder: Path, dtype: torch.dtype, device: torch.device
     return model.eval().requires_grad_(False)
 
 
+def _config(folder: Path) -> PI0Config:
+    """Return the network's configuration; openpi calls the chunk length action_horizon."""
+    config = PI0Config.from_pretrained(folder)
+    config.chunk_size = int(getattr(config, 'action_horizon', config.chunk_size))
+    return config
+
+
 def rename(stored: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Return LeRobot's tensors under transformers' names, without those nothing reads."""
+    """Return a trainer's tensors under transformers' names, without those nothing reads."""
     out = {}
     for name, tensor in stored.items():
-        name = name.removeprefix('model.')
+        if not name.startswith(('model.vlm.', 'model.dit.')):
+            name = name.removeprefix('model.')
         if name in UNUSED:
             continue
         if name == HEAD:
             out.setdefault(TABLE, tensor)
             continue
         for pattern, replacement in RENAMES:
-            name, found = re.subn(pattern, replacement, name)
-            if found:
-                break
+            name = re.sub(pattern, replacement, name)
         out[name] = tensor
     return out
 

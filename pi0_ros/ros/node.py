@@ -7,7 +7,7 @@ from rcl_interfaces.msg import SetParametersResult
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 
-from pi0_ros.policy.checkpoint import CheckpointError
+from pi0_ros.policy.spec import CheckpointError
 from pi0_ros.ros import parameters
 from pi0_ros.ros.session import Session
 

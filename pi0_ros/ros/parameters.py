@@ -12,6 +12,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from pi0_ros.policy import mock
+from pi0_ros.policy.spec import LETTERBOXES
 
 POLICIES = ('pi0', *(f'mock_{kind}' for kind in mock.KINDS))
 
@@ -51,6 +52,14 @@ TABLE = (
     Entry('action_rate', 0.0, 'Hz', 'Control rate of the training data, which times the actions; '
           "0 takes the checkpoint's. A guess here makes the robot too fast or too slow.", 0.0,
           1000.0, group='Policy'),
+    Entry('relative_joints', [''], '', "Joints whose actions are relative to the observation's "
+          'state; [none] for none. Empty takes what the checkpoint records; openpi records '
+          'nothing.', group='Policy'),
+    Entry('letterbox', 'auto', '', "How images are fitted; auto takes the newest of the trainer's "
+          'family. LeRobot 0.4.0 to 0.4.4 and 0.3 did it differently and left no trace of it.',
+          choices=('auto', *LETTERBOXES), group='Policy'),
+    Entry('assets', '', 'folder', "Below the checkpoint's assets/, for openpi checkpoints with "
+          'more than one norm_stats.json.', group='Policy'),
     Entry('seed', 0, '', 'Of the noise that denoising starts from.', 0, 2**31 - 1, group='Policy'),
     Entry('torch_threads', 1, 'threads', 'Processor threads of torch. One leaves the other cores '
           'to the control loop; more make inference on a processor faster and unsteady.', 1, 256,
@@ -170,6 +179,7 @@ def read(node: Node, problems: list[str]) -> SimpleNamespace:
                                 for entry in TABLE})
     values.joint_names = tuple(name for name in values.joint_names if name)
     values.cameras = tuple(values.cameras)
+    values.relative_joints = tuple(values.relative_joints)
     values.known_instructions = tuple(text for text in values.known_instructions if text)
     problems = list(problems) + _cross_check(values)
     if problems:

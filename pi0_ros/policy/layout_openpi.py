@@ -1,0 +1,56 @@
+"""Checkpoints that openpi converted to PyTorch, or trained there."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pi0_ros.policy.normalise import openpi_normaliser
+from pi0_ros.policy.spec import CheckpointError, Choices, PolicySpec, RelativeUnknown, read_json
+
+CAMERAS = ('base_0_rgb', 'left_wrist_0_rgb', 'right_wrist_0_rgb')
+
+
+def describe(folder: Path, config: dict[str, Any], choices: Choices) -> PolicySpec:
+    """Return the description of an openpi checkpoint.
+
+    openpi records neither the delta mask nor the rate: the first must come from ``choices``.
+    """
+    if choices.relative_joints is None:
+        raise RelativeUnknown(
+            f"checkpoint '{folder}' is openpi's, which does not record which actions are relative "
+            "to the state: set parameter 'relative_joints' to those joints (ALOHA: all but the "
+            "grippers), or to [none]")
+    path = _norm_stats(folder, choices.assets)
+    stats = read_json(path)['norm_stats']
+    width = len(stats['actions']['mean'])
+    relative = np.zeros(width, bool)
+    relative[list(choices.relative_joints)] = True
+    horizon = config.get('action_horizon')
+    if horizon is None:
+        raise CheckpointError(
+            f"checkpoint '{folder}' has no config.json with action_horizon, which openpi's "
+            'training in PyTorch leaves out: write one with {"action_horizon": 50}, or what was '
+            'trained')
+    return PolicySpec(
+        folder, 'openpi', CAMERAS, width, width,
+        openpi_normaliser('state', stats['state'], width),
+        openpi_normaliser('actions', stats['actions'], width), None, relative, int(horizon), 10,
+        None, (224, 224), choices.letterbox or 'openpi', 'openpi', 48,
+        folder / 'tokenizer' if (folder / 'tokenizer' / 'tokenizer.json').exists() else None)
+
+
+def _norm_stats(folder: Path, assets: str) -> Path:
+    found = sorted((folder / 'assets').rglob('norm_stats.json'))
+    names = [str(path.parent.relative_to(folder / 'assets')) for path in found]
+    if assets:
+        if assets not in names:
+            raise CheckpointError(f"checkpoint '{folder}' has no assets/{assets}/norm_stats.json, "
+                                  f"it has {', '.join(names) or 'none'}")
+        return found[names.index(assets)]
+    if len(found) != 1:
+        raise CheckpointError(
+            f"checkpoint '{folder}' has {len(found)} norm_stats.json below assets/"
+            + (f" ({', '.join(names)}): choose one with parameter 'assets'" if found else
+               ': copy assets/<asset id>/norm_stats.json from the training run'))
+    return found[0]
