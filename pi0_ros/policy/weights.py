@@ -1,11 +1,14 @@
 """Weights of a checkpoint in transformers' PI0 classes, loaded strictly."""
 
 import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
 from transformers import PI0Config, PI0ForConditionalGeneration
 
 from pi0_ros.policy.spec import CheckpointError
@@ -30,35 +33,60 @@ def load_model(folder: Path, dtype: torch.dtype, device: torch.device
 
     Every tensor of the network must be in the file, in its shape, and nothing else may be. The
     text embedding is ``embed_tokens`` where the file has it, ``lm_head`` where it does not:
-    fine-tuning moves the former only.
+    fine-tuning moves the former only. Tensors go one by one from the file to their device and
+    type; there is never a second copy of the network.
 
     :raises CheckpointError: a tensor is missing, unexpected, of another shape or not finite.
     """
     path = folder / 'model.safetensors'
     try:
-        stored = load_file(path)
-    except FileNotFoundError as error:
-        raise CheckpointError(f"checkpoint file '{path}' is missing: copy the whole folder that "
-                              'training saved') from error
-    except SafetensorError as error:
-        raise CheckpointError(f"checkpoint file '{path}' is damaged: {error}") from error
-    try:
-        model = PI0ForConditionalGeneration(_config(folder))
+        with _parameters_on_meta():
+            model = PI0ForConditionalGeneration(_config(folder))
     except Exception as error:  # transformers' strict configuration has no common error class
         raise CheckpointError(f"checkpoint file '{folder / 'config.json'}' describes no PI0 "
                               f'network: {error}') from error
-    model.model.dit.embed_tokens = torch.nn.Identity()  # the expert never reads tokens
-    renamed = rename(stored)
-    _require_equal(path, model.state_dict(), renamed)
-    model.load_state_dict(renamed)
-    for parameter in model.parameters():
-        parameter.data = parameter.data.to(dtype)
+    model.model.dit.embed_tokens = nn.Identity()  # the expert never reads tokens
+    try:
+        with safe_open(path, 'pt') as file:
+            names = stored_names(file.keys())
+            _require_equal(path, dict(model.named_parameters()), names, file)
+            for name, stored in names.items():
+                tensor = file.get_tensor(stored).to(device=device, dtype=dtype)
+                # One pass without a temporary; exact only where the sum itself overflows.
+                if not (tensor.sum().isfinite() or torch.isfinite(tensor).all()):
+                    raise CheckpointError(f"checkpoint file '{path}': {stored} holds values that "
+                                          'are not finite')
+                owner, _, attribute = name.rpartition('.')
+                model.get_submodule(owner).register_parameter(
+                    attribute, nn.Parameter(tensor, requires_grad=False))
+    except FileNotFoundError as error:
+        raise CheckpointError(f"checkpoint file '{path}' is missing: copy the whole folder that "
+                              'training saved') from error
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"checkpoint file '{path}' is damaged: {error}") from error
     # Buffers stay float32: time and position frequencies in bfloat16 would be off by up to 28 %
     # of an action. So does the noise that is denoised; it is cast where the network reads it.
     model.to(device=device)
     model.embed_action_time.action_in_proj.register_forward_pre_hook(
         lambda module, inputs: (inputs[0].to(module.weight.dtype),))
-    return model.eval().requires_grad_(False)
+    return model.eval()
+
+
+@contextmanager
+def _parameters_on_meta() -> Iterator[None]:
+    """Let modules be made without memory for their parameters; buffers are made as ever."""
+    register = nn.Module.register_parameter
+
+    def without_memory(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        if parameter is not None:
+            parameter = nn.Parameter(parameter.to('meta'), requires_grad=False)
+        register(module, name, parameter)
+
+    nn.Module.register_parameter = without_memory
+    try:
+        yield
+    finally:
+        nn.Module.register_parameter = register
 
 
 def _config(folder: Path) -> PI0Config:
@@ -68,33 +96,37 @@ def _config(folder: Path) -> PI0Config:
     return config
 
 
-def rename(stored: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Return a trainer's tensors under transformers' names, without those nothing reads."""
-    out = {}
-    for name, tensor in stored.items():
+def stored_names(names: Iterable[str]) -> dict[str, str]:
+    """Return transformers' names of a trainer's tensors, without those that nothing reads.
+
+    :returns: transformers' name to the name in the file.
+    """
+    out, head = {}, None
+    for stored in names:
+        name = stored
         if not name.startswith(('model.vlm.', 'model.dit.')):
             name = name.removeprefix('model.')
         if name in UNUSED:
             continue
         if name == HEAD:
-            out.setdefault(TABLE, tensor)
+            head = stored
             continue
         for pattern, replacement in RENAMES:
             name = re.sub(pattern, replacement, name)
-        out[name] = tensor
+        out[name] = stored
+    if head is not None:
+        out.setdefault(TABLE, head)
     return out
 
 
-def _require_equal(path: Path, wanted: dict[str, torch.Tensor],
-                   given: dict[str, torch.Tensor]) -> None:
+def _require_equal(path: Path, wanted: dict[str, torch.Tensor], given: dict[str, str],
+                   file: safe_open) -> None:
     problems = [f'missing {name}' for name in wanted if name not in given]
-    problems += [f'unexpected {name}' for name in given if name not in wanted]
-    for name, tensor in given.items():
-        if name in wanted and tensor.shape != wanted[name].shape:
-            problems.append(f'{name} has shape {tuple(tensor.shape)}, expected '
-                            f'{tuple(wanted[name].shape)}')
-        elif name in wanted and not torch.isfinite(tensor).all():
-            problems.append(f'{name} holds values that are not finite')
+    problems += [f'unexpected {stored}' for name, stored in given.items() if name not in wanted]
+    for name, stored in given.items():
+        shape = tuple(file.get_slice(stored).get_shape())
+        if name in wanted and shape != tuple(wanted[name].shape):
+            problems.append(f'{name} has shape {shape}, expected {tuple(wanted[name].shape)}')
     if problems:
         raise CheckpointError(f"checkpoint file '{path}' does not fit the network in "
                               f'{len(problems)} places: ' + '; '.join(problems[:10]))
