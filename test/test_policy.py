@@ -330,7 +330,7 @@ def test_transformers_layout_round_trip(tmp_path):
     assert np.abs(actions - expected).max() < 1e-5 * np.abs(expected).max()
 
 
-def test_infer_takes_the_choices_from_a_parameter_file(tmp_path):
+def test_infer_takes_the_choices_from_a_parameter_file(tmp_path, capsys):
     name = 'openpi_pytorch'
     with np.load(DATA / name / 'observation.npz') as file:
         joints = [str(joint) for joint in file['joint_names']]
@@ -346,6 +346,10 @@ def test_infer_takes_the_choices_from_a_parameter_file(tmp_path):
     for robot, wanted in facts_of(name)['camera_map'].items():
         arguments += ['--camera', f'{robot}={wanted}']
     assert infer_verb.main(arguments) == 1
+    wrong = tmp_path / 'wrong.yaml'
+    wrong.write_text('{"/**": {"ros__parameters": {"letterbox": "stretch"}}}')
+    assert infer_verb.main([*arguments, '--params-file', str(wrong)]) == 1
+    assert "'letterbox' is 'stretch', expected one of auto, lerobot" in capsys.readouterr().err
     assert infer_verb.main([*arguments, '--params-file', str(params)]) == 0
     expected = np.load(DATA / name / 'expected_actions.npy')
     assert np.abs(np.load(out) - expected).max() < 1e-5 * np.abs(expected).max()

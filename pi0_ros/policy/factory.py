@@ -7,7 +7,7 @@ import numpy as np
 
 from pi0_ros.policy.mock import MockPolicy
 from pi0_ros.policy.policy import Policy
-from pi0_ros.policy.spec import Choices
+from pi0_ros.policy.spec import LETTERBOXES, Choices
 
 DEMO = Path(__file__).parents[1] / 'sim' / 'checkpoint'
 
@@ -46,8 +46,12 @@ def make_policy(values: SimpleNamespace) -> Policy:
 def choices_from(values: SimpleNamespace) -> Choices:
     """Return what the parameters say of the checkpoint.
 
-    :raises ValueError: ``relative_joints`` names a joint that is none of ``joint_names``.
+    :raises ValueError: ``relative_joints`` names a joint that is none of ``joint_names``, or the
+        letterbox is unknown.
     """
+    if values.letterbox not in ('auto', *LETTERBOXES):
+        raise ValueError(f"parameter 'letterbox' is {values.letterbox!r}, expected one of auto, "
+                         f"{', '.join(LETTERBOXES)}")
     relative = None
     names = [name for name in values.relative_joints if name]
     if names == ['none']:
