@@ -3,6 +3,7 @@
 import argparse
 import signal
 import sys
+from collections.abc import Callable
 
 import rclpy
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
@@ -34,14 +35,6 @@ def start(argv: list[str]) -> None:
 
     signal.signal(signal.SIGINT, interrupt)
     signal.signal(signal.SIGTERM, interrupt)
-
-
-def finish(node: Node) -> None:
-    """Destroy the node and end ROS; a second Ctrl-C does not cut this short."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-    node.destroy_node()
-    rclpy.try_shutdown()
 
 
 def _show_help(verb: str, text: str, argv: list[str]) -> None:
@@ -78,34 +71,37 @@ def node_main(argv: list[str]) -> int:
     from pi0_ros.ros.parameters import TABLE
     names = ''.join(f'  {entry.name:21} default {entry.default!r}\n' for entry in TABLE)
     _show_help('node', NODE_HELP + names, argv)
-    start(argv)
-    node, failed = Pi0Node(), False
-    try:
-        if node.get_parameter('autostart').value:
-            failed = (node.trigger_configure() != TransitionCallbackReturn.SUCCESS
-                      or node.trigger_activate() != TransitionCallbackReturn.SUCCESS)
-        if not failed:
-            spin(node)
-    except KeyboardInterrupt:
-        pass
-    finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)
-        node.close()
-        finish(node)
-    return 1 if failed else 0
+
+    def configured(node: Node) -> bool:
+        return not node.get_parameter('autostart').value or (
+            node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+            and node.trigger_activate() == TransitionCallbackReturn.SUCCESS)
+
+    return _run(argv, Pi0Node, configured)
 
 
 def sim_main(argv: list[str]) -> int:
     """Run the simulated robot."""
     from pi0_ros.ros.sim_node import SimNode
     _show_help('sim', SIM_HELP, argv)
-    start(argv)
-    node = SimNode()
+    return _run(argv, SimNode, lambda node: True)
+
+
+def _run(argv: list[str], make: Callable[[], Node], ready: Callable[[Node], bool]) -> int:
+    """Make a node and let it work until a signal comes; return the exit status."""
+    node, failed = None, False
     try:
-        spin(node)
+        start(argv)
+        node = make()
+        failed = not ready(node)
+        if not failed:
+            spin(node)
     except KeyboardInterrupt:
-        pass
+        pass  # wherever it comes, also while the node is being made
     finally:
-        finish(node)
-    return 0
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C does not cut this short
+        if node is not None:
+            node.destroy_node()
+        rclpy.try_shutdown()
+    return 1 if failed else 0

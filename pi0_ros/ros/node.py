@@ -82,6 +82,11 @@ class Pi0Node(LifecycleNode):
         if session:
             session.close()
 
+    def destroy_node(self) -> None:
+        """Stop the robot and give everything back first."""
+        self.close()
+        super().destroy_node()
+
     def _validate_parameters(self, changed: list[Parameter]) -> SetParametersResult:
         problem = parameters.validate_change(changed)
         return SetParametersResult(successful=problem is None, reason=problem or '')
