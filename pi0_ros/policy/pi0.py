@@ -116,9 +116,11 @@ class Pi0Policy:
         if len(observation.state) != self.spec.state_width:
             raise ValueError(f'state has {len(observation.state)} joints, the checkpoint expects '
                              f'{self.spec.state_width}')
-        images = [letterbox(observation.images[name], *self.spec.image_size, self.spec.letterbox)
-                  for name in self.spec.cameras if name in observation.images]
-        return torch.from_numpy(np.stack(images)).to(self.device, self.dtype)
+        names = [name for name in self.spec.cameras if name in observation.images]
+        out = np.empty((len(names), 3, *self.spec.image_size), np.float32)
+        for name, target in zip(names, out):
+            letterbox(observation.images[name], *self.spec.image_size, self.spec.letterbox, target)
+        return torch.from_numpy(out).to(self.device, self.dtype)
 
     def _input_ids(self, instruction: str, cameras: int) -> torch.Tensor:
         """Return image placeholders and the prompt, (1, L), un-padded."""
