@@ -14,7 +14,7 @@ class Observation:
     """Robot state, camera images and instruction at one moment."""
 
     t_obs_ns: int                     # stamp of the joint state
-    state: np.ndarray                 # [D] joint positions, radians or metres, configured order
+    state: np.ndarray                 # [N] positions, radians or metres, of all configured joints
     images: Mapping[str, np.ndarray]  # checkpoint camera name -> [H, W, 3] uint8 RGB
     image_stamps_ns: Mapping[str, int]
     instruction: str

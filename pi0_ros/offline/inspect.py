@@ -6,11 +6,14 @@ import sys
 
 import numpy as np
 
-from pi0_ros.policy.checkpoint import read, tensor_sizes
+from pi0_ros.policy.checkpoint import read
 from pi0_ros.policy.factory import checkpoint_folder
+from pi0_ros.policy.normalise import Normaliser
 from pi0_ros.policy.spec import CheckpointError, Choices, PolicySpec, RelativeUnknown
+from pi0_ros.policy.tensors import read_header
 
-STILL = 1e-4  # a joint that moved less than this in training, radians or metres
+GIB = 2**30
+LARGEST_ANGLE = 7.0  # radians; a joint that is found further out is in other units
 
 
 def parser() -> argparse.ArgumentParser:
@@ -22,20 +25,30 @@ def parser() -> argparse.ArgumentParser:
 
 
 def describe(spec: PolicySpec) -> dict[str, object]:
-    """Return what a person wants to know first."""
-    sizes = tensor_sizes(spec.folder)
+    """Return what a checkpoint is, wants and gives, ready for JSON."""
+    _, stored = read_header(spec.folder)
+    parameters = sum(tensor.size for tensor in stored.values())
     return {
-        'checkpoint': str(spec.folder), 'layout': spec.layout, 'parameters': sum(sizes.values()),
+        'checkpoint': str(spec.folder), 'layout': spec.layout, 'trainer': spec.trainer,
+        'parameters': parameters, 'dtypes': sorted({part.dtype for part in stored.values()}),
+        'memory_gib': {'bfloat16': 2 * parameters / GIB,
+                       'float32': 4 * parameters / GIB},
         'cameras': list(spec.cameras), 'image_size': list(spec.image_size),
-        'state_width': spec.state_width, 'action_width': spec.action_width,
-        'action_names': list(spec.action_names or ()),
-        'state_middle': spec.state.middle.round(4).tolist(),
-        'state_spread': spec.state.spread.round(4).tolist(),
-        'still_joints': np.flatnonzero(spec.state.spread < STILL).tolist(),
+        'letterbox': spec.letterbox, 'prompt': spec.prompt,
+        'max_prompt_tokens': spec.max_prompt_tokens,
+        'tokenizer': str(spec.tokenizer) if spec.tokenizer else None,
         'chunk_length': spec.chunk_length, 'denoising_steps': spec.denoising_steps,
         'action_rate_hz': None if spec.dt_s is None else round(1 / spec.dt_s, 3),
-        'relative_actions': _relative(spec), 'letterbox': spec.letterbox, 'prompt': spec.prompt,
-        'tokenizer': str(spec.tokenizer) if spec.tokenizer else None}
+        'state': _feature(spec.state, spec.state_names),
+        'action': _feature(spec.action, spec.action_names),
+        'relative_actions': _relative(spec), 'warnings': [*spec.warnings, *_unit_warnings(spec)]}
+
+
+def _feature(normaliser: Normaliser, names: tuple[str, ...] | None) -> dict[str, object]:
+    return {'width': len(normaliser.middle), 'names': list(names) if names else None,
+            'middle': normaliser.middle.round(4).tolist(),
+            'spread': normaliser.spread.round(4).tolist(),
+            'still': np.flatnonzero(normaliser.still).tolist()}
 
 
 def _relative(spec: PolicySpec) -> list[int] | None:
@@ -44,17 +57,93 @@ def _relative(spec: PolicySpec) -> list[int] | None:
     return np.flatnonzero(spec.relative).tolist()
 
 
+def _unit_warnings(spec: PolicySpec) -> list[str]:
+    """Return a warning if values are too large for radians and metres."""
+    reach = np.abs(spec.state.middle) + np.abs(spec.state.spread)
+    large = np.flatnonzero(reach > LARGEST_ANGLE)
+    if not len(large):
+        return []
+    return [f"state {', '.join(map(str, large))} goes up to {reach.max():.0f}: that is degrees or "
+            "per cent, not radians or metres; set parameter 'conversions'"]
+
+
 def parameter_yaml(spec: PolicySpec, given: str) -> str:
     """Return a parameter file to start from."""
-    names = list(spec.action_names or [f'joint_{i + 1}' for i in range(spec.state_width)])
-    rate = '' if spec.dt_s else '\n    action_rate: 0.0  # fps of the training data: required'
-    tokenizer = '' if spec.tokenizer else "\n    tokenizer: ''  # folder: required"
-    relative = ''
+    def guess(names: tuple[str, ...] | None, width: int) -> str:
+        return json.dumps([name.removesuffix('.pos') for name in names or ()]
+                          or [f'joint_{i + 1}' for i in range(width)])
+
+    lines = ['/**:', '  ros__parameters:', f'    checkpoint: {json.dumps(given)}',
+             f'    joint_names: {guess(spec.action_names, spec.action_width)}'
+             '  # ROS names, in the order of the actions']
+    if spec.state_width != spec.action_width:
+        lines.append(f'    state_names: {guess(spec.state_names, spec.state_width)}'
+                     '  # ROS names, in the order of the state')
+    lines.append(f'    cameras: {json.dumps(list(spec.cameras[:3]))}'
+                 '  # what camera_1, camera_2, camera_3 show')
+    if not spec.dt_s:
+        lines.append('    action_rate: 0.0  # required: fps of the training data')
+    if not spec.tokenizer:
+        lines.append("    tokenizer: ''  # required: folder with PaliGemma's tokenizer.json")
     if spec.layout == 'openpi':
-        relative = "\n    relative_joints: ['']  # joints, or [none]: required"
-    return (f'/**:\n  ros__parameters:\n    checkpoint: {given}{tokenizer}{rate}{relative}\n'
-            f'    joint_names: {json.dumps(names)}  # ROS names, in this order\n'
-            f'    cameras: {json.dumps(list(spec.cameras[:3]))}  # of camera_1, camera_2, ...\n')
+        lines.append("    relative_joints: ['']  # required: joints, or [none]")
+    if _unit_warnings(spec):
+        lines.append("    conversions: ['*: degree']  # check: units of the training data")
+    return '\n'.join(lines) + '\n'
+
+
+def as_text(facts: dict) -> str:
+    """Return ``facts`` for people."""
+    height, width = facts['image_size']
+    memory, rate = facts['memory_gib'], facts['action_rate_hz']
+    seconds = f" at {rate:g} Hz = {facts['chunk_length'] / rate:.2f} s" if rate else \
+        ', rate not recorded'
+    relative = facts['relative_actions']
+    if relative is None:
+        kind = 'not recorded whether relative to the state'
+    else:
+        kind = 'relative to the state where marked' if relative else 'absolute'
+    lines = [
+        ('checkpoint', facts['checkpoint']),
+        ('trained by', facts['trainer']),
+        ('weights', f"{facts['parameters'] / 1e6:,.1f} million parameters, stored as "
+         f"{' and '.join(facts['dtypes'])}; in memory {_size(memory['bfloat16'])} as bfloat16, "
+         f"{_size(memory['float32'])} as float32, and room to work"),
+        ('cameras', f"{', '.join(facts['cameras'])}; fitted to {width} x {height}, letterbox "
+         f"{facts['letterbox']}"),
+        ('prompt', f"{facts['prompt']}, at most {facts['max_prompt_tokens']} tokens"),
+        ('tokenizer', facts['tokenizer'] or 'not found: set parameter tokenizer'),
+        ('chunk', f"{facts['chunk_length']} steps{seconds}; {facts['denoising_steps']} denoising "
+         'steps'),
+        ('actions', kind)]
+    out = [f'{name:11} {value}' for name, value in lines]
+    out += ['', *_statistics(facts), '']
+    out += [f'warning: {text}' for text in facts['warnings']]
+    return '\n'.join(out).rstrip() + '\n'
+
+
+def _size(gib: float) -> str:
+    return f'{gib:.1f} GiB' if gib >= 1 else f'{1024 * gib:.1f} MiB'
+
+
+def _statistics(facts: dict) -> list[str]:
+    columns = f"{'middle':>9}{'spread':>9}"
+    out = [f"     {'state':24}{columns}     {'action':24}{columns}"]
+
+    def half(feature: dict, index: int, marks: dict[str, list[int]]) -> str:
+        if index >= feature['width']:
+            return ' ' * 46
+        name = feature['names'][index] if feature['names'] else '-'
+        mark = ' '.join(word for word, indices in marks.items() if index in indices)
+        return (f"{name[:23]:24}{feature['middle'][index]:9.4g}{feature['spread'][index]:9.4g}"
+                f'{mark and " " + mark:4}')
+
+    state, action = facts['state'], facts['action']
+    for index in range(max(state['width'], action['width'])):
+        out.append(f"{index:3}  {half(state, index, {'still': state['still']})} "
+                   + half(action, index, {'still': action['still'],
+                                          'relative': facts['relative_actions'] or []}).rstrip())
+    return out
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -73,9 +162,6 @@ def main(argv: list[str] | None = None) -> int:
     if args.json:
         print(json.dumps(facts, indent=2))
         return 0
-    for name, value in facts.items():
-        if isinstance(value, list):
-            value = ', '.join(map(str, value)) or 'none'
-        print(f"{name.replace('_', ' '):18} {'not recorded' if value is None else value}")
-    print(f'\nparameter file to start from:\n\n{parameter_yaml(spec, args.checkpoint)}', end='')
+    print(as_text(facts))
+    print(f'parameter file to start from:\n\n{parameter_yaml(spec, args.checkpoint)}', end='')
     return 0

@@ -3,15 +3,17 @@
 Only JSON and safetensors are read; a pickle is never opened.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
 
 from pi0_ros.policy import layout_lerobot, layout_openpi, layout_transformers
+from pi0_ros.policy.normalise import STILL_RANGE
 from pi0_ros.policy.spec import CheckpointError, Choices, PolicySpec, read_json
+from pi0_ros.policy.tensors import read_header
 
-WEIGHTS = 'model.safetensors'
+MOST_STEPS, MOST_PIXELS = 1000, 2048
 OTHER_NETWORKS = {'pi05': 'pi0.5', 'pi0_5': 'pi0.5', 'pi0.5': 'pi0.5', 'pi0fast': 'pi0-FAST',
                   'pi0_fast': 'pi0-FAST'}
 
@@ -27,7 +29,10 @@ def read(folder: Path, choices: Choices = Choices()) -> PolicySpec:
     if (folder / 'params').is_dir() or (folder / '_CHECKPOINT_METADATA').exists():
         raise CheckpointError(f"checkpoint '{folder}' is openpi's Orbax (JAX) format: convert it "
                               'with openpi/examples/convert_jax_model_to_pytorch.py')
-    names = tensor_sizes(folder)
+    names, _ = read_header(folder)
+    if any(name.startswith(('normalize_inputs.', 'model.normalize_inputs.')) for name in names):
+        raise CheckpointError(f"checkpoint '{folder}' was saved by LeRobot before 0.4: convert it "
+                              "with LeRobot's migrate_policy_normalization")
     if any('time_mlp_in' in name and 'action_time' not in name or name.endswith('dense.weight')
            for name in names) or not any('state_proj' in name for name in names):
         raise CheckpointError(f"checkpoint '{folder}' holds no state projection, so it is pi0.5, "
@@ -39,12 +44,42 @@ def read(folder: Path, choices: Choices = Choices()) -> PolicySpec:
                               'network: this package runs PI0')
     layout = _layout(folder, config, kind)
     try:
-        return layout.describe(folder, config, choices)
+        spec = layout.describe(folder.absolute(), config, choices)
+        _require_sane(spec, config)
+        return replace(spec, warnings=spec.warnings + _still(spec))
     except (KeyError, TypeError, IndexError, AttributeError) as error:
         raise CheckpointError(f"checkpoint '{folder}' is incomplete or damaged: "
                               f'{type(error).__name__}: {error}') from error
     except (ValueError, OverflowError) as error:
         raise CheckpointError(f"checkpoint '{folder}': {error}") from error
+
+
+def _require_sane(spec: PolicySpec, config: dict) -> None:
+    """Refuse numbers that no PI0 has, before memory is asked for."""
+    if spec.relative[spec.state_width:].any():
+        raise ValueError(f'action {np.flatnonzero(spec.relative)[-1]} is relative to a state, but '
+                         f'it has {spec.state_width} states')
+    state = int(config.get('max_state_dim', config.get('action_dim', 32)))
+    action = int(config.get('max_action_dim', config.get('action_dim', 32)))
+    for what, value, high in (
+            ('state width', spec.state_width, state), ('action width', spec.action_width, action),
+            ('chunk length', spec.chunk_length, MOST_STEPS),
+            ('number of denoising steps', spec.denoising_steps, MOST_STEPS),
+            ('image height', spec.image_size[0], MOST_PIXELS),
+            ('image width', spec.image_size[1], MOST_PIXELS),
+            ('prompt length', spec.max_prompt_tokens, MOST_STEPS)):
+        if not 1 <= value <= high:
+            raise ValueError(f'its {what} is {value}, expected 1 to {high}')
+
+
+def _still(spec: PolicySpec) -> tuple[str, ...]:
+    """Return a warning for states that hardly moved in the training data."""
+    still = np.flatnonzero(spec.state.still & (spec.state.middle != 0))
+    if not len(still):
+        return ()
+    names = ', '.join(spec.state_names[i] if spec.state_names else str(i) for i in still)
+    return (f'state {names} hardly moved in training: far from where it stood then, the policy '
+            f'sees it at most {STILL_RANGE:.0f} standard deviations away',)
 
 
 def _layout(folder: Path, config: dict, kind: str):
@@ -63,19 +98,3 @@ def _layout(folder: Path, config: dict, kind: str):
                               'whole folder that training saved')
     raise CheckpointError(f"checkpoint '{folder}' is none of LeRobot, openpi or transformers: its "
                           'config.json has no type')
-
-
-def tensor_sizes(folder: Path) -> dict[str, int]:
-    """Return the number of values in each tensor of the checkpoint.
-
-    :raises CheckpointError: the file is missing or damaged.
-    """
-    path = folder / WEIGHTS
-    if not path.exists():
-        raise CheckpointError(f"checkpoint file '{path}' is missing: copy the whole folder that "
-                              'training saved')
-    try:
-        with safe_open(path, 'numpy') as file:
-            return {name: int(np.prod(file.get_slice(name).get_shape())) for name in file.keys()}
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"checkpoint file '{path}' is damaged: {error}") from error

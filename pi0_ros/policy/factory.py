@@ -1,14 +1,18 @@
 """Makes the policy that the configuration names."""
 
+import logging
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 
+from pi0_ros.policy.fit import Robot, fit, table, unfed
+from pi0_ros.policy.layout_lerobot import IMAGES
 from pi0_ros.policy.mock import MockPolicy
 from pi0_ros.policy.policy import Policy
 from pi0_ros.policy.spec import LETTERBOXES, Choices
 
+log = logging.getLogger(__name__)
 DEMO = Path(__file__).parents[1] / 'sim' / 'checkpoint'
 
 
@@ -26,7 +30,7 @@ def make_policy(values: SimpleNamespace) -> Policy:
     joints = len(values.joint_names)
     if values.policy != 'pi0':
         return MockPolicy(
-            values.policy.removeprefix('mock_'), amplitude=values.mock_amplitude,
+            values.policy.removeprefix('mock_'), joints=joints, amplitude=values.mock_amplitude,
             dt_ns=round(1e9 / values.action_rate) if values.action_rate else 20_000_000,
             delay_s=values.mock_delay,
             script=np.array(values.mock_script).reshape(-1, joints)
@@ -37,10 +41,37 @@ def make_policy(values: SimpleNamespace) -> Policy:
         dt_ns=round(1e9 / values.action_rate) if values.action_rate else 0, device=values.device,
         dtype=values.dtype, steps=values.denoising_steps, seed=values.seed,
         threads=values.torch_threads,
-        tokenizer=Path(values.tokenizer).expanduser() if values.tokenizer else None,
-        choices=choices_from(values))
-    _require_fit(policy, values)
+        tokenizer=values.tokenizer, choices=choices_from(values))
+    robot = robot_from(values)
+    policy.joints = fit(policy.spec, robot)
+    log.info(f'{policy.spec.layout} checkpoint ({policy.spec.trainer}) and this robot:\n'
+             + table(policy.spec, robot))
+    if unfed(policy.spec, robot):
+        log.warning("no slot feeds the checkpoint's cameras "
+                    f"{', '.join(unfed(policy.spec, robot))}: the policy decides without them, "
+                    'which is right only if it was trained so')
     return policy
+
+
+def complete(values: SimpleNamespace) -> SimpleNamespace:
+    """Return parameters with what follows from them.
+
+    Empty texts are gone; ``joint_names`` are the commanded joints, ``action_names`` those with
+    gaps, ``observed_names`` all, in the order of ``Observation.state``.
+    """
+    values.cameras = tuple(name.removeprefix(IMAGES) for name in values.cameras)
+    for name in ('joint_names', 'state_names', 'conversions'):
+        setattr(values, name, tuple(text for text in getattr(values, name) if text))
+    values.action_names = values.joint_names
+    robot = Robot(values.action_names, values.state_names)
+    values.joint_names, values.observed_names = robot.commanded, robot.observed
+    return values
+
+
+def robot_from(values: SimpleNamespace) -> Robot:
+    """Return what the parameters say of the robot."""
+    return Robot(values.action_names, values.state_names, values.cameras, values.conversions,
+                 values.adaptation)
 
 
 def choices_from(values: SimpleNamespace) -> Choices:
@@ -57,26 +88,10 @@ def choices_from(values: SimpleNamespace) -> Choices:
     if names == ['none']:
         relative = ()
     elif names:
-        unknown = [name for name in names if name not in values.joint_names]
+        unknown = [name for name in names if name not in values.action_names]
         if unknown:
             raise ValueError(f"parameter 'relative_joints' names '{unknown[0]}', which is none of "
-                             f"joint_names {', '.join(values.joint_names)}")
-        relative = tuple(list(values.joint_names).index(name) for name in names)
-    return Choices('' if values.letterbox == 'auto' else values.letterbox, relative, values.assets)
-
-
-def _require_fit(policy: Policy, values: SimpleNamespace) -> None:
-    spec, joints = policy.spec, values.joint_names
-    if not spec.state_width == spec.action_width == len(joints):
-        raise ValueError(
-            f"parameter 'joint_names' has {len(joints)} joints, the checkpoint has "
-            f'{spec.state_width} states and {spec.action_width} actions'
-            + (f" named {', '.join(spec.action_names)}" if spec.action_names else ''))
-    if spec.action_names and set(spec.action_names) == set(joints) \
-            and spec.action_names != joints:
-        raise ValueError(f"parameter 'joint_names' is {', '.join(joints)}, but the checkpoint's "
-                         f"order is {', '.join(spec.action_names)}")
-    unknown = [name for name in values.cameras if name and name not in spec.cameras]
-    if unknown:
-        raise ValueError(f"parameter 'cameras' names '{unknown[0]}', but the checkpoint's cameras "
-                         f"are {', '.join(spec.cameras)}")
+                             f"joint_names {', '.join(values.action_names)}")
+        relative = tuple(values.action_names.index(name) for name in names)
+    return Choices('' if values.letterbox == 'auto' else values.letterbox, relative, values.assets,
+                   values.chunk_length)

@@ -1,14 +1,16 @@
 """Checkpoints as LeRobot 0.4 and newer saves them."""
 
+import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file
 
 from pi0_ros.policy.normalise import lerobot_normaliser
-from pi0_ros.policy.spec import CheckpointError, Choices, PolicySpec, read_json
+from pi0_ros.policy.spec import (
+    CheckpointError, Choices, PolicySpec, find_tokenizer, read_json, relative_mask)
 
 IMAGES = 'observation.images.'
 
@@ -33,18 +35,24 @@ def describe(folder: Path, config: dict[str, Any], choices: Choices) -> PolicySp
         raise ValueError(f'it names {len(names)} actions but has {action_width}')
     normalise, restore = before['normalizer_processor'], after['unnormalizer_processor']
     tokenize = before['tokenizer_processor']
-    tokenizer = folder / str(tokenize.get('artifacts', {}).get('tokenizer_name', 'tokenizer'))
+    tokenizer = str(tokenize.get('artifacts', {}).get('tokenizer_name', 'tokenizer'))
+    size = config.get('image_resolution', (224, 224))
+    data = _DataSet(folder)
     return PolicySpec(
         folder, 'LeRobot', cameras, state_width, action_width,
         lerobot_normaliser(normalise['config']['norm_map']['STATE'], 'observation.state',
                            _statistics(folder, normalise), state_width),
         lerobot_normaliser(restore['config']['norm_map']['ACTION'], 'action',
                            _statistics(folder, restore), action_width),
-        tuple(names) if names else None, _relative(config, before, names, action_width, choices),
-        int(config['chunk_size']), int(config['num_inference_steps']), _control_period(folder),
-        (int(config['image_resolution'][0]), int(config['image_resolution'][1])),
-        choices.letterbox or 'lerobot', 'lerobot', int(tokenize['config']['max_length']),
-        tokenizer if (tokenizer / 'tokenizer.json').exists() else None)
+        data.names('observation.state', state_width),
+        tuple(names) if names else data.names('action', action_width), True,
+        _relative(config, before, names, action_width, choices),
+        choices.chunk_length or int(config['chunk_size']),
+        int(config.get('num_inference_steps', 10)), data.control_period,
+        (int(size[0]), int(size[1])), choices.letterbox or 'lerobot', 'lerobot',
+        int(tokenize['config']['max_length']),
+        find_tokenizer(folder / tokenizer, tokenize['config'].get('tokenizer_name')),
+        *_trainer(folder, config, choices))
 
 
 def _relative(config: dict[str, Any], before: dict[str, dict], names: list[str] | None,
@@ -54,13 +62,11 @@ def _relative(config: dict[str, Any], before: dict[str, dict], names: list[str] 
     LeRobot excludes joints whose lower-cased action name contains one of the excluded words, and
     excludes nothing, silently, where the names are missing.
     """
-    out = np.zeros(width, bool)
     if choices.relative_joints is not None:
-        out[list(choices.relative_joints)] = True
-        return out
+        return relative_mask(choices.relative_joints, width)
     step = before.get('relative_actions_processor', {}).get('config', {})
     if not (config.get('use_relative_actions') or step.get('enabled')):
-        return out
+        return np.zeros(width, bool)
     names = step.get('action_names') or names
     exclude = [str(word).lower() for word in
                step.get('exclude_joints', config.get('relative_exclude_joints', ['gripper']))]
@@ -68,7 +74,7 @@ def _relative(config: dict[str, Any], before: dict[str, dict], names: list[str] 
         raise ValueError(
             f"its actions are relative except {', '.join(exclude)}, but it names "
             f"{len(names or ())} of {width} actions: set parameter 'relative_joints'")
-    out[:] = True
+    out = np.ones(width, bool)
     for index, name in enumerate(names or ()):
         out[index] = not any(word in str(name).lower() for word in exclude)
     return out
@@ -91,14 +97,45 @@ def _statistics(folder: Path, step: dict[str, Any]) -> dict[str, np.ndarray]:
         raise ValueError(f"statistics file '{path.name}' is damaged: {error}") from error
 
 
-def _control_period(folder: Path) -> float | None:
-    """Return the training data's control period, seconds, where a training left it behind."""
-    path = folder / 'train_config.json'
-    if not path.exists():
-        return None
-    config = read_json(path)
-    for section in ('env', 'dataset'):
-        fps = (config.get(section) or {}).get('fps')
-        if fps:
-            return 1 / float(fps)
-    return None
+class _DataSet:
+    """What is known of the training data: in the checkpoint, else in the data set on this disk."""
+
+    def __init__(self, folder: Path) -> None:
+        path = folder / 'train_config.json'
+        config = read_json(path) if path.exists() else {}
+        data = config.get('dataset') or {}
+        self._info: dict[str, Any] = {}
+        home = os.environ.get('HF_LEROBOT_HOME', '~/.cache/huggingface/lerobot')
+        for root in (data.get('root'), data.get('repo_id') and f"{home}/{data['repo_id']}"):
+            info = Path(str(root)).expanduser() / 'meta' / 'info.json'
+            if root and info.is_file():
+                self._info = read_json(info)
+                break
+        rate = next((section['fps'] for section in (config.get('env') or {}, data, self._info)
+                     if section.get('fps')), None)
+        self.control_period = 1 / float(rate) if rate else None  # seconds
+
+    def names(self, feature: str, width: int) -> tuple[str, ...] | None:
+        """Return the names of a feature's values, where they are known."""
+        names = self._info.get('features', {}).get(feature, {}).get('names')
+        if isinstance(names, dict):  # {"motors": [...]}, as older recordings have it
+            names = [name for part in names.values() for name in part]
+        return tuple(map(str, names)) if names and len(names) == width else None
+
+
+def _trainer(folder: Path, config: dict[str, Any], choices: Choices
+             ) -> tuple[str, tuple[str, ...]]:
+    """Return what the files betray of LeRobot's version, and a warning where it matters."""
+    with safe_open(folder / 'model.safetensors', 'numpy') as file:
+        tied = not any(name.endswith('embed_tokens.weight') for name in file.keys())
+    if (folder / 'tokenizer').is_dir():
+        return 'LeRobot newer than 0.6.1', ()
+    if 'use_relative_actions' in config:
+        return 'LeRobot 0.5.1 or newer', ()
+    if not tied:
+        return 'LeRobot 0.5.0 or newer', ()
+    if choices.letterbox:
+        return 'LeRobot 0.4', ()
+    return 'LeRobot 0.4', (
+        "LeRobot 0.4 seems to have saved this checkpoint. If 0.4 also trained it, its images had "
+        "another border: set parameter 'letterbox' to lerobot_0.4, else to lerobot",)

@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from pi0_ros.policy.normalise import openpi_normaliser
-from pi0_ros.policy.spec import CheckpointError, Choices, PolicySpec, RelativeUnknown, read_json
+from pi0_ros.policy.spec import (
+    PALIGEMMA, CheckpointError, Choices, PolicySpec, RelativeUnknown, find_tokenizer, read_json,
+    relative_mask)
 
 CAMERAS = ('base_0_rgb', 'left_wrist_0_rgb', 'right_wrist_0_rgb')
 
@@ -23,21 +23,21 @@ def describe(folder: Path, config: dict[str, Any], choices: Choices) -> PolicySp
             "grippers), or to [none]")
     path = _norm_stats(folder, choices.assets)
     stats = read_json(path)['norm_stats']
-    width = len(stats['actions']['mean'])
-    relative = np.zeros(width, bool)
-    relative[list(choices.relative_joints)] = True
-    horizon = config.get('action_horizon')
+    state_width, width = len(stats['state']['mean']), len(stats['actions']['mean'])
+    relative = relative_mask(choices.relative_joints, width)
+    horizon = choices.chunk_length or config.get('action_horizon')
     if horizon is None:
         raise CheckpointError(
-            f"checkpoint '{folder}' has no config.json with action_horizon, which openpi's "
-            'training in PyTorch leaves out: write one with {"action_horizon": 50}, or what was '
-            'trained')
+            f"checkpoint '{folder}' does not record its chunk length, which openpi's training in "
+            "PyTorch leaves out: set parameter 'chunk_length' to the action_horizon of the "
+            'training configuration (50 unless you changed it)')
     return PolicySpec(
-        folder, 'openpi', CAMERAS, width, width,
-        openpi_normaliser('state', stats['state'], width),
-        openpi_normaliser('actions', stats['actions'], width), None, relative, int(horizon), 10,
-        None, (224, 224), choices.letterbox or 'openpi', 'openpi', 48,
-        folder / 'tokenizer' if (folder / 'tokenizer' / 'tokenizer.json').exists() else None)
+        folder, 'openpi', CAMERAS, state_width, width,
+        openpi_normaliser('state', stats['state'], state_width),
+        openpi_normaliser('actions', stats['actions'], width), None, None, False, relative,
+        int(horizon), 10, None, (224, 224), choices.letterbox or 'openpi', 'openpi', 48,
+        find_tokenizer(folder / 'tokenizer', PALIGEMMA),
+        'openpi, converted from JAX' if config else 'openpi, trained in PyTorch')
 
 
 def _norm_stats(folder: Path, assets: str) -> Path:

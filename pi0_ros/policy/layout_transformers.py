@@ -3,10 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from pi0_ros.policy.normalise import Normaliser, openpi_normaliser
-from pi0_ros.policy.spec import CheckpointError, Choices, PolicySpec, read_json
+from pi0_ros.policy.spec import (
+    PALIGEMMA, CheckpointError, Choices, PolicySpec, find_tokenizer, read_json, relative_mask)
 
 CAMERAS = ('image_1', 'image_2', 'image_3')
 
@@ -24,13 +23,13 @@ def describe(folder: Path, config: dict[str, Any], choices: Choices) -> PolicySp
                 'processor_config.json: without statistics its numbers mean nothing to a robot')
         normalisers[name] = openpi_normaliser(name, {'mean': mean, 'std': std}, len(mean), 0.0)
     width = len(processor['actions_mean'])
-    relative = np.zeros(width, bool)
-    relative[list(choices.relative_joints or ())] = True
+    relative = relative_mask(choices.relative_joints or (), width)
     vision = config.get('vlm_config', {}).get('vision_config', {})
     side = int(vision.get('image_size', 224))
     return PolicySpec(
         folder, 'transformers', CAMERAS, len(processor['state_mean']), width,
-        normalisers['state'], normalisers['actions'], None, relative,
-        int(config.get('chunk_size', 50)), int(config.get('num_inference_steps', 10)), None,
-        (side, side), choices.letterbox or 'transformers', 'lerobot', 48,
-        folder if (folder / 'tokenizer.json').exists() else None)
+        normalisers['state'], normalisers['actions'], None, None, False, relative,
+        choices.chunk_length or int(config.get('chunk_size', 50)),
+        int(config.get('num_inference_steps', 10)), None, (side, side),
+        choices.letterbox or 'transformers', 'lerobot', 48, find_tokenizer(folder, PALIGEMMA),
+        f"transformers {config.get('transformers_version', 'of unknown version')}")

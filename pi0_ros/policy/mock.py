@@ -20,11 +20,12 @@ class MockPolicy:
     return a chunk of NaN, then one of a wrong shape, and so on.
     """
 
-    def __init__(self, kind: str, *, dt_ns: int = 20_000_000, chunk_length: int = 50,
-                 amplitude: float = 0.1, delay_s: float = 0.0,
+    def __init__(self, kind: str, *, joints: int | None = None, dt_ns: int = 20_000_000,
+                 chunk_length: int = 50, amplitude: float = 0.1, delay_s: float = 0.0,
                  script: np.ndarray | None = None) -> None:
         """Choose the behaviour.
 
+        :param joints: how many of the observed joints are commanded, the first ones; None: all.
         :param amplitude: of the sine, radians or metres.
         :param delay_s: added to every inference, seconds of real time.
         :param script: [P, D] poses for ``scripted``.
@@ -34,6 +35,7 @@ class MockPolicy:
             raise ValueError(f"unknown mock policy '{kind}': expected one of {', '.join(KINDS)}")
         if kind == 'scripted' and script is None:
             raise ValueError("mock policy 'scripted' needs poses: set parameter 'mock_script'")
+        self.joints = joints
         self.kind, self.dt_ns, self.chunk_length = kind, dt_ns, chunk_length
         self.amplitude, self.delay_s, self.script = amplitude, delay_s, script
         self.number = 0
@@ -55,13 +57,14 @@ class MockPolicy:
                            observation.instruction, number)
 
     def _positions(self, observation: Observation, number: int) -> np.ndarray:
-        still = np.tile(observation.state, (self.chunk_length, 1))
+        stands = observation.state[:self.joints]
+        still = np.tile(stands, (self.chunk_length, 1))
         if self.kind == 'faulty':
             if number % 3 == 0:
                 raise RuntimeError('the faulty mock policy failed on purpose')
             return still * np.nan if number % 3 == 1 else still[:, :-1]
         if self._start is None:
-            self._start = observation.t_obs_ns, observation.state.copy()
+            self._start = observation.t_obs_ns, stands.copy()
         began, centre = self._start
         due = observation.t_obs_ns + self.dt_ns * np.arange(1, self.chunk_length + 1) - began
         if self.kind == 'sine':

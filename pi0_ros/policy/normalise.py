@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 EPS = 1e-8
+STILL = 1e-4       # spread in the checkpoint's unit
+STILL_RANGE = 5.0  # normalised: five standard deviations
 NEEDS = {'MEAN_STD': ('mean', 'std'), 'MIN_MAX': ('min', 'max'), 'QUANTILES': ('q01', 'q99'),
          'QUANTILE10': ('q10', 'q90'), 'IDENTITY': ()}
 
@@ -23,9 +25,18 @@ class Normaliser:
     spread: np.ndarray  # [D]
     middle: np.ndarray  # [D]
 
+    @property
+    def still(self) -> np.ndarray:
+        """Return [D] bool: what hardly moved in the training data."""
+        return self.spread < STILL
+
     def normalise(self, values: np.ndarray) -> np.ndarray:
-        """Return normalised ``values`` [..., D]."""
-        return (values - self.shift) * self.scale
+        """Return normalised ``values`` [..., D], those of still features within +-STILL_RANGE.
+
+        A joint that never moved in training has next to no spread: 1 mm could become 1000.
+        """
+        out = (values - self.shift) * self.scale
+        return np.where(self.still, np.clip(out, -STILL_RANGE, STILL_RANGE), out)
 
     def restore(self, values: np.ndarray) -> np.ndarray:
         """Return ``values`` [..., D] in physical units."""
@@ -54,6 +65,8 @@ def lerobot_normaliser(mode: str, feature: str, statistics: Mapping[str, np.ndar
             raise ValueError(f"statistic '{key}' has shape {value.shape}, expected ({width},)")
         if not np.isfinite(value).all():
             raise ValueError(f"statistic '{key}' is not finite: {value}")
+        if name == 'std' and (value < 0).any():
+            raise ValueError(f"statistic '{key}' is negative: {value}")
         values.append(value)
     if mode == 'IDENTITY':
         zero, one = np.zeros(width), np.ones(width)
@@ -82,6 +95,8 @@ def openpi_normaliser(feature: str, statistics: Mapping[str, list[float]], width
                              f'least {width}')
         if not np.isfinite(value[:width]).all():
             raise ValueError(f"statistic '{feature}.{name}' is not finite: {value}")
+        if name == 'std' and (value[:width] < 0).any():
+            raise ValueError(f"statistic '{feature}.std' is negative: {value}")
         values.append(value[:width])
     mean, std = values
     return Normaliser(mean, 1 / (std + eps), std + eps, mean)

@@ -1,5 +1,6 @@
 """PI0 through transformers' own classes."""
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,11 @@ from tokenizers import Tokenizer
 from pi0_ros.observation.images import letterbox
 from pi0_ros.observation.observation import Observation
 from pi0_ros.policy import checkpoint, weights
+from pi0_ros.policy.mapping import JointMap
 from pi0_ros.policy.policy import ActionChunk
-from pi0_ros.policy.spec import CheckpointError, Choices
+from pi0_ros.policy.spec import PALIGEMMA, CheckpointError, Choices, find_tokenizer
 
-PADDED_WIDTH = 32
+log = logging.getLogger(__name__)
 
 
 class Pi0Policy:
@@ -20,14 +22,15 @@ class Pi0Policy:
 
     def __init__(self, folder: Path, *, dt_ns: int = 0, device: str = 'auto', dtype: str = 'auto',
                  steps: int = 0, seed: int = 0, threads: int = 1,
-                 tokenizer: Path | None = None, choices: Choices = Choices()) -> None:
+                 tokenizer: str = '', choices: Choices = Choices()) -> None:
         """Read what the checkpoint is; ``load`` reads the weights.
 
         :param dt_ns: control period of the training data; 0 takes the checkpoint's.
         :param device: auto, cpu or cuda. :param dtype: auto, float32 or bfloat16.
         :param steps: denoising steps; 0 takes the checkpoint's.
         :param threads: processor threads of torch in the thread that infers.
-        :param tokenizer: folder with tokenizer.json, for checkpoints that lack it.
+        :param tokenizer: folder with tokenizer.json, or a name in the hub's cache on this disk,
+            for checkpoints that lack it.
         :raises CheckpointError: the checkpoint cannot be used.
         """
         self.spec = checkpoint.read(folder, choices)
@@ -46,9 +49,10 @@ class Pi0Policy:
         self.device, self.dtype = torch.device(device), getattr(torch, dtype)
         self.steps, self.threads = steps or self.spec.denoising_steps, threads
         self._noise = np.random.default_rng(seed)
-        self._tokenizer_folder = tokenizer or self.spec.tokenizer
+        self._tokenizer_name = tokenizer
         self._prompt: tuple[str, torch.Tensor] | None = None
         self.model, self.number = None, 0
+        self.joints = JointMap.identity(self.spec.state_width, self.spec.action_width)
 
     def load(self) -> None:
         """Load weights and tokenizer.
@@ -56,27 +60,47 @@ class Pi0Policy:
         :raises CheckpointError: either cannot be used.
         """
         torch.set_num_threads(self.threads)
-        folder = self._tokenizer_folder
-        if folder is None or not (folder / 'tokenizer.json').exists():
+        self._tokenizer = self._load_tokenizer()
+        self.model = weights.load_model(self.spec.folder, self.dtype, self.device,
+                                        self.spec.chunk_length)
+        for warning in self.spec.warnings:
+            log.warning(warning)
+        side = self.model.config.vlm_config.vision_config.image_size
+        if self.spec.image_size != (side, side):
+            raise CheckpointError(f"checkpoint '{self.spec.folder}' wants images of "
+                                  f'{self.spec.image_size}, but its network reads {side} x {side}')
+
+    def _load_tokenizer(self) -> Tokenizer:
+        name, folder = self._tokenizer_name, self.spec.tokenizer
+        if name:
+            folder = find_tokenizer(Path(name).expanduser().absolute(), name)
+        if folder is None:
             raise CheckpointError(
-                f"checkpoint '{self.spec.folder}' has no tokenizer folder: set parameter "
-                "'tokenizer' to a folder that holds PaliGemma's tokenizer.json")
-        self._tokenizer = Tokenizer.from_file(str(folder / 'tokenizer.json'))
-        self._tokenizer.no_padding()
-        self._tokenizer.no_truncation()
+                (f"tokenizer '{name}' is neither a folder with tokenizer.json nor in the hub's "
+                 'cache on this disk' if name else
+                 f"checkpoint '{self.spec.folder}' has no tokenizer folder")
+                + ": set parameter 'tokenizer' to a folder that holds PaliGemma's tokenizer.json, "
+                f'or accept the licence of {PALIGEMMA} on the hub and run: hf download '
+                f'{PALIGEMMA} tokenizer.json')
+        try:
+            out = Tokenizer.from_file(str(folder / 'tokenizer.json'))
+        except Exception as error:  # the library raises Exception itself
+            raise CheckpointError(f"tokenizer '{folder}' is damaged: {error}") from error
+        out.no_padding()
+        out.no_truncation()
         for text in ('<bos>', '\n'):
-            if len(self._tokenizer.encode(text, add_special_tokens=False).ids) != 1:
+            if len(out.encode(text, add_special_tokens=False).ids) != 1:
                 raise CheckpointError(f"tokenizer '{folder}' has no token {text!r}, which PI0 "
                                       "reads: take PaliGemma's")
-        self.model = weights.load_model(self.spec.folder, self.dtype, self.device)
+        return out
 
     def warm_up(self) -> None:
         """Infer once on grey images."""
         height, width = self.spec.image_size
         images = {name: np.full((height, width, 3), 128, np.uint8) for name in self.spec.cameras}
-        state = self.spec.state.restore(np.zeros(self.spec.state_width))
-        self.infer(Observation(0, state, images, {}, 'warm up'),
-                   np.zeros((self.spec.chunk_length, PADDED_WIDTH)))
+        # The values do not matter, only how many there are.
+        self.infer(Observation(0, np.zeros(self._observed()), images, {}, 'warm up'),
+                   np.zeros(self._noise_shape()))
         self.number = 0
 
     def infer(self, observation: Observation, noise: np.ndarray | None = None) -> ActionChunk:
@@ -85,11 +109,12 @@ class Pi0Policy:
         :raises ValueError: the observation does not fit the checkpoint.
         """
         if noise is None:
-            noise = self._noise.standard_normal((self.spec.chunk_length, PADDED_WIDTH))
+            noise = self._noise.standard_normal(self._noise_shape())
         pixels = self._pixels(observation)
         ids = self._input_ids(observation.instruction, len(pixels))
-        state = np.zeros(PADDED_WIDTH)
-        state[:self.spec.state_width] = self.spec.state.normalise(observation.state)
+        raw = self.joints.state_in(observation.state, self.spec.state.middle)
+        state = np.zeros(self.model.config.max_state_dim)
+        state[:len(raw)] = self.spec.state.normalise(raw)
         with torch.inference_mode():
             actions = self.model.sample_actions(
                 state=torch.tensor(state, dtype=self.dtype, device=self.device)[None],
@@ -101,11 +126,17 @@ class Pi0Policy:
                 num_steps=self.steps)
         normalised = actions[0, :, :self.spec.action_width].double().cpu().numpy()
         positions = self.spec.action.restore(normalised)
-        relative = self.spec.relative
-        positions[:, relative] += observation.state[:len(relative)][relative]
+        relative = np.flatnonzero(self.spec.relative)
+        positions[:, relative] += raw[relative]
         number, self.number = self.number, self.number + 1
-        return ActionChunk(observation.t_obs_ns, self.dt_ns, positions, observation.instruction,
-                           number)
+        return ActionChunk(observation.t_obs_ns, self.dt_ns, self.joints.actions_out(positions),
+                           observation.instruction, number)
+
+    def _observed(self) -> int:
+        return int(max(self.joints.rows.max(), len(self.joints.columns) - 1)) + 1
+
+    def _noise_shape(self) -> tuple[int, int]:
+        return self.spec.chunk_length, self.model.config.max_action_dim
 
     def _pixels(self, observation: Observation) -> torch.Tensor:
         """Return the images that are there, (cameras, 3, S, S), in the checkpoint's order."""
@@ -113,9 +144,9 @@ class Pi0Policy:
         if unknown or not observation.images:
             raise ValueError(f"cameras {sorted(observation.images)} do not fit the checkpoint's "
                              f'{list(self.spec.cameras)}')
-        if len(observation.state) != self.spec.state_width:
-            raise ValueError(f'state has {len(observation.state)} joints, the checkpoint expects '
-                             f'{self.spec.state_width}')
+        if len(observation.state) != self._observed():
+            raise ValueError(f'state has {len(observation.state)} joints, expected '
+                             f'{self._observed()}')
         names = [name for name in self.spec.cameras if name in observation.images]
         out = np.empty((len(names), 3, *self.spec.image_size), np.float32)
         for name, target in zip(names, out):
@@ -126,8 +157,11 @@ class Pi0Policy:
         """Return image placeholders and the prompt, (1, L), un-padded."""
         if self._prompt is None or self._prompt[0] != instruction:
             ids = prompt_ids(self._tokenizer, instruction, self.spec.prompt)
-            self._prompt = instruction, torch.tensor([ids[:self.spec.max_prompt_tokens]],
-                                                     device=self.device)
+            most = self.spec.max_prompt_tokens
+            if len(ids) > most:
+                log.warning(f"instruction '{instruction}' has {len(ids)} tokens, the policy reads "
+                            f'the first {most}: say it in fewer words')
+            self._prompt = instruction, torch.tensor([ids[:most]], device=self.device)
         vision = self.model.config.vlm_config.vision_config
         tokens = cameras * (vision.image_size // vision.patch_size) ** 2
         images = torch.full((1, tokens), self.model.config.vlm_config.image_token_id,

@@ -1,14 +1,18 @@
 """What a checkpoint is, whatever trained it."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.errors import HFValidationError
 
 from pi0_ros.policy.normalise import Normaliser
 
+PALIGEMMA = 'google/paligemma-3b-pt-224'  # whose tokenizer PI0 reads
 LETTERBOXES = ('lerobot', 'lerobot_0.4', 'lerobot_0.3', 'openpi', 'transformers')
 
 
@@ -31,7 +35,9 @@ class PolicySpec:
     action_width: int
     state: Normaliser
     action: Normaliser
+    state_names: tuple[str, ...] | None   # as the training data calls them, where known
     action_names: tuple[str, ...] | None
+    widths_recorded: bool         # else the statistics may be padded
     relative: np.ndarray          # [action_width] bool: relative to the state of the observation
     chunk_length: int
     denoising_steps: int
@@ -41,6 +47,8 @@ class PolicySpec:
     prompt: str                   # 'lerobot' or 'openpi': how an instruction becomes a prompt
     max_prompt_tokens: int
     tokenizer: Path | None        # folder with tokenizer.json
+    trainer: str                  # what is known of the version that trained it
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -50,6 +58,35 @@ class Choices:
     letterbox: str = ''                       # '' takes the layout's newest
     relative_joints: tuple[int, ...] | None = None  # action indices; None: as recorded
     assets: str = ''                          # openpi: folder below assets/, '' if there is one
+    chunk_length: int = 0                     # steps; 0: as recorded
+
+
+def relative_mask(indices: Sequence[int], width: int) -> np.ndarray:
+    """Return [width] bool, True at ``indices``.
+
+    :raises ValueError: there are not so many actions.
+    """
+    if any(index >= width for index in indices):
+        raise ValueError(f'action {max(indices)} shall be relative, but it has {width} actions')
+    out = np.zeros(width, bool)
+    out[list(indices)] = True
+    return out
+
+
+def find_tokenizer(beside: Path, name: str | None) -> Path | None:
+    """Return a folder with tokenizer.json: ``beside`` the policy, or what is called ``name``.
+
+    :param name: a folder, or the hub's name of a tokenizer, which is looked up in the hub's cache
+        on this disk and never fetched.
+    """
+    for folder in (beside, Path(name or '').expanduser()):
+        if folder.is_absolute() and (folder / 'tokenizer.json').is_file():
+            return folder
+    try:
+        cached = name and try_to_load_from_cache(name, 'tokenizer.json')
+    except HFValidationError:  # a path, no name
+        return None
+    return Path(cached).parent if isinstance(cached, str) else None
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -62,7 +99,9 @@ def read_json(path: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise CheckpointError(f"checkpoint file '{path}' is missing: copy the whole folder that "
                               'training saved') from error
-    except (ValueError, OSError, RecursionError) as error:
+    except OSError as error:
+        raise CheckpointError(f"checkpoint file '{path}' cannot be read: {error}") from error
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"checkpoint file '{path}' is not JSON: {error}") from error
     if not isinstance(value, dict):
         raise CheckpointError(f"checkpoint file '{path}' holds no JSON object")

@@ -1,7 +1,7 @@
 """Weights of a checkpoint in transformers' PI0 classes, loaded strictly."""
 
-import re
-from collections.abc import Iterable, Iterator
+import logging
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,23 +11,15 @@ from safetensors.torch import save_file
 from torch import nn
 from transformers import PI0Config, PI0ForConditionalGeneration
 
+from pi0_ros.policy.network import network_config
 from pi0_ros.policy.spec import CheckpointError
+from pi0_ros.policy.tensors import UNUSED, Shapes, stored_names
 
-# The trainers' tensor names (LeRobot's without their leading 'model.') in transformers' terms.
-RENAMES = (
-    (r'^paligemma_with_expert\.paligemma\.model\.', 'model.vlm.'),
-    (r'^model\.vlm\.vision_tower\.vision_model\.', 'model.vlm.vision_tower.'),
-    (r'^model\.vlm\.language_model\.model\.', 'model.vlm.language_model.'),
-    (r'^paligemma_with_expert\.gemma_expert\.model\.', 'model.dit.'),
-    (r'^(action_in_proj|action_time_mlp_in|action_time_mlp_out|state_proj)\.',
-     r'embed_action_time.\1.'),
-)
-TABLE = 'model.vlm.language_model.embed_tokens.weight'
-HEAD = 'paligemma_with_expert.paligemma.lm_head.weight'
-UNUSED = ('paligemma_with_expert.gemma_expert.lm_head.weight', 'model.dit.embed_tokens.weight')
+log = logging.getLogger(__name__)
+LARGE = 2**30  # bytes, from which on loading tells how far it is
 
 
-def load_model(folder: Path, dtype: torch.dtype, device: torch.device
+def load_model(folder: Path, dtype: torch.dtype, device: torch.device, chunk_length: int = 50
                ) -> PI0ForConditionalGeneration:
     """Return the network of the checkpoint in ``folder``, in evaluation mode.
 
@@ -36,22 +28,21 @@ def load_model(folder: Path, dtype: torch.dtype, device: torch.device
     fine-tuning moves the former only. Tensors go one by one from the file to their device and
     type; there is never a second copy of the network.
 
+    :param chunk_length: steps of a chunk.
     :raises CheckpointError: a tensor is missing, unexpected, of another shape or not finite.
     """
     path = folder / 'model.safetensors'
     try:
-        with _parameters_on_meta():
-            model = PI0ForConditionalGeneration(_config(folder))
-    except Exception as error:  # transformers' strict configuration has no common error class
-        raise CheckpointError(f"checkpoint file '{folder / 'config.json'}' describes no PI0 "
-                              f'network: {error}') from error
-    model.model.dit.embed_tokens = nn.Identity()  # the expert never reads tokens
-    try:
         with safe_open(path, 'pt') as file:
-            names = stored_names(file.keys())
-            _require_equal(path, dict(model.named_parameters()), names, file)
+            names = stored_names(file.keys(), file.metadata())
+            shapes = {name: tuple(file.get_slice(stored).get_shape())
+                      for name, stored in names.items()}
+            model = _empty(network_config(folder, shapes, chunk_length), folder)
+            _require_equal(path, dict(model.named_parameters()), names, shapes)
+            size, done = path.stat().st_size, 0
             for name, stored in names.items():
-                tensor = file.get_tensor(stored).to(device=device, dtype=dtype)
+                read = file.get_tensor(stored)
+                tensor = read.to(device=device, dtype=dtype)
                 # One pass without a temporary; exact only where the sum itself overflows.
                 if not (tensor.sum().isfinite() or torch.isfinite(tensor).all()):
                     raise CheckpointError(f"checkpoint file '{path}': {stored} holds values that "
@@ -59,6 +50,9 @@ def load_model(folder: Path, dtype: torch.dtype, device: torch.device
                 owner, _, attribute = name.rpartition('.')
                 model.get_submodule(owner).register_parameter(
                     attribute, nn.Parameter(tensor, requires_grad=False))
+                before, done = done, done + read.nbytes
+                if size > LARGE and 4 * done // size > 4 * before // size:
+                    log.info(f'loading weights: {100 * done // size} % of {size / 2**30:.1f} GiB')
     except FileNotFoundError as error:
         raise CheckpointError(f"checkpoint file '{path}' is missing: copy the whole folder that "
                               'training saved') from error
@@ -70,6 +64,18 @@ def load_model(folder: Path, dtype: torch.dtype, device: torch.device
     model.embed_action_time.action_in_proj.register_forward_pre_hook(
         lambda module, inputs: (inputs[0].to(module.weight.dtype),))
     return model.eval()
+
+
+def _empty(config: PI0Config, folder: Path) -> PI0ForConditionalGeneration:
+    """Return the network without memory for its parameters."""
+    try:
+        with _parameters_on_meta():
+            model = PI0ForConditionalGeneration(config)
+    except Exception as error:  # whatever a width that no network has leads to
+        raise CheckpointError(f"checkpoint file '{folder / 'config.json'}' describes no PI0 "
+                              f'network: {error}') from error
+    model.model.dit.embed_tokens = nn.Identity()  # the expert never reads tokens
+    return model
 
 
 @contextmanager
@@ -89,42 +95,11 @@ def _parameters_on_meta() -> Iterator[None]:
         nn.Module.register_parameter = register
 
 
-def _config(folder: Path) -> PI0Config:
-    """Return the network's configuration; openpi calls the chunk length action_horizon."""
-    config = PI0Config.from_pretrained(folder)
-    config.chunk_size = int(getattr(config, 'action_horizon', config.chunk_size))
-    return config
-
-
-def stored_names(names: Iterable[str]) -> dict[str, str]:
-    """Return transformers' names of a trainer's tensors, without those that nothing reads.
-
-    :returns: transformers' name to the name in the file.
-    """
-    out, head = {}, None
-    for stored in names:
-        name = stored
-        if not name.startswith(('model.vlm.', 'model.dit.')):
-            name = name.removeprefix('model.')
-        if name in UNUSED:
-            continue
-        if name == HEAD:
-            head = stored
-            continue
-        for pattern, replacement in RENAMES:
-            name = re.sub(pattern, replacement, name)
-        out[name] = stored
-    if head is not None:
-        out.setdefault(TABLE, head)
-    return out
-
-
-def _require_equal(path: Path, wanted: dict[str, torch.Tensor], given: dict[str, str],
-                   file: safe_open) -> None:
+def _require_equal(path: Path, wanted: Mapping[str, torch.Tensor], given: Mapping[str, str],
+                   shapes: Shapes) -> None:
     problems = [f'missing {name}' for name in wanted if name not in given]
     problems += [f'unexpected {stored}' for name, stored in given.items() if name not in wanted]
-    for name, stored in given.items():
-        shape = tuple(file.get_slice(stored).get_shape())
+    for name, shape in shapes.items():
         if name in wanted and shape != tuple(wanted[name].shape):
             problems.append(f'{name} has shape {shape}, expected {tuple(wanted[name].shape)}')
     if problems:

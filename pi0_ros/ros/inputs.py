@@ -18,7 +18,7 @@ class Inputs:
     def __init__(self, node: LifecycleNode, values: SimpleNamespace) -> None:
         """Subscribe to what ``values`` names."""
         self._node = node
-        self.joints = JointBuffer(values.joint_names)
+        self.joints = JointBuffer(values.observed_names)
         self.cameras: dict[str, LatestBuffer] = {}
         self.decoder = conversions.ImageDecoder()
         self.joint_error: str | None = None

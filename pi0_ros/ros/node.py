@@ -1,5 +1,6 @@
 """The lifecycle node pi0: reads parameters, and opens and closes sessions."""
 
+import logging
 import traceback
 from collections.abc import Callable
 
@@ -12,6 +13,18 @@ from pi0_ros.ros import parameters
 from pi0_ros.ros.session import Session
 
 
+class _ToRos(logging.Handler):
+    """Says through a node what the core logs."""
+
+    def __init__(self, node: LifecycleNode) -> None:
+        super().__init__(logging.INFO)
+        self._say = {logging.INFO: node.get_logger().info, logging.ERROR: node.get_logger().error}
+        self._warn = node.get_logger().warning
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._say.get(record.levelno, self._warn)(record.getMessage())
+
+
 class Pi0Node(LifecycleNode):
     """Runs a policy on a robot. Starts disarmed; ``~/enable`` arms it."""
 
@@ -22,6 +35,10 @@ class Pi0Node(LifecycleNode):
         self.add_on_set_parameters_callback(self._validate_parameters)
         self.add_post_set_parameters_callback(self._apply_parameters)
         self.session: Session | None = None
+        core = logging.getLogger('pi0_ros')
+        core.setLevel(logging.INFO)
+        self._handler = _ToRos(self)
+        core.addHandler(self._handler)
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Read parameters, subscribe, load the policy."""
@@ -85,6 +102,7 @@ class Pi0Node(LifecycleNode):
     def destroy_node(self) -> None:
         """Stop the robot and give everything back first."""
         self.close()
+        logging.getLogger('pi0_ros').removeHandler(self._handler)
         super().destroy_node()
 
     def _validate_parameters(self, changed: list[Parameter]) -> SetParametersResult:

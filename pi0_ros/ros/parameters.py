@@ -12,6 +12,9 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from pi0_ros.policy import mock
+from pi0_ros.policy.factory import complete
+from pi0_ros.policy.fit import ADAPTATIONS
+from pi0_ros.policy.mapping import NONE
 from pi0_ros.policy.spec import LETTERBOXES
 
 POLICIES = ('pi0', *(f'mock_{kind}' for kind in mock.KINDS))
@@ -41,14 +44,17 @@ TABLE = (
           'for bringing up a robot.', choices=POLICIES, group='Policy'),
     Entry('checkpoint', '', 'folder', "Checkpoint folder as training saved it; 'demo' is the "
           'small one for the simulated robot.', group='Policy'),
-    Entry('tokenizer', '', 'folder', "Folder with PaliGemma's tokenizer.json, for checkpoints "
-          'without a tokenizer of their own.', group='Policy'),
+    Entry('tokenizer', '', 'folder', "Folder with PaliGemma's tokenizer.json, or a name in the "
+          "hub's cache on this disk, for checkpoints without a tokenizer of their own. Nothing is "
+          'fetched.', group='Policy'),
     Entry('device', 'auto', '', 'Where the network runs; auto takes the GPU if there is one.',
           choices=('auto', 'cpu', 'cuda'), group='Policy'),
     Entry('dtype', 'auto', '', 'Number format of the network; auto is bfloat16 on a GPU, float32 '
           'on a processor.', choices=('auto', 'float32', 'bfloat16'), group='Policy'),
     Entry('denoising_steps', 0, 'steps', "Fewer are faster and rougher; 0 takes the checkpoint's.",
           0, 100, group='Policy'),
+    Entry('chunk_length', 0, 'steps', "Of an action chunk; 0 takes the checkpoint's. openpi's "
+          'training in PyTorch does not record it.', 0, 1000, group='Policy'),
     Entry('action_rate', 0.0, 'Hz', 'Control rate of the training data, which times the actions; '
           "0 takes the checkpoint's. A guess here makes the robot too fast or too slow.", 0.0,
           1000.0, group='Policy'),
@@ -70,8 +76,20 @@ TABLE = (
           group='Policy'),
     Entry('mock_script', [0.0], 'rad or m', 'Poses of policy mock_scripted, one after another, '
           'each with a value per joint.', group='Policy'),
-    Entry('joint_names', [''], '', "Joints in the order of the checkpoint's state and action. "
+    Entry('joint_names', [''], '', "Joints in the order of the checkpoint's actions, and of its "
+          "state unless state_names says otherwise. '-' stands for an action that no joint takes. "
           'Required: a permuted order is a different robot.', group='Inputs'),
+    Entry('state_names', [''], '', "Joints in the order of the checkpoint's state, where it is "
+          "not that of the actions. '-' stands for a joint that the robot does not have: the "
+          'policy then reads the mean of its training.', group='Inputs'),
+    Entry('conversions', [''], '', "Units, where the checkpoint's are not the robot's: 'JOINT: "
+          "RULE, RULE', rules in their order: degree, sign -1, A B -> C D (what the robot calls A "
+          "and B, the checkpoint calls C and D), offset X in the checkpoint's unit. JOINT may be "
+          "a shell pattern; a name goes before a pattern. ['*: degree', 'gripper: 0.0 0.04 -> 0 "
+          "100'].", group='Inputs'),
+    Entry('adaptation', 'none', '', "openpi's adapt_to_pi: aloha flips and rescales the joints of "
+          'one or two ALOHA arms as the pi0 base model has them, after conversions.',
+          choices=ADAPTATIONS, group='Inputs'),
     Entry('cameras', [''], '', "The checkpoint's camera for each slot: the first entry is what "
           "topic camera_1/image_raw shows, and so on, at most three. '' leaves a slot empty.",
           group='Inputs'),
@@ -177,8 +195,7 @@ def read(node: Node, problems: list[str]) -> SimpleNamespace:
     """
     values = SimpleNamespace(**{entry.name: node.get_parameter(entry.name).value
                                 for entry in TABLE})
-    values.joint_names = tuple(name for name in values.joint_names if name)
-    values.cameras = tuple(values.cameras)
+    complete(values)
     values.relative_joints = tuple(values.relative_joints)
     values.known_instructions = tuple(text for text in values.known_instructions if text)
     problems = list(problems) + _cross_check(values)
@@ -193,7 +210,8 @@ def _cross_check(values: SimpleNamespace) -> list[str]:
     if not joints:
         problems.append("parameter 'joint_names' is empty, expected the joints in the order of "
                         "the checkpoint's state")
-    for kind, names in (('joint_names', joints), ('cameras', cameras)):
+    states = [name for name in values.state_names if name != NONE]
+    for kind, names in (('joint_names', joints), ('state_names', states), ('cameras', cameras)):
         twice = sorted({name for name in names if list(names).count(name) > 1})
         if twice:
             problems.append(f"parameter '{kind}' names '{twice[0]}' twice")

@@ -184,7 +184,7 @@ class Session:
             self._log.warning(f'not armed: {refusal}')
             return response
         if not self.pilot.enabled:
-            self.pilot.enable(observation.state, now_ns)
+            self.pilot.enable(observation.state[:len(self._values.joint_names)], now_ns)
         response.success = True
         response.message = 'armed' if self._instruction else 'armed, waiting for an instruction'
         self._log.info(response.message)
