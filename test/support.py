@@ -8,6 +8,8 @@ import numpy as np
 from pi0_ros.policy.policy import ActionChunk
 
 DATA = Path(__file__).parent / 'data'
+FIXTURES = ('lerobot_mean_std', 'lerobot_untied_embeddings', 'lerobot_relative',
+            'openpi_pytorch')
 MS = 1_000_000
 
 

@@ -6,22 +6,16 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
 from pi0_ros.observation.observation import Observation
 from pi0_ros.offline import infer as infer_verb
 from pi0_ros.offline import inspect as inspect_verb
 from pi0_ros.policy import checkpoint, mock, weights
 from pi0_ros.policy.factory import DEMO
-from pi0_ros.policy.normalise import lerobot_normaliser
 from pi0_ros.policy.pi0 import Pi0Policy, prompt_ids
 from pi0_ros.policy.spec import CheckpointError, Choices
-from support import DATA
-
-FIXTURES = ('lerobot_mean_std', 'lerobot_untied_embeddings', 'lerobot_relative',
-            'openpi_pytorch')
+from support import DATA, FIXTURES
 
 
 def load(folder, device='cpu', dtype='float32', **options):
@@ -108,91 +102,6 @@ def test_noise_comes_from_the_seed():
     assert np.abs(first - other).max() > 0.001
 
 
-@given(st.sampled_from(['MEAN_STD', 'MIN_MAX', 'QUANTILES', 'QUANTILE10', 'IDENTITY']),
-       st.lists(st.floats(-5, 5), min_size=3, max_size=3),
-       st.lists(st.floats(0.01, 5), min_size=3, max_size=3),
-       st.lists(st.floats(-9, 9), min_size=3, max_size=3))
-def test_normalisation_round_trip_and_formula(mode, low, span, values):
-    low, span, values = map(np.array, (low, span, values))
-    high = low + span
-    stats = {f'x.{name}': value for name, value in (
-        ('mean', low), ('std', span), ('min', low), ('max', high), ('q01', low), ('q99', high),
-        ('q10', low), ('q90', high))}
-    it = lerobot_normaliser(mode, 'x', stats, 3)
-    expected = {'MEAN_STD': (values - low) / (span + 1e-8), 'IDENTITY': values}.get(
-        mode, 2 * (values - low) / span - 1)
-    np.testing.assert_allclose(it.normalise(values), expected, rtol=1e-9, atol=1e-9)
-    np.testing.assert_allclose(it.restore(it.normalise(values)), values, rtol=1e-5, atol=2e-5)
-
-
-@pytest.mark.parametrize('stats, words', [
-    ({}, "lack 'x.mean', which normalisation MEAN_STD needs"),
-    ({'x.mean': np.zeros(2), 'x.std': np.ones(3)}, r"'x.mean' has shape \(2,\), expected \(3,\)"),
-    ({'x.mean': np.zeros(3), 'x.std': np.full(3, np.nan)}, "'x.std' is not finite")])
-def test_bad_statistics_are_named(stats, words):
-    with pytest.raises(ValueError, match=words):
-        lerobot_normaliser('MEAN_STD', 'x', stats, 3)
-
-
-@pytest.fixture
-def copy(tmp_path):
-    return shutil.copytree(DATA / FIXTURES[0] / 'checkpoint', tmp_path / 'checkpoint')
-
-
-def edit(path, **changes):
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
-
-
-def tokenizer_without(folder, token):
-    path = folder / 'tokenizer' / 'tokenizer.json'
-    path.write_text(path.read_text().replace(token, '<gone>'))
-
-
-@pytest.mark.parametrize('damage, words', [
-    (lambda c: shutil.rmtree(c), "folder '.*' does not exist"),
-    (lambda c: (c / 'config.json').unlink(), "config.json' is missing: copy the whole folder"),
-    (lambda c: (c / 'config.json').write_text('{"type": "pi0"'), 'is not JSON'),
-    (lambda c: (c / 'config.json').write_text('[]'), 'holds no JSON object'),
-    (lambda c: (c / 'policy_preprocessor.json').unlink(), 'LeRobot before 0.4'),
-    (lambda c: edit(c / 'config.json', type='pi05'), 'is pi0.5, another network'),
-    (lambda c: edit(c / 'config.json', type='act'), "has type 'act', expected pi0"),
-    (lambda c: edit(c / 'config.json', type=None), 'is none of LeRobot, openpi or transformers'),
-    (lambda c: edit(c / 'config.json', chunk_size='many'), 'invalid literal'),
-    (lambda c: edit(c / 'config.json', dit_config={'hidden_size': 10**20}), 'no PI0 network'),
-    (lambda c: (c / 'params').mkdir(), 'Orbax .JAX. format: convert it'),
-    (lambda c: (c / 'model.safetensors').write_bytes(b''), 'is damaged'),
-    (lambda c: (c / 'config.json').write_bytes(bytes([255])), 'is not JSON'),
-    (lambda c: tokenizer_without(c, '<bos>'), "has no token '<bos>'"),
-    (lambda c: edit(c / 'config.json', input_features={}), "incomplete or damaged: KeyError"),
-    (lambda c: edit(c / 'config.json', use_relative_actions=True),
-     'are relative except gripper, but it names 0 of 7'),
-    (lambda c: [p.unlink() for p in c.glob('policy_pre*.safetensors')],
-     "statistics file 'policy_preprocessor_step_6.*' is missing"),
-    (lambda c: next(c.glob('policy_post*.safetensors')).write_bytes(b'junk'), 'is damaged'),
-    (lambda c: (c / 'model.safetensors').unlink(), "model.safetensors' is missing"),
-    (lambda c: (c / 'model.safetensors').write_bytes(b'\x80\x04junk' * 99), 'is damaged'),
-    (lambda c: shutil.rmtree(c / 'tokenizer'), "no tokenizer folder: set parameter 'tokenizer'")])
-def test_damaged_checkpoints_are_refused_with_a_reason(copy, damage, words):
-    damage(copy)
-    with pytest.raises(CheckpointError, match=words):
-        load(copy)
-
-
-@pytest.mark.parametrize('change, words', [
-    (lambda t: t.pop('model.state_proj.bias'), 'in 1 places: missing embed_action_time.state'),
-    (lambda t: t.update(extra=np.zeros(1, np.float32)), 'unexpected extra'),
-    (lambda t: t.update({'model.state_proj.bias': np.zeros(3, np.float32)}),
-     r'state_proj.bias has shape \(3,\), expected \(32,\)'),
-    (lambda t: t['model.state_proj.bias'].fill(np.nan), 'state_proj.bias holds values that are')])
-def test_weights_are_loaded_strictly(copy, change, words):
-    tensors = {name: array.copy()
-               for name, array in load_file(copy / 'model.safetensors').items()}
-    change(tensors)
-    save_file(tensors, copy / 'model.safetensors')
-    with pytest.raises(CheckpointError, match=words):
-        load(copy)
-
-
 def test_control_rate_must_be_known():
     with pytest.raises(CheckpointError, match="does not record its control rate.*'action_rate'"):
         Pi0Policy(DATA / FIXTURES[0] / 'checkpoint')
@@ -272,39 +181,6 @@ def test_prompt_rules_of_both_families():
     cleaned = prompt_ids(tokenizer, '  fold_the\nshirt ', 'openpi')
     assert cleaned == prompt_ids(tokenizer, 'fold the shirt', 'openpi')
     assert prompt_ids(tokenizer, 'fold_the shirt', 'lerobot') != plain
-
-
-@pytest.fixture
-def openpi(tmp_path):
-    return shutil.copytree(DATA / 'openpi_pytorch' / 'checkpoint', tmp_path / 'openpi')
-
-
-def test_openpi_must_be_told_which_actions_are_relative(openpi):
-    with pytest.raises(CheckpointError, match="set parameter 'relative_joints' to those joints"):
-        checkpoint.read(openpi)
-    assert not checkpoint.read(openpi, Choices(relative_joints=())).relative.any()
-
-
-@pytest.mark.parametrize('damage, assets, words', [
-    (lambda c: shutil.rmtree(c / 'assets'), '', '0 norm_stats.json below assets/: copy'),
-    (lambda c: shutil.copytree(c / 'assets/trossen', c / 'assets/a/b'), '',
-     r"2 norm_stats.json .*\(a/b, trossen\): choose one with parameter 'assets'"),
-    (lambda c: None, 'droid', 'no assets/droid/norm_stats.json, it has trossen'),
-    (lambda c: (c / 'config.json').unlink(), '', 'does not record its chunk length')])
-def test_incomplete_openpi_checkpoints_are_refused(openpi, damage, assets, words):
-    damage(openpi)
-    with pytest.raises(CheckpointError, match=words):
-        checkpoint.read(openpi, Choices(relative_joints=(), assets=assets))
-
-
-def test_pickles_are_never_opened(openpi):
-    """metadata.pt of openpi's training is a pickle; this one would write a file."""
-    payload = b"cos\nsystem\n(S'touch " + str(openpi / 'ran').encode() + b"'\ntR."
-    (openpi / 'metadata.pt').write_bytes(payload)
-    (openpi / 'optimizer.pt').write_bytes(payload)
-    load(openpi, tokenizer=str(DATA / "openpi_pytorch" / "tokenizer"),
-         choices=Choices(relative_joints=()))
-    assert not (openpi / 'ran').exists()
 
 
 def test_transformers_layout_round_trip(tmp_path):

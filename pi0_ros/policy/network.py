@@ -24,7 +24,7 @@ def network_config(folder: Path, shapes: Shapes, chunk_length: int) -> PI0Config
     path = folder / 'config.json'
     given = read_json(path) if path.exists() else {}
     try:
-        if 'vlm_config' in given and 'dit_config' in given:
+        if given.get('vlm_config') and given.get('dit_config'):
             config = PI0Config.from_pretrained(folder)
         else:
             kept = {key: given[key] for key in ('max_state_dim', 'max_action_dim', 'min_period',

@@ -89,7 +89,7 @@ class Pi0Policy:
         out.no_padding()
         out.no_truncation()
         for text in ('<bos>', '\n'):
-            if len(out.encode(text, add_special_tokens=False).ids) != 1:
+            if out.encode(text, add_special_tokens=False).ids != [out.token_to_id(text)]:
                 raise CheckpointError(f"tokenizer '{folder}' has no token {text!r}, which PI0 "
                                       "reads: take PaliGemma's")
         return out
