@@ -52,6 +52,7 @@ class Pi0Policy:
         self._tokenizer_name = tokenizer
         self._prompt: tuple[str, torch.Tensor] | None = None
         self.model, self.number = None, 0
+        self._images: np.ndarray | None = None
         self.joints = JointMap.identity(self.spec.state_width, self.spec.action_width)
 
     def load(self) -> None:
@@ -110,14 +111,10 @@ class Pi0Policy:
         """
         if noise is None:
             noise = self._noise.standard_normal(self._noise_shape())
-        pixels = self._pixels(observation)
-        ids = self._input_ids(observation.instruction, len(pixels))
-        raw = self.joints.state_in(observation.state, self.spec.state.middle)
-        state = np.zeros(self.model.config.max_state_dim)
-        state[:len(raw)] = self.spec.state.normalise(raw)
+        raw, state, ids, pixels = self.prepare(observation)
         with torch.inference_mode():
             actions = self.model.sample_actions(
-                state=torch.tensor(state, dtype=self.dtype, device=self.device)[None],
+                state=state,
                 input_ids=ids, pixel_values=pixels[None],
                 noise=torch.tensor(noise, dtype=torch.float32, device=self.device)[None],
                 attention_mask=torch.ones_like(ids),
@@ -131,6 +128,21 @@ class Pi0Policy:
         number, self.number = self.number, self.number + 1
         return ActionChunk(observation.t_obs_ns, self.dt_ns, self.joints.actions_out(positions),
                            observation.instruction, number)
+
+    def prepare(self, observation: Observation
+                ) -> tuple[np.ndarray, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return what the network reads.
+
+        :returns: raw state [state_width] in the checkpoint's units, normalised and padded state
+            (1, max_state_dim), token ids (1, L), images (cameras, 3, S, S).
+        :raises ValueError: the observation does not fit the checkpoint.
+        """
+        pixels = self._pixels(observation)
+        raw = self.joints.state_in(observation.state, self.spec.state.middle)
+        state = np.zeros((1, self.model.config.max_state_dim))
+        state[0, :len(raw)] = self.spec.state.normalise(raw)
+        return (raw, torch.tensor(state, dtype=self.dtype, device=self.device),
+                self._input_ids(observation.instruction, len(pixels)), pixels)
 
     def _observed(self) -> int:
         return int(max(self.joints.rows.max(), len(self.joints.columns) - 1)) + 1
@@ -148,10 +160,13 @@ class Pi0Policy:
             raise ValueError(f'state has {len(observation.state)} joints, expected '
                              f'{self._observed()}')
         names = [name for name in self.spec.cameras if name in observation.images]
-        out = np.empty((len(names), 3, *self.spec.image_size), np.float32)
-        for name, target in zip(names, out):
-            letterbox(observation.images[name], *self.spec.image_size, self.spec.letterbox, target)
-        return torch.from_numpy(out).to(self.device, self.dtype)
+        shape = (len(names), 3, *self.spec.image_size)
+        if self._images is None or self._images.shape != shape:
+            self._images = np.empty(shape, np.float32)
+        for name, target in zip(names, self._images):
+            letterbox(observation.images[name], *self.spec.image_size, self.spec.letterbox,
+                      target)
+        return torch.from_numpy(self._images).to(self.device, self.dtype)
 
     def _input_ids(self, instruction: str, cameras: int) -> torch.Tensor:
         """Return image placeholders and the prompt, (1, L), un-padded."""
