@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from pi0_ros.observation.observation import Observation
 from pi0_ros.offline import infer as infer_verb
@@ -237,3 +237,25 @@ def test_inspect_verb_on_every_layout(name, capsys):
     shown = capsys.readouterr().out
     assert ('openpi' if name == 'openpi_pytorch' else 'LeRobot') in shown
     assert ('relative_joints:' in shown) == (name == 'openpi_pytorch')
+
+
+def test_inspect_tells_still_joints_units_and_a_file_that_the_node_takes(tmp_path, capsys):
+    folder = shutil.copytree(DATA / FIXTURES[0] / 'checkpoint', tmp_path / 'checkpoint')
+    path = next(folder.glob('policy_preprocessor*.safetensors'))
+    values = {name: value.copy() for name, value in load_file(path).items()}
+    values['observation.state.mean'][1], values['observation.state.std'][2] = 95.0, 0.0
+    save_file(values, path)
+    assert inspect_verb.main([str(folder), '--json']) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts['state']['still'] == [2] and facts['action']['still'] == []
+    assert facts['dtypes'] == ['F32'] and facts['memory_gib']['float32'] > 0
+    assert any('state 2 hardly moved' in text for text in facts['warnings'])
+    assert any('state 1 goes up to 95: that is degrees' in text for text in facts['warnings'])
+    assert inspect_verb.main([str(folder)]) == 0
+    shown = capsys.readouterr().out
+    assert shown.count('still') == 1 and 'stored as F32' in shown
+    params = tmp_path / 'params.yaml'
+    params.write_text(shown.partition('parameter file to start from:')[2])
+    taken = infer_verb.read_parameters(params)
+    assert len(taken.joint_names) == 7 and taken.cameras == ('front', 'wrist')
+    assert taken.conversions == ('*: degree',)
