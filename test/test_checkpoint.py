@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
 from pi0_ros.policy import checkpoint, weights
+from pi0_ros.policy.factory import checkpoint_folder
 from pi0_ros.policy.network import network_config
 from pi0_ros.policy.normalise import lerobot_normaliser, openpi_normaliser
 from pi0_ros.policy.pi0 import Pi0Policy
@@ -96,6 +97,17 @@ def statistics(folder, name, value):
     save_file(values, path)
 
 
+def relative(folder, **changes):
+    """Make the actions relative, in both files."""
+    edit(folder / 'config.json', use_relative_actions=True)
+    path = folder / 'policy_preprocessor.json'
+    content = json.loads(path.read_text())
+    for step in content['steps']:
+        if step['registry_name'] == 'relative_actions_processor':
+            step['config'].update(enabled=True, **changes)
+    path.write_text(json.dumps(content))
+
+
 def tokenizer_without(folder, token, instead='<gone>'):
     path = folder / 'tokenizer' / 'tokenizer.json'
     path.write_text(path.read_text().replace(token, instead))
@@ -110,15 +122,25 @@ def tokenizer_without(folder, token, instead='<gone>'):
     (lambda c: edit(c / 'config.json', type='pi05'), 'is pi0.5, another network'),
     (lambda c: edit(c / 'config.json', type='act'), "has type 'act', expected pi0"),
     (lambda c: edit(c / 'config.json', type=None), 'is none of LeRobot, openpi or transformers'),
-    (lambda c: edit(c / 'config.json', chunk_size='many'), 'invalid literal'),
+    (lambda c: edit(c / 'config.json', chunk_size='many'), "chunk_size is 'many', expected a w"),
     (lambda c: edit(c / 'config.json', dit_config={'hidden_size': 10**20}), 'no PI0 network'),
     (lambda c: (c / 'params').mkdir(), 'Orbax .JAX. format: convert it'),
     (lambda c: (c / 'model.safetensors').write_bytes(b''), 'is damaged'),
     (lambda c: (c / 'config.json').write_bytes(bytes([255])), 'is not JSON'),
     (lambda c: tokenizer_without(c, '<bos>'), "has no token '<bos>'"),
     (lambda c: edit(c / 'config.json', input_features={}), "incomplete or damaged: KeyError"),
+    (lambda c: relative(c), 'are relative except gripper, but it names 0 of 7'),
     (lambda c: edit(c / 'config.json', use_relative_actions=True),
-     'are relative except gripper, but it names 0 of 7'),
+     'disagree on whether actions are relative: set parameter .relative_joints'),
+    (lambda c: relative(c, action_names='abcdefg'), "action_names is 'abcdefg', expected a list"),
+    (lambda c: relative(c, exclude_joints='gripper'), "exclude_joints is 'gripper', expected a l"),
+    (lambda c: edit(c / 'config.json', action_feature_names=[1] * 7), 'expected a list of text'),
+    (lambda c: edit(c / 'config.json', chunk_size=True), 'chunk_size is True, expected a whole'),
+    (lambda c: edit(c / 'config.json', image_resolution='big'), "image_resolution is 'big'"),
+    (lambda c: (c / 'train_config.json').write_text('{"dataset": {"fps": -30}}'),
+     'control rate .fps. is -30, expected above 0'),
+    (lambda c: (c / 'train_config.json').write_text('{"dataset": {"fps": Infinity}}'), 'is inf'),
+    (lambda c: (c / 'train_config.json').write_text('{"dataset": {"fps": NaN}}'), 'is nan'),
     (lambda c: [p.unlink() for p in c.glob('policy_pre*.safetensors')],
      "statistics file 'policy_preprocessor_step_6.*' is missing"),
     (lambda c: next(c.glob('policy_post*.safetensors')).write_bytes(b'junk'), 'is damaged'),
@@ -145,9 +167,11 @@ def tokenizer_without(folder, token, instead='<gone>'):
     (lambda c: edit(c / 'config.json', output_features={'action': {'shape': [10**20]}}),
      r"'action.mean' has shape \(7,\), expected \(10{20},\)"),
     (lambda c: edit(c / 'config.json', max_state_dim=6), 'state width is 7, expected 1 to 6'),
-    (lambda c: edit(c / 'config.json', max_state_dim='wide'), 'invalid literal'),
+    (lambda c: edit(c / 'config.json', max_state_dim='wide'), "max_state_dim is 'wide', expected"),
     (lambda c: edit(c / 'config.json', input_features=[1]), 'incomplete or damaged: TypeError'),
     (lambda c: edit(c / 'config.json', vlm_config=None), 'is no published size of PI0'),
+    (lambda c: (shutil.move(c / 'model.safetensors', c.parent), (c / 'pretrained_model').mkdir()),
+     "is missing: give its folder 'pretrained_model'"),
     (lambda c: statistics(c, 'observation.state.std', -1.0), "state.std' is negative"),
     (lambda c: statistics(c, 'observation.state.mean', np.nan), "state.mean' is not finite"),
     (lambda c: statistics(c, 'observation.state.mean', None), "lack 'observation.state.mean'")])
@@ -294,7 +318,8 @@ def test_rate_and_names_come_from_the_data_set_on_this_disk(copy, tmp_path, monk
     spec = checkpoint.read(copy)
     assert spec.dt_s == pytest.approx(1 / 30)
     assert spec.state_names == tuple(joints) and spec.action_names is None
-    (copy / 'train_config.json').write_text(json.dumps({'dataset': {'fps': 15}}))
+    (copy / 'train_config.json').write_text(json.dumps(
+        {'dataset': {'fps': 15}, 'env': {'fps': 10}}))
     assert checkpoint.read(copy).dt_s == pytest.approx(1 / 15)
 
 
@@ -338,13 +363,40 @@ def test_a_still_joint_is_named_and_cannot_explode(copy, caplog):
     np.testing.assert_allclose(policy.spec.state.normalise(state), 0, atol=1e-5)
 
 
+def test_a_joint_that_stood_at_zero_is_still_too(copy):
+    statistics(copy, 'observation.state.mean', 0.0)
+    statistics(copy, 'observation.state.std', 0.0)
+    assert 'state 2 hardly moved' in checkpoint.read(copy).warnings[0]
+
+
+def test_openpis_action_dim_is_read_off_the_tensors(openpi):
+    config = json.loads((openpi / 'config.json').read_text())
+    tensors = load_file(openpi / 'model.safetensors')
+    for name in ('action_in_proj.weight', 'state_proj.weight'):
+        tensors[name] = np.ascontiguousarray(tensors[name][:, :24])
+    for name in ('action_out_proj.weight', 'action_out_proj.bias'):
+        tensors[name] = np.ascontiguousarray(tensors[name][:24])
+    save_file(tensors, openpi / 'model.safetensors')
+    (openpi / 'config.json').write_text(json.dumps({**config, 'action_dim': 24}))
+    policy = load(openpi, tokenizer=str(DATA / 'openpi_pytorch' / 'tokenizer'),
+                  choices=Choices(relative_joints=()))
+    policy.warm_up()
+    assert policy.noise_shape == (50, 24)
+
+
+def test_odd_folders_are_no_checkpoints():
+    for name in ('a' * 5000, '~nobody-of-that-name/x'):
+        with pytest.raises(CheckpointError, match='does not exist'):
+            checkpoint.read(checkpoint_folder(name))
+
+
 def test_long_instruction_is_cut_with_a_warning(caplog):
     name = FIXTURES[0]
     policy = load(DATA / name / 'checkpoint')
     with caplog.at_level(logging.WARNING):
-        ids = policy._input_ids('fold the shirt ' * 40, 1)
+        ids = policy._prompted('fold the shirt ' * 40).ids
     assert 'the policy reads the first 48: say it in fewer words' in caplog.text
-    assert ids.shape[1] == 256 + 48
+    assert len(ids) == 48
 
 
 def test_letterbox_of_lerobot_0_4_is_asked_for(copy):
@@ -373,7 +425,7 @@ def test_lerobot_before_0_4_is_refused_by_name(copy):
                                    ['model.state_proj.weight', 'a.input_layernorm.dense.weight']])
 def test_pi05_is_refused_by_its_tensors(copy, names):
     save_file({name: np.zeros(1, np.float32) for name in names}, copy / 'model.safetensors')
-    with pytest.raises(CheckpointError, match='so it is pi0.5, pi0-FAST or another network'):
+    with pytest.raises(CheckpointError, match='so it is pi0.5, another network'):
         checkpoint.read(copy)
 
 
@@ -388,7 +440,7 @@ def test_statistics_of_openpi_may_be_longer_not_shorter():
     it = openpi_normaliser('state', {'mean': [1, 2, 3], 'std': [1, 1, 2]}, 2)
     np.testing.assert_allclose(it.normalise(np.array([2.0, 3])), 1 / (1 + 1e-6))
     np.testing.assert_allclose(it.restore(it.normalise(np.array([4.0, 5]))), [4, 5])
-    for bad, words in (({'mean': [1], 'std': [1, 1]}, 'has 1 values, expected at least 2'),
+    for bad, words in (({'mean': [1], 'std': [1, 1]}, r'has shape \(1,\), expected at least'),
                        ({'mean': [1, 2], 'std': [1, -1]}, "'state.std' is negative")):
         with pytest.raises(ValueError, match=words):
             openpi_normaliser('state', bad, 2)

@@ -98,7 +98,11 @@ def test_a_robot_that_fits():
     ({'state_names': JOINTS[:3]}, "'state_names' has 3 joints, the checkpoint has 5 states"),
     ({'cameras': ('overhead', 'Wrist')}, "did you mean 'wrist'"),
     ({'adaptation': 'aloha'}, 'takes 7 or 14 joints, but there are 5 states and 5 actions'),
-    ({'conversions': ('x: degree',)}, "names joint 'x', which is none of")])
+    ({'conversions': ('x: degree',)}, "names joint 'x', which is none of"),
+    ({'action_names': (*JOINTS[:4], JOINTS[0])}, "'joint_names' names 'shoulder_pan' twice"),
+    ({'cameras': ('wrist', 'wrist')}, "'cameras' names 'wrist' twice"),
+    ({'cameras': ('', '', '', 'wrist')}, "'cameras' has 4 entries, expected at most 3"),
+    ({'adaptation': 'droid'}, "'adaptation' is 'droid', expected one of none, aloha")])
 def test_a_robot_that_does_not_fit_is_told_why_beside_a_table(changes, words):
     with pytest.raises(ValueError, match=words) as error:
         fit(checkpoint.read(DEMO), replace(ROBOT, **changes))
@@ -133,7 +137,15 @@ def test_statistics_of_openpi_may_end_in_padding():
     spec = checkpoint.read(folder, Choices(relative_joints=(0,)))
     names = tuple(f'j{i}' for i in range(14))
     cameras = spec.cameras
-    fit(spec, Robot(names, cameras=cameras, adaptation='aloha'))
+    aloha = fit(spec, Robot(names, cameras=cameras, adaptation='aloha',
+                            conversions=('j1: degree',)))
+    robot = np.linspace(0.1, 0.9, 14)
+    as_trained = robot.copy()
+    as_trained[1] *= 180 / math.pi
+    np.testing.assert_allclose(aloha.state_in(robot, np.zeros(14)), aloha_state(as_trained))
+    expected = aloha_actions(robot[None].copy())
+    expected[0, 1] *= math.pi / 180
+    np.testing.assert_allclose(aloha.actions_out(robot[None]), expected)
     wide = {}
     for part in ('state', 'action'):
         it = getattr(spec, part)

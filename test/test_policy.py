@@ -1,6 +1,7 @@
 """Checkpoints, preprocessing and PI0 against golden cases made by LeRobot itself."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -56,10 +57,10 @@ def test_network_inputs_are_those_of_the_trainer(name):
     policy = load_fixture(name)
     expected = np.load(DATA / name / 'expected_preprocessed.npz')
     seen = fixture_observation(name)
-    pixels = policy._pixels(seen).numpy()
+    _, _, prompt, pixels = policy.prepare(seen)
+    pixels = pixels.numpy()
     tokens = expected['token_ids'].ravel()[expected['token_mask'].ravel().astype(bool)]
-    ids = policy._input_ids(seen.instruction, len(pixels))[0, -len(tokens):].numpy()
-    np.testing.assert_array_equal(ids, tokens)
+    np.testing.assert_array_equal(prompt.ids.numpy(), tokens)
     np.testing.assert_allclose(pixels, expected['images'].reshape(pixels.shape), atol=1e-4)
     state = policy.spec.state.normalise(seen.state)
     np.testing.assert_allclose(state, expected['state'].ravel()[:len(state)], atol=1e-5)
@@ -239,6 +240,117 @@ def test_inspect_verb_on_every_layout(name, capsys):
     assert ('relative_joints:' in shown) == (name == 'openpi_pytorch')
 
 
+@pytest.fixture
+def infer(tmp_path, capsys):
+    """Return a function that runs the verb on the first fixture: actions, or what it said."""
+    folder = DATA / FIXTURES[0]
+
+    def run(params=None, change=None, *arguments):
+        with np.load(folder / 'observation.npz') as file:
+            seen = {name: file[name] for name in file.files}
+        (change or (lambda values: None))(seen)
+        np.savez(tmp_path / 'seen.npz', **seen)
+        given = ['--checkpoint', str(folder / 'checkpoint'), '--noise', str(folder / 'noise.npy'),
+                 '--observation', str(tmp_path / 'seen.npz'), '--output', str(tmp_path / 'out')]
+        if params is not None:
+            (tmp_path / 'params.yaml').write_text(json.dumps(
+                {'/sim': {'ros__parameters': {'seed': 3}},
+                 '/**': {'ros__parameters': params}}))
+            given += ['--params-file', str(tmp_path / 'params.yaml')]
+        code = infer_verb.main([*given, *arguments])
+        said = capsys.readouterr()
+        return np.load(tmp_path / 'out') if code == 0 else said.err
+
+    return run
+
+
+JOINTS = [f'j{index}' for index in range(7)]
+
+
+def test_infer_speaks_the_units_and_slots_of_a_parameter_file(infer):
+    expected = np.load(DATA / FIXTURES[0] / 'expected_actions.npy')
+    params = {'joint_names': ['-' if name == 'j5' else name for name in JOINTS],
+              'state_names': JOINTS, 'cameras': ['front', 'wrist'],
+              'conversions': ['j1: degree', 'j2: sign -1, offset 1']}
+
+    def change(seen):
+        for slot, name in enumerate(('front', 'wrist'), 1):
+            seen[f'image.camera_{slot}'] = seen.pop(f'image.{name}')
+        seen['state'][1] *= np.pi / 180
+        seen['state'][2] = 1 - seen['state'][2]
+
+    actions = infer(params, change)
+    expected[:, 1] *= np.pi / 180
+    expected[:, 2] = 1 - expected[:, 2]
+    expected = np.delete(expected, 5, axis=1)
+    assert np.abs(actions - expected).max() < 1e-5 * np.abs(expected).max()
+    expected = np.load(DATA / FIXTURES[0] / 'expected_actions.npy')
+    error = np.abs(infer(None, None, '--reference') - expected).max()
+    assert error < 1e-5 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize('params, words', [
+    ({'joint_names': JOINTS[:4]}, 'has 4 joints, the checkpoint has 7 actions'),
+    ({'joint_names': [*JOINTS[:6], 'j0']}, "names 'j0' twice"),
+    ({'joint_names': 'gripper'}, "'joint_names' is 'gripper', expected a list of text"),
+    ({'cameras': [1]}, r"'cameras' is \[1\], expected a list of text"),
+    ({'conversions': [{'gripper': 'degree'}]}, 'expected a list of text'),
+    ({'conversions': ['*: degree']}, "'conversions' in .* needs joint_names, too"),
+    ({'adaptation': 'droid'}, "'droid', expected one of none, aloha"),
+    ({'checkpoint': 'x', 'joint_name': JOINTS},
+     "'joint_name' .* is unknown, did you mean 'joint_names'"),
+    ({'chunk_length': 'long'}, "'chunk_length' is 'long', expected a whole number")])
+def test_infer_refuses_parameters_that_do_not_fit(infer, params, words):
+    assert re.search(words, infer(params))
+
+
+def put(name, value):
+    return lambda seen: seen.update({name: np.array(value)})
+
+
+@pytest.mark.parametrize('change, words', [
+    (put('state', 1.0), r"'state' in .* is float64 \(\), expected one row of finite numbers"),
+    (put('state', [[1.0]] * 7), 'expected one row'), (put('state', [1.0]), 'has 1 joints, expec'),
+    (put('state', [np.nan] * 7), 'finite'), (put('state', [1j] * 7), 'complex128'),
+    (put('instruction', 5), "'instruction' in .* is int64"),
+    (put('instruction', ['a', 'b']), 'expected one text'), (put('instruction', b'go'), 'one text'),
+    (put('image.front', np.zeros((0, 5, 3), np.uint8)), r"'image.front' is uint8 \(0, 5, 3\)"),
+    (put('image.observation.images.front', np.zeros((5, 5, 3), np.uint8)), 'two images'),
+    (lambda seen: seen.pop('state'), "lacks 'state', it has")])
+def test_infer_refuses_observations_that_are_none(infer, change, words):
+    assert re.search(words, infer(None, change))
+
+
+def test_infer_refuses_files_that_are_none(infer, tmp_path):
+    np.save(tmp_path / 'noise.npy', np.zeros((50, 7)))
+    assert 'expected finite float (50, 32)' in infer(None, None, '--noise',
+                                                     str(tmp_path / 'noise.npy'))
+    np.save(tmp_path / 'nan.npy', np.full((50, 32), np.nan))
+    assert 'expected finite' in infer(None, None, '--noise', str(tmp_path / 'nan.npy'))
+    for content in (b'', b'PK\x03\x04 cut', b'text'):
+        (tmp_path / 'bad').write_bytes(content)
+        assert 'is no .npz file' in infer(None, None, '--observation', str(tmp_path / 'bad'))
+        assert 'is no .npy file' in infer(None, None, '--noise', str(tmp_path / 'bad'))
+    assert 'is no .npz file' in infer(None, None, '--observation', str(tmp_path / 'nan.npy'))
+    assert 'make it first' in infer(None, None, '--output', str(tmp_path / 'no' / 'out.npy'))
+
+
+def test_inspect_goes_on_where_something_is_not_recorded(tmp_path, capsys):
+    folder = shutil.copytree(DATA / 'openpi_pytorch' / 'checkpoint', tmp_path / 'openpi')
+    shutil.copytree(folder / 'assets/trossen', folder / 'assets/other')
+    (folder / 'config.json').unlink()
+    params = tmp_path / 'params.yaml'
+    params.write_text('{"/**": {"ros__parameters": {"assets": "other"}}}')
+    assert inspect_verb.main([str(folder)]) == 1
+    assert "choose one with parameter 'assets'" in capsys.readouterr().err
+    assert inspect_verb.main([str(folder), '--params-file', str(params), '--json']) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert "set parameter 'relative_joints'" in facts['warnings'][0]
+    assert inspect_verb.main(['demo', '--measure', '--json']) == 0
+    measured = json.loads(capsys.readouterr().out)['measured']
+    assert measured['engine'] == 'fast' and measured['difference'] < 1e-5
+
+
 def test_inspect_tells_still_joints_units_and_a_file_that_the_node_takes(tmp_path, capsys):
     folder = shutil.copytree(DATA / FIXTURES[0] / 'checkpoint', tmp_path / 'checkpoint')
     path = next(folder.glob('policy_preprocessor*.safetensors'))
@@ -253,7 +365,7 @@ def test_inspect_tells_still_joints_units_and_a_file_that_the_node_takes(tmp_pat
     assert any('state 1 goes up to 9' in text for text in facts['warnings'])
     assert inspect_verb.main([str(folder)]) == 0
     shown = capsys.readouterr().out
-    assert shown.count('still') == 1 and 'stored as F32' in shown
+    assert shown.count(' still') == 1 and 'stored as F32' in shown
     params = tmp_path / 'params.yaml'
     params.write_text(shown.partition('parameter file to start from:')[2])
     taken = infer_verb.read_parameters(params)

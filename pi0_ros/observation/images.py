@@ -8,23 +8,35 @@ PAD = {'lerobot_0.4': -3.0, 'transformers': 0.0}  # of the border, where it is n
 PILLOW = {'openpi': Image.Resampling.BILINEAR, 'transformers': Image.Resampling.BICUBIC}
 
 
+def placement(image_height: int, image_width: int, height: int, width: int, style: str
+              ) -> tuple[int, int, int, int, float]:
+    """Return where a letterbox puts an image: new height and width, top, left, border's value.
+
+    The longer side decides the ratio and the new size is truncated.
+    """
+    ratio = max(image_width / width, image_height / height)
+    new_height, new_width = max(1, int(image_height / ratio)), max(1, int(image_width / ratio))
+    spare_height, spare_width = height - new_height, width - new_width
+    top, left = {'lerobot_0.3': (spare_height, spare_width), 'transformers': (0, 0)}.get(
+        style, (spare_height // 2, spare_width // 2))
+    return new_height, new_width, top, left, PAD.get(style, -1.0)
+
+
 def letterbox(image: np.ndarray, height: int, width: int, style: str = 'lerobot',
               out: np.ndarray | None = None) -> np.ndarray:
     """Fit an RGB image into ``height`` x ``width`` without distortion, as the trainer did.
 
-    The longer side decides the ratio and the new size is truncated. lerobot (>= 0.5,
-    ``common/vla_utils.py``): bilinear without antialias, centred on black. lerobot_0.4: on -3.
-    lerobot_0.3: at the right and bottom. openpi (``image_tools.py``): Pillow's antialiased
-    bilinear on uint8, centred. transformers: Pillow's bicubic, at the top left, on grey.
+    lerobot (>= 0.5, ``common/vla_utils.py``): bilinear without antialias, centred on black.
+    lerobot_0.4: on -3. lerobot_0.3: at the right and bottom. openpi (``image_tools.py``): Pillow's
+    antialiased bilinear on uint8, centred. transformers: Pillow's bicubic, at the top left, on
+    grey.
 
     :param image: [H, W, 3] uint8 RGB.
     :param out: where to write, [3, height, width] float32; a new array if None.
     :returns: [3, height, width] float32 in [-1, 1].
     """
-    ratio = max(image.shape[1] / width, image.shape[0] / height)
-    new_height = max(1, int(image.shape[0] / ratio))
-    new_width = max(1, int(image.shape[1] / ratio))
-    if image.shape[:2] == (height, width):
+    new_height, new_width, top, left, border = placement(*image.shape[:2], height, width, style)
+    if image.shape[:2] == (new_height, new_width):
         resized = image.astype(np.float32)
     elif style in PILLOW:
         picture = Image.fromarray(image).resize((new_width, new_height), PILLOW[style])
@@ -34,11 +46,8 @@ def letterbox(image: np.ndarray, height: int, width: int, style: str = 'lerobot'
                              interpolation=cv2.INTER_LINEAR)
     if out is None:
         out = np.empty((3, height, width), np.float32)
-    spare_height, spare_width = height - new_height, width - new_width
-    top, left = {'lerobot_0.3': (spare_height, spare_width), 'transformers': (0, 0)}.get(
-        style, (spare_height // 2, spare_width // 2))
-    if spare_height or spare_width:
-        out[:] = PAD.get(style, -1.0)
+    if (new_height, new_width) != (height, width):
+        out[:] = border
     picture = out[:, top:top + new_height, left:left + new_width]
     np.multiply(resized.transpose(2, 0, 1), np.float32(2 / 255), out=picture)
     picture -= np.float32(1)

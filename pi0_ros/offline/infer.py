@@ -9,15 +9,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from zipfile import BadZipFile
 
 import numpy as np
-import yaml
 
 from pi0_ros.observation.observation import Observation
-from pi0_ros.policy.factory import checkpoint_folder, choices_from, complete, robot_from
+from pi0_ros.offline.params_file import read_parameters
+from pi0_ros.policy.factory import checkpoint_folder, choices_from, robot_from
 from pi0_ros.policy.fit import fit
 from pi0_ros.policy.layout_lerobot import IMAGES
-from pi0_ros.policy.mapping import NONE, JointMap
+from pi0_ros.policy.mapping import JointMap
 from pi0_ros.policy.spec import CheckpointError, PolicySpec
 
 IMAGE = 'image.'
@@ -42,12 +43,15 @@ def parser() -> argparse.ArgumentParser:
                      help='parameter file of the node: joints, conversions, cameras and what it '
                           'says of the checkpoint are taken from it; image.camera_1 is then what '
                           'the node sees on camera_1, and state and actions are in the units of '
-                          'the robot')
+                          "the robot: state by state_names (any number for '-'), actions by "
+                          'joint_names')
     out.add_argument('--noise', type=Path, metavar='NOISE.npy',
                      help='[chunk, 32] start of the denoising; drawn from --seed without it')
     out.add_argument('--seed', type=int, default=0, help='of the noise (default: 0)')
-    out.add_argument('--steps', type=int, default=0,
-                     help="denoising steps (default: the checkpoint's)")
+    out.add_argument('--steps', type=int, default=0, choices=range(101), metavar='N',
+                     help="denoising steps, at most 100 (default: the checkpoint's)")
+    out.add_argument('--reference', action='store_true',
+                     help="use transformers' own code instead of our engine")
     out.add_argument('--dtype', choices=('float32', 'bfloat16'), default='float32')
     out.add_argument('--device', choices=('auto', 'cpu', 'cuda'), default='auto')
     return out
@@ -64,23 +68,31 @@ def read_observation(path: Path, routes: Sequence[str], slots: Sequence[str] = (
     try:
         with np.load(path, allow_pickle=False) as file:
             values = {name: file[name] for name in file.files}
-    except (OSError, ValueError) as error:
-        raise ValueError(f"observation '{path}' cannot be read: {error}") from error
+    except (OSError, ValueError, TypeError, AttributeError, EOFError, BadZipFile) as error:
+        raise ValueError(f"observation '{path}' is no .npz file: {error}") from error
     for name in ('state', 'instruction'):
         if name not in values:
             raise ValueError(f"observation '{path}' lacks '{name}', it has "
                              f"{', '.join(sorted(values))}")
-    route = dict(text.split('=', 1) for text in slots)
-    for text in routes:
-        robot, separator, wanted = text.partition('=')
+    state, text = values['state'], values['instruction']
+    if state.ndim != 1 or state.dtype.kind not in 'fiu' or not np.isfinite(state).all():
+        raise ValueError(f"'state' in '{path}' is {state.dtype} {state.shape}, expected one row "
+                         'of finite numbers')
+    if text.dtype.kind != 'U' or text.size != 1:
+        raise ValueError(f"'instruction' in '{path}' is {text.dtype} {text.shape}, expected one "
+                         'text')
+    route = dict(pair.split('=', 1) for pair in slots)
+    for pair in routes:
+        robot, separator, wanted = pair.partition('=')
         if not separator or IMAGE + robot not in values:
-            raise ValueError(f"--camera '{text}' is not ROBOT=CHECKPOINT with an image.ROBOT in "
+            raise ValueError(f"--camera '{pair}' is not ROBOT=CHECKPOINT with an image.ROBOT in "
                              f"'{path}'")
         route[robot] = wanted
     images = {}
     for key, image in values.items():
         if key.startswith(IMAGE):
-            if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+            if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 \
+                    or not image.size:
                 raise ValueError(f"'{key}' is {image.dtype} {image.shape}, expected uint8 "
                                  '(height, width, 3)')
             robot = key.removeprefix(IMAGE)
@@ -88,56 +100,48 @@ def read_observation(path: Path, routes: Sequence[str], slots: Sequence[str] = (
             if name in images:
                 raise ValueError(f"two images in '{path}' are for camera '{name}'")
             images[name] = image
-    return Observation(0, values['state'].astype(float), images, {}, str(values['instruction']))
+    return Observation(0, state.astype(float), images, {}, str(text.item()))
 
 
-def read_parameters(path: Path | None) -> SimpleNamespace:
-    """Return what a parameter file says of checkpoint and robot, the node's defaults for the rest.
+def read_noise(path: Path | None, shape: tuple[int, int]) -> np.ndarray | None:
+    """Return the noise in ``path``, None without one.
 
-    :raises ValueError: the file holds no ros__parameters.
+    :raises ValueError: it is not finite numbers of ``shape``.
     """
-    out = SimpleNamespace(joint_names=(), state_names=(), conversions=(), relative_joints=(),
-                          cameras=(), adaptation='none', letterbox='auto', assets='',
-                          tokenizer='', chunk_length=0)
     if path is None:
-        return complete(out)
+        return None
     try:
-        content = yaml.safe_load(path.read_text())
-        for section in content.values():
-            for name, value in section['ros__parameters'].items():
-                if hasattr(out, name):
-                    kind = type(getattr(out, name))
-                    setattr(out, name, kind(value))
-    except (yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"'{path}' is no ROS parameter file: {error!r}") from error
-    return complete(out)
+        noise = np.load(path, allow_pickle=False)
+        fits = noise.shape == shape and noise.dtype.kind == 'f' and np.isfinite(noise).all()
+    except (OSError, ValueError, EOFError, AttributeError, BadZipFile) as error:
+        raise ValueError(f"noise '{path}' is no .npy file: {error}") from error
+    if not fits:
+        raise ValueError(f"noise '{path}' is {noise.dtype} {noise.shape}, expected finite float "
+                         f'{shape}')
+    return noise
 
 
-def joint_map(spec: PolicySpec, values: SimpleNamespace, observed: np.ndarray
+def joint_map(spec: PolicySpec, values: SimpleNamespace, given: np.ndarray
               ) -> tuple[JointMap, np.ndarray]:
-    """Return the map for a file's joints, which come in the order of the checkpoint.
+    """Return the map for a file's joints, which come in the order of the checkpoint's state.
 
-    :param observed: the file's state, as long as the checkpoint's.
+    :param given: the file's state; what is at the place of a '-' does not matter.
     :returns: the map, and the state in the order that it reads.
     :raises ValueError: they do not fit.
     """
-    if len(observed) != spec.state_width:
-        raise ValueError(f'state has {len(observed)} joints, the checkpoint expects '
-                         f'{spec.state_width}')
     if not values.action_names:
-        return JointMap.identity(spec.state_width, spec.action_width), observed
-    robot = robot_from(values)
-    # A position without a joint has a value here all the same.
-    every = replace(robot, action_names=_all_named(robot.action_names, spec.action_width, 'a'),
-                    state_names=_all_named(robot.states, spec.state_width, 's'))
-    at = {name: index for index, name in enumerate(every.states)}
-    state = np.array([observed[at[name]] if name in at else 0.0 for name in every.observed])
-    return fit(spec, every), state
-
-
-def _all_named(names: Sequence[str], width: int, kind: str) -> tuple[str, ...]:
-    padded = (*names, *[NONE] * (width - len(names)))
-    return tuple(f'{kind}{i}' if name == NONE else name for i, name in enumerate(padded))
+        joints, names = JointMap.identity(spec.state_width, spec.action_width), None
+        width = spec.state_width
+    else:
+        robot = robot_from(values)
+        joints, names = fit(spec, robot), robot.states
+        width = len(names)
+    if len(given) != width:
+        raise ValueError(f'state has {len(given)} joints, expected {width}')
+    if names is None:
+        return joints, given
+    at = {name: index for index, name in enumerate(names)}
+    return joints, np.array([given[at[name]] if name in at else 0.0 for name in robot.observed])
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -147,26 +151,35 @@ def main(argv: list[str] | None = None) -> int:
     from pi0_ros.policy.pi0 import Pi0Policy
     started = time.perf_counter()
     try:
+        if not args.output.absolute().parent.is_dir():
+            raise ValueError(f"folder of --output '{args.output}' does not exist: make it first")
         values = read_parameters(args.params_file)
         slots = [f'camera_{slot}={name}' for slot, name in enumerate(values.cameras, 1) if name]
         observation = read_observation(args.observation, args.camera, slots)
         # The actions do not depend on the control rate, so any will do here.
         policy = Pi0Policy(checkpoint_folder(args.checkpoint), dt_ns=20_000_000,
-                           device=args.device, dtype=args.dtype, steps=args.steps,
-                           seed=args.seed, tokenizer=args.tokenizer or values.tokenizer,
-                           choices=choices_from(values))
+                           device=args.device, dtype=args.dtype,
+                           steps=args.steps or values.denoising_steps, seed=args.seed,
+                           tokenizer=args.tokenizer or values.tokenizer,
+                           choices=choices_from(values),
+                           engine='reference' if args.reference else 'auto')
+        policy.cameras = tuple(observation.images)
         policy.joints, state = joint_map(policy.spec, values, observation.state)
         observation = replace(observation, state=state)
         policy.load()
+        noise = read_noise(args.noise, policy.noise_shape)
+        policy.warm_up()
         loaded = time.perf_counter()
-        chunk = policy.infer(observation, None if args.noise is None else np.load(args.noise))
+        chunk = policy.infer(observation, noise)
+        inferred = time.perf_counter()
+        with open(args.output, 'wb') as file:
+            np.save(file, chunk.positions)
     except (CheckpointError, ValueError, OSError) as error:
         print(f'pi0_ros infer: {error}', file=sys.stderr)
         return 1
-    inferred = time.perf_counter()
-    np.save(args.output, chunk.positions)
     print(json.dumps({'output': str(args.output), 'shape': list(chunk.positions.shape),
                       'device': str(policy.device), 'steps': policy.steps,
+                      'engine': policy.report.path,
                       'load_ms': round(1e3 * (loaded - started), 1),
                       'infer_ms': round(1e3 * (inferred - loaded), 1)}))
     return 0

@@ -2,17 +2,24 @@
 
 import argparse
 import json
+import logging
 import sys
+import time
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
+from pi0_ros.observation.observation import Observation
+from pi0_ros.offline.params_file import read_parameters
 from pi0_ros.policy.checkpoint import read
-from pi0_ros.policy.factory import checkpoint_folder
+from pi0_ros.policy.factory import checkpoint_folder, choices_from
 from pi0_ros.policy.normalise import Normaliser
-from pi0_ros.policy.spec import CheckpointError, Choices, PolicySpec, RelativeUnknown
+from pi0_ros.policy.spec import CheckpointError, Choices, PolicySpec, Unrecorded
 from pi0_ros.policy.tensors import read_header
 
 GIB = 2**30
+USUAL_LENGTH = 50  # steps of a chunk, to go on with where it is not recorded
 LARGEST_ANGLE = 7.0  # radians; a joint that is found further out is in other units
 
 
@@ -21,6 +28,10 @@ def parser() -> argparse.ArgumentParser:
     out = argparse.ArgumentParser(prog='pi0_ros inspect', description=__doc__)
     out.add_argument('checkpoint', help="folder, or 'demo'")
     out.add_argument('--json', action='store_true', help='for programs')
+    out.add_argument('--params-file', type=Path, metavar='YAML',
+                     help='parameter file of the node, for what the checkpoint does not record')
+    out.add_argument('--measure', action='store_true',
+                     help='also load it, check the fast engine against the reference and time it')
     return out
 
 
@@ -67,6 +78,31 @@ def _unit_warnings(spec: PolicySpec) -> list[str]:
             "per cent, not radians or metres; set parameter 'conversions'"]
 
 
+def measure(folder: Path, choices: Choices, tokenizer: str) -> dict[str, object]:
+    """Load a checkpoint, let its engine check itself, and time ten chunks."""
+    from pi0_ros.policy.pi0 import Pi0Policy
+    started = time.perf_counter()
+    policy = Pi0Policy(folder, dt_ns=1, choices=choices, tokenizer=tokenizer)
+    policy.load()
+    loaded = time.perf_counter()
+    policy.warm_up()
+    ready = time.perf_counter()
+    height, width = policy.spec.image_size
+    seen = Observation(0, policy.spec.state.middle, {
+        name: np.full((height, width, 3), 128, np.uint8) for name in policy.cameras}, {},
+        'pick up the red block')
+    times = []
+    for _ in range(10):
+        before = time.perf_counter()
+        policy.infer(seen)
+        times.append(1e3 * (time.perf_counter() - before))
+    report = policy.report
+    return {'engine': report.path, 'reason': report.reason, 'difference': report.difference,
+            'kernels': report.kernels, 'device': str(policy.device), 'dtype': str(policy.dtype),
+            'load_s': round(loaded - started, 2), 'check_s': round(ready - loaded, 2),
+            'infer_p50_ms': round(float(np.median(times)), 2)}
+
+
 def parameter_yaml(spec: PolicySpec, given: str) -> str:
     """Return a parameter file to start from."""
     def guess(names: tuple[str, ...] | None, width: int) -> str:
@@ -76,7 +112,8 @@ def parameter_yaml(spec: PolicySpec, given: str) -> str:
     lines = ['/**:', '  ros__parameters:', f'    checkpoint: {json.dumps(given)}',
              f'    joint_names: {guess(spec.action_names, spec.action_width)}'
              '  # ROS names, in the order of the actions']
-    if spec.state_width != spec.action_width:
+    if spec.state_width != spec.action_width or (
+            spec.state_names and spec.state_names != spec.action_names):
         lines.append(f'    state_names: {guess(spec.state_names, spec.state_width)}'
                      '  # ROS names, in the order of the state')
     lines.append(f'    cameras: {json.dumps(list(spec.cameras[:3]))}'
@@ -149,19 +186,30 @@ def _statistics(facts: dict) -> list[str]:
 def main(argv: list[str] | None = None) -> int:
     """Run the verb."""
     args = parser().parse_args(argv)
+    logging.basicConfig(format='pi0_ros inspect: %(message)s')
     try:
         folder = checkpoint_folder(args.checkpoint)
+        values = read_parameters(args.params_file)
+        choices, missing = choices_from(values), ()
         try:
-            spec = read(folder)
-        except RelativeUnknown:
-            spec = read(folder, Choices(relative_joints=()))
-        facts = describe(spec)
-    except CheckpointError as error:
+            spec = read(folder, choices)
+        except Unrecorded as error:
+            missing = (str(error),)
+            spec = read(folder, replace(choices, relative_joints=choices.relative_joints or (),
+                                        chunk_length=choices.chunk_length or USUAL_LENGTH))
+        facts = describe(replace(spec, warnings=(*missing, *spec.warnings)))
+        if args.measure:
+            facts['measured'] = measure(folder, choices, values.tokenizer)
+    except (CheckpointError, ValueError) as error:
         print(f'pi0_ros inspect: {error}', file=sys.stderr)
         return 1
+    name = args.checkpoint if args.checkpoint == 'demo' else str(spec.folder)
     if args.json:
         print(json.dumps(facts, indent=2))
         return 0
     print(as_text(facts))
-    print(f'parameter file to start from:\n\n{parameter_yaml(spec, args.checkpoint)}', end='')
+    if args.measure:
+        print('measured    ' + ', '.join(f'{name} {value}' for name, value in
+                                         facts['measured'].items()) + '\n')
+    print(f'parameter file to start from:\n\n{parameter_yaml(spec, name)}', end='')
     return 0

@@ -3,6 +3,7 @@
 Only JSON and safetensors are read; a pickle is never opened.
 """
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,9 +11,10 @@ import numpy as np
 
 from pi0_ros.policy import layout_lerobot, layout_openpi, layout_transformers
 from pi0_ros.policy.normalise import STILL_RANGE
-from pi0_ros.policy.spec import CheckpointError, Choices, PolicySpec, read_json
-from pi0_ros.policy.tensors import read_header
+from pi0_ros.policy.spec import CheckpointError, Choices, PolicySpec, read_json, whole
+from pi0_ros.policy.tensors import Stored, read_header
 
+EMBEDDINGS = 'model.vlm.vision_tower.embeddings.'
 MOST_STEPS, MOST_PIXELS = 1000, 2048
 OTHER_NETWORKS = {'pi05': 'pi0.5', 'pi0_5': 'pi0.5', 'pi0.5': 'pi0.5', 'pi0fast': 'pi0-FAST',
                   'pi0_fast': 'pi0-FAST'}
@@ -23,29 +25,30 @@ def read(folder: Path, choices: Choices = Choices()) -> PolicySpec:
 
     :raises CheckpointError: the folder is missing, incomplete, or of a kind that is not supported.
     """
-    if not folder.is_dir():
+    if not _is_folder(folder):
         raise CheckpointError(f"checkpoint folder '{folder}' does not exist: give the folder that "
                               'holds config.json and model.safetensors')
     if (folder / 'params').is_dir() or (folder / '_CHECKPOINT_METADATA').exists():
         raise CheckpointError(f"checkpoint '{folder}' is openpi's Orbax (JAX) format: convert it "
                               'with openpi/examples/convert_jax_model_to_pytorch.py')
-    names, _ = read_header(folder)
-    if any(name.startswith(('normalize_inputs.', 'model.normalize_inputs.')) for name in names):
-        raise CheckpointError(f"checkpoint '{folder}' was saved by LeRobot before 0.4: convert it "
-                              "with LeRobot's migrate_policy_normalization")
-    if any('time_mlp_in' in name and 'action_time' not in name or name.endswith('dense.weight')
-           for name in names) or not any('state_proj' in name for name in names):
-        raise CheckpointError(f"checkpoint '{folder}' holds no state projection, so it is pi0.5, "
-                              'pi0-FAST or another network: this package runs PI0')
     config = read_json(folder / 'config.json') if (folder / 'config.json').exists() else {}
     kind = str(config.get('type') or config.get('model_type') or '')
     if kind.lower() in OTHER_NETWORKS:
         raise CheckpointError(f"checkpoint '{folder}' is {OTHER_NETWORKS[kind.lower()]}, another "
-                              'network: this package runs PI0')
+                              'network: this package runs PI0, train or take one of type pi0')
+    names, stored = read_header(folder)
+    if any(name.startswith(('normalize_inputs.', 'model.normalize_inputs.')) for name in names):
+        raise CheckpointError(f"checkpoint '{folder}' was saved by LeRobot before 0.4: convert it "
+                              "with LeRobot's migrate_policy_normalization")
+    if any('time_mlp_in' in name and 'action_time' not in name or name.endswith('dense.weight')
+           for name in names):
+        raise CheckpointError(f"checkpoint '{folder}' holds time_mlp_in or adaptive norms, so it "
+                              'is pi0.5, another network: this package runs PI0')
     layout = _layout(folder, config, kind)
     try:
         spec = layout.describe(folder.absolute(), config, choices)
         _require_sane(spec, config)
+        _require_image_size(spec, stored)
         return replace(spec, warnings=spec.warnings + _still(spec))
     except (KeyError, TypeError, IndexError, AttributeError) as error:
         raise CheckpointError(f"checkpoint '{folder}' is incomplete or damaged: "
@@ -59,8 +62,8 @@ def _require_sane(spec: PolicySpec, config: dict) -> None:
     if spec.relative[spec.state_width:].any():
         raise ValueError(f'action {np.flatnonzero(spec.relative)[-1]} is relative to a state, but '
                          f'it has {spec.state_width} states')
-    state = int(config.get('max_state_dim', config.get('action_dim', 32)))
-    action = int(config.get('max_action_dim', config.get('action_dim', 32)))
+    state = whole(config, 'max_state_dim', whole(config, 'action_dim', 32))
+    action = whole(config, 'max_action_dim', whole(config, 'action_dim', 32))
     for what, value, high in (
             ('state width', spec.state_width, state), ('action width', spec.action_width, action),
             ('chunk length', spec.chunk_length, MOST_STEPS),
@@ -72,14 +75,35 @@ def _require_sane(spec: PolicySpec, config: dict) -> None:
             raise ValueError(f'its {what} is {value}, expected 1 to {high}')
 
 
+def _require_image_size(spec: PolicySpec, stored: dict[str, Stored]) -> None:
+    """Refuse images that the network's position table does not fit."""
+    try:
+        patch = stored[EMBEDDINGS + 'patch_embedding.weight'].shape[-1]
+        places = stored[EMBEDDINGS + 'position_embedding.weight'].shape[0]
+    except (KeyError, IndexError):
+        return  # loading names what is missing
+    side = math.isqrt(places) * patch
+    if spec.image_size != (side, side):
+        raise ValueError(f'it wants images of {spec.image_size}, but its network reads '
+                         f'{side} x {side}')
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # a name that is too long
+        return False
+
+
 def _still(spec: PolicySpec) -> tuple[str, ...]:
     """Return a warning for states that hardly moved in the training data."""
-    still = np.flatnonzero(spec.state.still & (spec.state.middle != 0))
+    padding = (spec.state.middle == 0) & (not spec.widths_recorded)
+    still = np.flatnonzero(spec.state.still & ~padding)
     if not len(still):
         return ()
     names = ', '.join(spec.state_names[i] if spec.state_names else str(i) for i in still)
-    return (f'state {names} hardly moved in training: far from where it stood then, the policy '
-            f'sees it at most {STILL_RANGE:.0f} standard deviations away',)
+    return (f'state {names} hardly moved in training: its normalised value stays within '
+            f'{STILL_RANGE:.0f} standard deviations',)
 
 
 def _layout(folder: Path, config: dict, kind: str):

@@ -1,6 +1,7 @@
 """Makes the policy that the configuration names."""
 
 import logging
+import os
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,7 +19,7 @@ DEMO = Path(__file__).parents[1] / 'sim' / 'checkpoint'
 
 def checkpoint_folder(name: str) -> Path:
     """Return the folder that a checkpoint parameter means; 'demo' is the one in the package."""
-    return DEMO if name == 'demo' else Path(name).expanduser()
+    return DEMO if name == 'demo' else Path(os.path.expanduser(name))
 
 
 def make_policy(values: SimpleNamespace) -> Policy:
@@ -41,9 +42,11 @@ def make_policy(values: SimpleNamespace) -> Policy:
         dt_ns=round(1e9 / values.action_rate) if values.action_rate else 0, device=values.device,
         dtype=values.dtype, steps=values.denoising_steps, seed=values.seed,
         threads=values.torch_threads,
-        tokenizer=values.tokenizer, choices=choices_from(values))
+        tokenizer=values.tokenizer, choices=choices_from(values), engine=values.engine,
+        compiled=values.compile)
     robot = robot_from(values)
     policy.joints = fit(policy.spec, robot)
+    policy.cameras = tuple(name for name in policy.spec.cameras if name in robot.cameras)
     log.info(f'{policy.spec.layout} checkpoint ({policy.spec.trainer}) and this robot:\n'
              + table(policy.spec, robot))
     if unfed(policy.spec, robot):

@@ -9,6 +9,7 @@ from pi0_ros.policy.mapping import NONE, JointMap, parse_conversions
 from pi0_ros.policy.spec import PolicySpec
 
 ADAPTATIONS = ('none', 'aloha')
+SLOTS = 3  # cameras
 ARM = 7  # joints and gripper of an ALOHA arm
 
 
@@ -44,7 +45,7 @@ def fit(spec: PolicySpec, robot: Robot) -> JointMap:
 
     :raises ValueError: they do not fit; the text has every reason and a table of both sides.
     """
-    problems = _cameras(spec, robot)
+    problems = _cameras(spec, robot) + _twice(robot)
     _count(problems, 'joint_names', len(robot.action_names), spec.action_width,
            None if spec.widths_recorded else spec.action.middle)
     _count(problems, 'state_names' if robot.state_names else 'joint_names', len(robot.states),
@@ -101,12 +102,29 @@ def plain(name: str) -> str:
     return name.lower().removesuffix('.pos')
 
 
+def _twice(robot: Robot) -> list[str]:
+    """Return a sentence for every name that is given twice, and for what is no adaptation."""
+    out = []
+    for parameter, names in (('joint_names', robot.action_names),
+                             ('state_names', robot.state_names), ('cameras', robot.cameras)):
+        out += [f"parameter '{parameter}' names '{name}' twice" for name in dict.fromkeys(names)
+                if name not in ('', NONE) and list(names).count(name) > 1]
+    if len(robot.cameras) > SLOTS:
+        out.append(f"parameter 'cameras' has {len(robot.cameras)} entries, expected at most "
+                   f'{SLOTS}')
+    if robot.adaptation not in ADAPTATIONS:
+        out.append(f"parameter 'adaptation' is {robot.adaptation!r}, expected one of "
+                   f"{', '.join(ADAPTATIONS)}")
+    return out
+
+
 def _order(problems: list[str], parameter: str, wanted: Sequence[str] | None,
            given: Sequence[str]) -> None:
     """Refuse a name that the checkpoint has at another position."""
-    position = {plain(name): index for index, name in enumerate(wanted or ())}
+    exact = {name: index for index, name in enumerate(wanted or ())}
+    loose = {plain(name): index for name, index in exact.items()}
     for index, name in enumerate(given):
-        at = position.get(plain(name), index)
+        at = exact.get(name, loose.get(plain(name), index) if len(loose) == len(exact) else index)
         if at != index:
             problems.append(f"parameter '{parameter}' has '{name}' at position {index}, the "
                             f'checkpoint has it at {at}')

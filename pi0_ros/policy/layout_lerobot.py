@@ -8,11 +8,13 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file
 
-from pi0_ros.policy.normalise import lerobot_normaliser
+from pi0_ros.policy.normalise import EPS, lerobot_normaliser
 from pi0_ros.policy.spec import (
-    CheckpointError, Choices, PolicySpec, find_tokenizer, read_json, relative_mask)
+    CheckpointError, Choices, PolicySpec, Unrecorded, find_tokenizer, read_json, relative_mask,
+    texts, whole)
 
 IMAGES = 'observation.images.'
+FASTEST_HZ = 1000
 
 
 def describe(folder: Path, config: dict[str, Any], choices: Choices) -> PolicySpec:
@@ -24,38 +26,42 @@ def describe(folder: Path, config: dict[str, Any], choices: Choices) -> PolicySp
     before = _steps(read_json(folder / 'policy_preprocessor.json'))
     after = _steps(read_json(folder / 'policy_postprocessor.json'))
     inputs, outputs = config['input_features'], config['output_features']
-    state_width = int(inputs['observation.state']['shape'][0])
-    action_width = int(outputs['action']['shape'][0])
+    state_width = _width(inputs, 'observation.state')
+    action_width = _width(outputs, 'action')
     cameras = tuple(key.removeprefix(IMAGES) for key in inputs if key.startswith(IMAGES)
                     and not key.startswith(IMAGES + 'empty_camera'))
     if not cameras:
         raise ValueError('it declares no camera')
-    names = config.get('action_feature_names')
-    if names is not None and len(names) != action_width:
+    names = texts(config.get('action_feature_names'), 'action_feature_names')
+    if names and len(names) != action_width:
         raise ValueError(f'it names {len(names)} actions but has {action_width}')
     normalise, restore = before['normalizer_processor'], after['unnormalizer_processor']
     tokenize = before['tokenizer_processor']
     tokenizer = str(tokenize.get('artifacts', {}).get('tokenizer_name', 'tokenizer'))
-    size = config.get('image_resolution', (224, 224))
+    size = config.get('image_resolution', [224, 224])
+    if not isinstance(size, list) or len(size) != 2 or set(map(type, size)) != {int}:
+        raise ValueError(f'its image_resolution is {size!r}, expected two whole numbers')
     data = _DataSet(folder)
     return PolicySpec(
         folder, 'LeRobot', cameras, state_width, action_width,
         lerobot_normaliser(normalise['config']['norm_map']['STATE'], 'observation.state',
-                           _statistics(folder, normalise), state_width),
+                           _statistics(folder, normalise), state_width,
+                           float(normalise['config'].get('eps', EPS))),
         lerobot_normaliser(restore['config']['norm_map']['ACTION'], 'action',
-                           _statistics(folder, restore), action_width),
+                           _statistics(folder, restore), action_width,
+                           float(restore['config'].get('eps', EPS))),
         data.names('observation.state', state_width),
-        tuple(names) if names else data.names('action', action_width), True,
+        names or data.names('action', action_width), True,
         _relative(config, before, names, action_width, choices),
-        choices.chunk_length or int(config['chunk_size']),
-        int(config.get('num_inference_steps', 10)), data.control_period,
-        (int(size[0]), int(size[1])), choices.letterbox or 'lerobot', 'lerobot',
-        int(tokenize['config']['max_length']),
+        choices.chunk_length or whole(config, 'chunk_size'),
+        whole(config, 'num_inference_steps', 10), data.control_period, tuple(size),
+        choices.letterbox or 'lerobot', 'lerobot',
+        whole(tokenize['config'], 'max_length'),
         find_tokenizer(folder / tokenizer, tokenize['config'].get('tokenizer_name')),
         *_trainer(folder, config, choices))
 
 
-def _relative(config: dict[str, Any], before: dict[str, dict], names: list[str] | None,
+def _relative(config: dict[str, Any], before: dict[str, dict], names: tuple[str, ...],
               width: int, choices: Choices) -> np.ndarray:
     """Return which actions are relative to the observation's state.
 
@@ -64,20 +70,33 @@ def _relative(config: dict[str, Any], before: dict[str, dict], names: list[str] 
     """
     if choices.relative_joints is not None:
         return relative_mask(choices.relative_joints, width)
-    step = before.get('relative_actions_processor', {}).get('config', {})
-    if not (config.get('use_relative_actions') or step.get('enabled')):
+    step = before.get('relative_actions_processor', {}).get('config')
+    enabled = bool(config.get('use_relative_actions'))
+    if step is not None and bool(step.get('enabled')) != enabled:
+        raise Unrecorded('config.json and policy_preprocessor.json disagree on whether actions '
+                         "are relative: set parameter 'relative_joints' to those, or to [none]")
+    if not enabled:
         return np.zeros(width, bool)
-    names = step.get('action_names') or names
-    exclude = [str(word).lower() for word in
-               step.get('exclude_joints', config.get('relative_exclude_joints', ['gripper']))]
-    if exclude and (not names or len(names) != width):
-        raise ValueError(
+    step = step or {}
+    names = texts(step.get('action_names'), 'action_names') or names
+    words = step.get('exclude_joints', config.get('relative_exclude_joints', ['gripper']))
+    exclude = [word.lower() for word in texts(words, 'exclude_joints')]
+    if exclude and len(names) != width:
+        raise Unrecorded(
             f"its actions are relative except {', '.join(exclude)}, but it names "
-            f"{len(names or ())} of {width} actions: set parameter 'relative_joints'")
+            f"{len(names)} of {width} actions: set parameter 'relative_joints'")
     out = np.ones(width, bool)
-    for index, name in enumerate(names or ()):
-        out[index] = not any(word in str(name).lower() for word in exclude)
+    for index, name in enumerate(names):
+        out[index] = not any(word in name.lower() for word in exclude)
     return out
+
+
+def _width(features: dict[str, Any], name: str) -> int:
+    """Return how many values a feature of config.json has."""
+    shape = features[name]['shape']
+    if not isinstance(shape, list) or len(shape) != 1 or type(shape[0]) is not int:
+        raise ValueError(f'its {name} has shape {shape!r}, expected one whole number')
+    return shape[0]
 
 
 def _steps(pipeline: dict[str, Any]) -> dict[str, dict]:
@@ -111,16 +130,22 @@ class _DataSet:
             if root and info.is_file():
                 self._info = read_json(info)
                 break
-        rate = next((section['fps'] for section in (config.get('env') or {}, data, self._info)
-                     if section.get('fps')), None)
-        self.control_period = 1 / float(rate) if rate else None  # seconds
+        # The data set's rate times the actions; an environment is where it was tried out.
+        rate = next((section['fps'] for section in (data, self._info, config.get('env') or {})
+                     if section.get('fps') is not None), None)
+        if rate is not None and (isinstance(rate, bool) or not isinstance(rate, (int, float))
+                                 or not 0 < rate <= FASTEST_HZ):
+            raise ValueError(f'its control rate (fps) is {rate!r}, expected above 0 to '
+                             f"{FASTEST_HZ} Hz: set parameter 'action_rate'")
+        self.control_period = 1 / rate if rate else None  # seconds
 
     def names(self, feature: str, width: int) -> tuple[str, ...] | None:
         """Return the names of a feature's values, where they are known."""
         names = self._info.get('features', {}).get(feature, {}).get('names')
         if isinstance(names, dict):  # {"motors": [...]}, as older recordings have it
             names = [name for part in names.values() for name in part]
-        return tuple(map(str, names)) if names and len(names) == width else None
+        names = texts(names, f'names of {feature} in info.json')
+        return names if len(names) == width else None
 
 
 def _trainer(folder: Path, config: dict[str, Any], choices: Choices

@@ -5,8 +5,8 @@ from typing import Any
 
 from pi0_ros.policy.normalise import openpi_normaliser
 from pi0_ros.policy.spec import (
-    PALIGEMMA, CheckpointError, Choices, PolicySpec, RelativeUnknown, find_tokenizer, read_json,
-    relative_mask)
+    PALIGEMMA, CheckpointError, Choices, PolicySpec, Unrecorded, find_tokenizer, read_json,
+    relative_mask, whole)
 
 CAMERAS = ('base_0_rgb', 'left_wrist_0_rgb', 'right_wrist_0_rgb')
 
@@ -17,17 +17,20 @@ def describe(folder: Path, config: dict[str, Any], choices: Choices) -> PolicySp
     openpi records neither the delta mask nor the rate: the first must come from ``choices``.
     """
     if choices.relative_joints is None:
-        raise RelativeUnknown(
+        raise Unrecorded(
             f"checkpoint '{folder}' is openpi's, which does not record which actions are relative "
             "to the state: set parameter 'relative_joints' to those joints (ALOHA: all but the "
             "grippers), or to [none]")
     path = _norm_stats(folder, choices.assets)
-    stats = read_json(path)['norm_stats']
-    state_width, width = len(stats['state']['mean']), len(stats['actions']['mean'])
+    stats = read_json(path).get('norm_stats')
+    try:
+        state_width, width = (len(stats[part]['mean']) for part in ('state', 'actions'))
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"'{path}' lacks norm_stats with lists state.mean and actions.mean") \
+            from error
     relative = relative_mask(choices.relative_joints, width)
-    horizon = choices.chunk_length or config.get('action_horizon')
-    if horizon is None:
-        raise CheckpointError(
+    if not choices.chunk_length and 'action_horizon' not in config:
+        raise Unrecorded(
             f"checkpoint '{folder}' does not record its chunk length, which openpi's training in "
             "PyTorch leaves out: set parameter 'chunk_length' to the action_horizon of the "
             'training configuration (50 unless you changed it)')
@@ -35,7 +38,8 @@ def describe(folder: Path, config: dict[str, Any], choices: Choices) -> PolicySp
         folder, 'openpi', CAMERAS, state_width, width,
         openpi_normaliser('state', stats['state'], state_width),
         openpi_normaliser('actions', stats['actions'], width), None, None, False, relative,
-        int(horizon), 10, None, (224, 224), choices.letterbox or 'openpi', 'openpi', 48,
+        choices.chunk_length or whole(config, 'action_horizon'), 10, None, (224, 224),
+        choices.letterbox or 'openpi', 'openpi', 48,
         find_tokenizer(folder / 'tokenizer', PALIGEMMA),
         'openpi, converted from JAX' if config else 'openpi, trained in PyTorch')
 

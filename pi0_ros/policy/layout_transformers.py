@@ -5,7 +5,8 @@ from typing import Any
 
 from pi0_ros.policy.normalise import Normaliser, openpi_normaliser
 from pi0_ros.policy.spec import (
-    PALIGEMMA, CheckpointError, Choices, PolicySpec, find_tokenizer, read_json, relative_mask)
+    PALIGEMMA, CheckpointError, Choices, PolicySpec, find_tokenizer, read_json, relative_mask,
+    whole)
 
 CAMERAS = ('image_1', 'image_2', 'image_3')
 
@@ -25,11 +26,11 @@ def describe(folder: Path, config: dict[str, Any], choices: Choices) -> PolicySp
     width = len(processor['actions_mean'])
     relative = relative_mask(choices.relative_joints or (), width)
     vision = config.get('vlm_config', {}).get('vision_config', {})
-    side = int(vision.get('image_size', 224))
+    side = whole(vision, 'image_size', 224)
     return PolicySpec(
         folder, 'transformers', CAMERAS, len(processor['state_mean']), width,
         normalisers['state'], normalisers['actions'], None, None, False, relative,
-        choices.chunk_length or int(config.get('chunk_size', 50)),
-        int(config.get('num_inference_steps', 10)), None, (side, side),
+        choices.chunk_length or whole(config, 'chunk_size', 50),
+        whole(config, 'num_inference_steps', 10), None, (side, side),
         choices.letterbox or 'transformers', 'lerobot', 48, find_tokenizer(folder, PALIGEMMA),
         f"transformers {config.get('transformers_version', 'of unknown version')}")

@@ -27,9 +27,13 @@ def network_config(folder: Path, shapes: Shapes, chunk_length: int) -> PI0Config
         if given.get('vlm_config') and given.get('dit_config'):
             config = PI0Config.from_pretrained(folder)
         else:
-            kept = {key: given[key] for key in ('max_state_dim', 'max_action_dim', 'min_period',
-                                                'max_period') if key in given}
+            kept = {key: given[key] for key in ('min_period', 'max_period') if key in given}
             config = PI0Config(**_widths(folder, shapes), **kept)
+        # [width, padded]: config.json may have openpi's action_dim, or nothing
+        for name, part in (('max_state_dim', 'state_proj'), ('max_action_dim', 'action_in_proj')):
+            shape = shapes.get(f'embed_action_time.{part}.weight')
+            if shape and len(shape) == 2:
+                setattr(config, name, shape[1])
     except CheckpointError:
         raise
     except Exception as error:  # transformers' strict configuration has no common error class

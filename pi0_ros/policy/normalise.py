@@ -44,7 +44,7 @@ class Normaliser:
 
 
 def lerobot_normaliser(mode: str, feature: str, statistics: Mapping[str, np.ndarray],
-                       width: int) -> Normaliser:
+                       width: int, eps: float = EPS) -> Normaliser:
     """Return the normaliser of LeRobot's ``normalize_processor.py`` for one feature.
 
     :param statistics: flat names such as ``observation.state.mean`` to arrays.
@@ -73,9 +73,9 @@ def lerobot_normaliser(mode: str, feature: str, statistics: Mapping[str, np.ndar
         return Normaliser(zero, one, one, zero)
     if mode == 'MEAN_STD':
         mean, std = values
-        return Normaliser(mean, 1 / (std + EPS), std, mean)
+        return Normaliser(mean, 1 / (std + eps), std, mean)
     low, high = values
-    span = np.where(high == low, EPS, high - low)
+    span = np.where(high == low, eps, high - low)
     return Normaliser(low + span / 2, 2 / span, span / 2, low + span / 2)
 
 
@@ -89,10 +89,13 @@ def openpi_normaliser(feature: str, statistics: Mapping[str, list[float]], width
     """
     values = []
     for name in ('mean', 'std'):
-        value = np.asarray(statistics.get(name, ()), np.float64)
+        try:
+            value = np.asarray(statistics.get(name, ()), np.float64)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"statistic '{feature}.{name}' is no list of numbers") from error
         if value.ndim != 1 or len(value) < width:
-            raise ValueError(f"statistic '{feature}.{name}' has {value.size} values, expected at "
-                             f'least {width}')
+            raise ValueError(f"statistic '{feature}.{name}' has shape {value.shape}, expected at "
+                             f'least ({width},)')
         if not np.isfinite(value[:width]).all():
             raise ValueError(f"statistic '{feature}.{name}' is not finite: {value}")
         if name == 'std' and (value[:width] < 0).any():

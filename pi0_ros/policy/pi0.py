@@ -1,4 +1,4 @@
-"""PI0 through transformers' own classes."""
+"""PI0: from an observation to joint positions."""
 
 import logging
 from pathlib import Path
@@ -7,10 +7,11 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer
 
-from pi0_ros.observation.images import letterbox
 from pi0_ros.observation.observation import Observation
 from pi0_ros.policy import checkpoint, weights
 from pi0_ros.policy.mapping import JointMap
+from pi0_ros.policy.paths import Prompt, Reference, Report, choose
+from pi0_ros.policy.pixels import Pixels, host_buffer
 from pi0_ros.policy.policy import ActionChunk
 from pi0_ros.policy.spec import PALIGEMMA, CheckpointError, Choices, find_tokenizer
 
@@ -22,7 +23,8 @@ class Pi0Policy:
 
     def __init__(self, folder: Path, *, dt_ns: int = 0, device: str = 'auto', dtype: str = 'auto',
                  steps: int = 0, seed: int = 0, threads: int = 1,
-                 tokenizer: str = '', choices: Choices = Choices()) -> None:
+                 tokenizer: str = '', choices: Choices = Choices(),
+                 engine: str = 'auto', compiled: str = 'auto') -> None:
         """Read what the checkpoint is; ``load`` reads the weights.
 
         :param dt_ns: control period of the training data; 0 takes the checkpoint's.
@@ -31,6 +33,7 @@ class Pi0Policy:
         :param threads: processor threads of torch in the thread that infers.
         :param tokenizer: folder with tokenizer.json, or a name in the hub's cache on this disk,
             for checkpoints that lack it.
+        :param engine: auto, fast or reference. :param compiled: auto, on or off; see paths.choose.
         :raises CheckpointError: the checkpoint cannot be used.
         """
         self.spec = checkpoint.read(folder, choices)
@@ -50,9 +53,12 @@ class Pi0Policy:
         self.steps, self.threads = steps or self.spec.denoising_steps, threads
         self._noise = np.random.default_rng(seed)
         self._tokenizer_name = tokenizer
-        self._prompt: tuple[str, torch.Tensor] | None = None
+        self._prompt: tuple[str, Prompt] | None = None
+        self._engine, self._compiled = engine, compiled
+        self._pixels = Pixels(*self.spec.image_size, self.spec.letterbox, self.device)
         self.model, self.number = None, 0
-        self._images: np.ndarray | None = None
+        self.report = Report('none', 'not loaded')
+        self.cameras = self.spec.cameras  # those that will be fed
         self.joints = JointMap.identity(self.spec.state_width, self.spec.action_width)
 
     def load(self) -> None:
@@ -64,12 +70,10 @@ class Pi0Policy:
         self._tokenizer = self._load_tokenizer()
         self.model = weights.load_model(self.spec.folder, self.dtype, self.device,
                                         self.spec.chunk_length)
+        self._path = Reference(self.model, self.steps)
+        self.report = Report('reference', 'not checked yet')
         for warning in self.spec.warnings:
             log.warning(warning)
-        side = self.model.config.vlm_config.vision_config.image_size
-        if self.spec.image_size != (side, side):
-            raise CheckpointError(f"checkpoint '{self.spec.folder}' wants images of "
-                                  f'{self.spec.image_size}, but its network reads {side} x {side}')
 
     def _load_tokenizer(self) -> Tokenizer:
         name, folder = self._tokenizer_name, self.spec.tokenizer
@@ -96,32 +100,37 @@ class Pi0Policy:
         return out
 
     def warm_up(self) -> None:
-        """Infer once on grey images."""
-        height, width = self.spec.image_size
-        images = {name: np.full((height, width, 3), 128, np.uint8) for name in self.spec.cameras}
-        # The values do not matter, only how many there are.
-        self.infer(Observation(0, np.zeros(self._observed()), images, {}, 'warm up'),
-                   np.zeros(self._noise_shape()))
+        """Choose the path that computes chunks, check it, and infer once on grey images.
+
+        :raises CheckpointError: the engine that was asked for cannot be used.
+        """
+        vision = self.model.config.vlm_config.vision_config
+        cameras = max(1, len(self.cameras))
+        tokens = cameras * (vision.image_size // vision.patch_size) ** 2
+        with weights.gpu_memory(self.device, self.spec.folder):
+            self._path, self.report = choose(
+                self.model, self.steps, tokens + self.spec.max_prompt_tokens, cameras,
+                self._engine, self._compiled, self._embed)
+            log.info(str(self.report))
+            height, width = self.spec.image_size
+            images = {name: np.full((height, width, 3), 128, np.uint8) for name in self.cameras}
+            # The values do not matter, only how many there are.
+            self.infer(Observation(0, np.zeros(self._observed()), images, {}, 'warm up'),
+                       np.zeros(self.noise_shape))
         self.number = 0
 
     def infer(self, observation: Observation, noise: np.ndarray | None = None) -> ActionChunk:
-        """Decide a chunk of [chunk_length, action_width] absolute joint positions.
+        """Decide a chunk of [chunk_length, D] absolute positions of the commanded joints.
 
         :raises ValueError: the observation does not fit the checkpoint.
         """
         if noise is None:
-            noise = self._noise.standard_normal(self._noise_shape())
-        raw, state, ids, pixels = self.prepare(observation)
-        with torch.inference_mode():
-            actions = self.model.sample_actions(
-                state=state,
-                input_ids=ids, pixel_values=pixels[None],
-                noise=torch.tensor(noise, dtype=torch.float32, device=self.device)[None],
-                attention_mask=torch.ones_like(ids),
-                pixel_attention_mask=torch.ones((1, len(pixels)), dtype=torch.bool,
-                                                device=self.device),
-                num_steps=self.steps)
-        normalised = actions[0, :, :self.spec.action_width].double().cpu().numpy()
+            noise = self._noise.standard_normal(self.noise_shape)
+        raw, state, prompt, pixels = self.prepare(observation)
+        start = host_buffer(self.noise_shape, self.device, torch.float32)
+        start.copy_(torch.from_numpy(noise))
+        actions = self._path(pixels, prompt, state, start)
+        normalised = actions[:, :self.spec.action_width].cpu().double().numpy()
         positions = self.spec.action.restore(normalised)
         relative = np.flatnonzero(self.spec.relative)
         positions[:, relative] += raw[relative]
@@ -130,62 +139,53 @@ class Pi0Policy:
                            observation.instruction, number)
 
     def prepare(self, observation: Observation
-                ) -> tuple[np.ndarray, torch.Tensor, torch.Tensor, torch.Tensor]:
+                ) -> tuple[np.ndarray, torch.Tensor, Prompt, torch.Tensor]:
         """Return what the network reads.
 
         :returns: raw state [state_width] in the checkpoint's units, normalised and padded state
-            (1, max_state_dim), token ids (1, L), images (cameras, 3, S, S).
+            [max_state_dim], the prompt, images [C, 3, S, S].
         :raises ValueError: the observation does not fit the checkpoint.
         """
-        pixels = self._pixels(observation)
+        images = observation.images
+        unknown = set(images) - set(self.spec.cameras)
+        if unknown or not 0 < len(images) <= len(self.cameras):
+            raise ValueError(f"cameras {sorted(images)} do not fit the checkpoint's "
+                             f'{list(self.cameras)}')
+        if len(observation.state) != self._observed():
+            raise ValueError(f'state has {len(observation.state)} joints, expected '
+                             f'{self._observed()}')
         raw = self.joints.state_in(observation.state, self.spec.state.middle)
-        state = np.zeros((1, self.model.config.max_state_dim))
-        state[0, :len(raw)] = self.spec.state.normalise(raw)
-        return (raw, torch.tensor(state, dtype=self.dtype, device=self.device),
-                self._input_ids(observation.instruction, len(pixels)), pixels)
+        state = host_buffer((self.model.config.max_state_dim,), self.device, torch.float32)
+        state.zero_()[:len(raw)] = torch.from_numpy(self.spec.state.normalise(raw))
+        return (raw, state, self._prompted(observation.instruction),
+                self._pixels([images[name] for name in self.spec.cameras if name in images]))
 
     def _observed(self) -> int:
         return int(max(self.joints.rows.max(), len(self.joints.columns) - 1)) + 1
 
-    def _noise_shape(self) -> tuple[int, int]:
+    @property
+    def noise_shape(self) -> tuple[int, int]:
+        """Return the shape [chunk_length, max_action_dim] that denoising starts from."""
         return self.spec.chunk_length, self.model.config.max_action_dim
 
-    def _pixels(self, observation: Observation) -> torch.Tensor:
-        """Return the images that are there, (cameras, 3, S, S), in the checkpoint's order."""
-        unknown = set(observation.images) - set(self.spec.cameras)
-        if unknown or not observation.images:
-            raise ValueError(f"cameras {sorted(observation.images)} do not fit the checkpoint's "
-                             f'{list(self.spec.cameras)}')
-        if len(observation.state) != self._observed():
-            raise ValueError(f'state has {len(observation.state)} joints, expected '
-                             f'{self._observed()}')
-        names = [name for name in self.spec.cameras if name in observation.images]
-        shape = (len(names), 3, *self.spec.image_size)
-        if self._images is None or self._images.shape != shape:
-            self._images = np.empty(shape, np.float32)
-        for name, target in zip(names, self._images):
-            letterbox(observation.images[name], *self.spec.image_size, self.spec.letterbox,
-                      target)
-        return torch.from_numpy(self._images).to(self.device, self.dtype)
-
-    def _input_ids(self, instruction: str, cameras: int) -> torch.Tensor:
-        """Return image placeholders and the prompt, (1, L), un-padded."""
+    def _prompted(self, instruction: str) -> Prompt:
+        """Return the prompt of an instruction; the last one is kept."""
         if self._prompt is None or self._prompt[0] != instruction:
             ids = prompt_ids(self._tokenizer, instruction, self.spec.prompt)
             most = self.spec.max_prompt_tokens
             if len(ids) > most:
                 log.warning(f"instruction '{instruction}' has {len(ids)} tokens, the policy reads "
                             f'the first {most}: say it in fewer words')
-            self._prompt = instruction, torch.tensor([ids[:most]], device=self.device)
-        vision = self.model.config.vlm_config.vision_config
-        tokens = cameras * (vision.image_size // vision.patch_size) ** 2
-        images = torch.full((1, tokens), self.model.config.vlm_config.image_token_id,
-                            device=self.device)
-        return torch.cat([images, self._prompt[1]], dim=1)
+            self._prompt = instruction, self._embed(torch.tensor(ids[:most], device=self.device))
+        return self._prompt[1]
+
+    @torch.no_grad()
+    def _embed(self, ids: torch.Tensor) -> Prompt:
+        return Prompt(ids, self.model.model.vlm.get_input_embeddings()(ids))
 
     def close(self) -> None:
         """Free the network."""
-        self.model = None
+        self.model = self._path = self._prompt = None
         if self.device.type == 'cuda':
             torch.cuda.empty_cache()
 

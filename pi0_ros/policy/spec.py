@@ -1,7 +1,7 @@
 """What a checkpoint is, whatever trained it."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,8 @@ from huggingface_hub.errors import HFValidationError
 
 from pi0_ros.policy.normalise import Normaliser
 
+ENGINES = ('auto', 'fast', 'reference')
+COMPILE = ('auto', 'on', 'off')
 PALIGEMMA = 'google/paligemma-3b-pt-224'  # whose tokenizer PI0 reads
 LETTERBOXES = ('lerobot', 'lerobot_0.4', 'lerobot_0.3', 'openpi', 'transformers')
 
@@ -20,8 +22,8 @@ class CheckpointError(Exception):
     """A checkpoint cannot be used; the text says why and what to do."""
 
 
-class RelativeUnknown(CheckpointError):
-    """A checkpoint does not record which actions are relative, and the user did not say."""
+class Unrecorded(CheckpointError):
+    """A checkpoint does not record what it should, and the user did not say it."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,29 @@ class Choices:
     relative_joints: tuple[int, ...] | None = None  # action indices; None: as recorded
     assets: str = ''                          # openpi: folder below assets/, '' if there is one
     chunk_length: int = 0                     # steps; 0: as recorded
+
+
+def whole(config: Mapping[str, Any], key: str, default: int | None = None) -> int:
+    """Return a whole number of a JSON object.
+
+    :raises ValueError: it is something else, or missing and without ``default``.
+    """
+    value = config.get(key, default)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError(f'its {key} is {value!r}, expected a whole number')
+    return value
+
+
+def texts(value: Any, what: str) -> tuple[str, ...]:
+    """Return a list of text of a JSON object, empty for null.
+
+    :raises ValueError: it is something else.
+    """
+    if value is None:
+        return ()
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise ValueError(f'its {what} is {value!r}, expected a list of text')
+    return tuple(value)
 
 
 def relative_mask(indices: Sequence[int], width: int) -> np.ndarray:

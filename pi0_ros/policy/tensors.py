@@ -72,6 +72,9 @@ def _instead(folder: Path) -> str:
     if pickles:
         return (f"'{pickles[0]}' is a pickle, which can run any code and is never opened; save "
                 'the weights as safetensors')
+    for name in ('pretrained_model', 'checkpoint', 'last'):
+        if (folder / name).is_dir():
+            return f"give its folder '{name}'"
     return 'copy the whole folder that training saved'
 
 

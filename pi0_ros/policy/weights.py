@@ -1,6 +1,7 @@
 """Weights of a checkpoint in transformers' PI0 classes, loaded strictly."""
 
 import logging
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,10 +14,12 @@ from transformers import PI0Config, PI0ForConditionalGeneration
 
 from pi0_ros.policy.network import network_config
 from pi0_ros.policy.spec import CheckpointError
-from pi0_ros.policy.tensors import UNUSED, Shapes, stored_names
+from pi0_ros.policy.tensors import TABLE, UNUSED, WEIGHTS, Shapes, stored_names
 
 log = logging.getLogger(__name__)
-LARGE = 2**30  # bytes, from which on loading tells how far it is
+LARGE = 2**30    # bytes, from which on loading tells how far it is
+REOPEN = 2**29   # bytes that are read before the file is opened anew
+WORKING = 2**29  # bytes on a GPU besides the weights
 
 
 def load_model(folder: Path, dtype: torch.dtype, device: torch.device, chunk_length: int = 50
@@ -31,39 +34,87 @@ def load_model(folder: Path, dtype: torch.dtype, device: torch.device, chunk_len
     :param chunk_length: steps of a chunk.
     :raises CheckpointError: a tensor is missing, unexpected, of another shape or not finite.
     """
-    path = folder / 'model.safetensors'
+    path = folder / WEIGHTS
     try:
         with safe_open(path, 'pt') as file:
             names = stored_names(file.keys(), file.metadata())
             shapes = {name: tuple(file.get_slice(stored).get_shape())
                       for name, stored in names.items()}
-            model = _empty(network_config(folder, shapes, chunk_length), folder)
-            _require_equal(path, dict(model.named_parameters()), names, shapes)
-            size, done = path.stat().st_size, 0
-            for name, stored in names.items():
-                read = file.get_tensor(stored)
-                tensor = read.to(device=device, dtype=dtype)
-                # One pass without a temporary; exact only where the sum itself overflows.
-                if not (tensor.sum().isfinite() or torch.isfinite(tensor).all()):
-                    raise CheckpointError(f"checkpoint file '{path}': {stored} holds values that "
-                                          'are not finite')
-                owner, _, attribute = name.rpartition('.')
-                model.get_submodule(owner).register_parameter(
-                    attribute, nn.Parameter(tensor, requires_grad=False))
-                before, done = done, done + read.nbytes
-                if size > LARGE and 4 * done // size > 4 * before // size:
-                    log.info(f'loading weights: {100 * done // size} % of {size / 2**30:.1f} GiB')
+        model = _empty(network_config(folder, shapes, chunk_length), folder)
+        _require_equal(path, dict(model.named_parameters()), names, shapes)
+        with gpu_memory(device, folder, sum(math.prod(shape) for name, shape in shapes.items()
+                                            if name != TABLE) * dtype.itemsize):
+            _fill(model, path, names, dtype, device)
+            # Buffers stay float32: time and position frequencies in bfloat16 would be off by up
+            # to 28 % of an action. So does the noise that is denoised; it is cast where the
+            # network reads it.
+            for module in model.modules():
+                for name, buffer in module.named_buffers(recurse=False):
+                    setattr(module, name, buffer.to(device))
     except FileNotFoundError as error:
         raise CheckpointError(f"checkpoint file '{path}' is missing: copy the whole folder that "
                               'training saved') from error
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"checkpoint file '{path}' is damaged: {error}") from error
-    # Buffers stay float32: time and position frequencies in bfloat16 would be off by up to 28 %
-    # of an action. So does the noise that is denoised; it is cast where the network reads it.
-    model.to(device=device)
+    if device.type != 'cpu':
+        _keep_on_host(model.model.vlm.get_input_embeddings(), device)
     model.embed_action_time.action_in_proj.register_forward_pre_hook(
         lambda module, inputs: (inputs[0].to(module.weight.dtype),))
     return model.eval()
+
+
+def _fill(model: nn.Module, path: Path, names: Mapping[str, str], dtype: torch.dtype,
+          device: torch.device) -> None:
+    """Give ``model`` its parameters, one by one from the file to their device and type."""
+    size, done, opened = path.stat().st_size, 0, 0
+    file = None
+    for name, stored in names.items():
+        if file is None or done - opened > REOPEN:
+            file, opened = safe_open(path, 'pt'), done  # gives the pages that were read back
+        read = file.get_tensor(stored)
+        # The file's own memory could be taken away from under a robot that moves.
+        tensor = read.to(device='cpu' if name == TABLE else device, dtype=dtype, copy=True)
+        # One pass without a temporary; exact only where the sum itself overflows.
+        if not (tensor.sum().isfinite() or torch.isfinite(tensor).all()):
+            raise CheckpointError(f"checkpoint file '{path}': {stored} holds values that are not "
+                                  'finite')
+        owner, _, attribute = name.rpartition('.')
+        model.get_submodule(owner).register_parameter(
+            attribute, nn.Parameter(tensor, requires_grad=False))
+        before, done = done, done + read.nbytes
+        if size > LARGE and 4 * done // size > 4 * before // size:
+            log.info(f'loading weights: {100 * done // size} % of {size / 2**30:.1f} GiB')
+
+
+def _keep_on_host(table: nn.Module, device: torch.device) -> None:
+    """Let the text embedding, 1 GB for some twenty rows an instruction, work from the host."""
+    table.register_forward_pre_hook(lambda module, inputs: (inputs[0].cpu(),))
+    table.register_forward_hook(lambda module, inputs, out: out.to(device))
+
+
+@contextmanager
+def gpu_memory(device: torch.device, folder: Path, needed: int = 0) -> Iterator[None]:
+    """Say what is missing where a GPU has too little memory.
+
+    :param needed: bytes that are known to be needed.
+    :raises CheckpointError: the GPU has not enough; nothing is left on it.
+    """
+    if device.type != 'cuda':
+        yield
+        return
+    free, total = torch.cuda.mem_get_info(device)
+    short = needed + WORKING > free
+    try:
+        if not short:
+            yield
+    except torch.cuda.OutOfMemoryError:
+        short = True
+    if short:
+        torch.cuda.empty_cache()
+        raise CheckpointError(
+            f"checkpoint '{folder}' needs {(needed + WORKING) / 2**30:.1f} GiB on the GPU, free "
+            f'are {free / 2**30:.1f} of {total / 2**30:.1f}: end what else uses it (nvidia-smi), '
+            "or set parameter 'dtype' to bfloat16") from None
 
 
 def _empty(config: PI0Config, folder: Path) -> PI0ForConditionalGeneration:

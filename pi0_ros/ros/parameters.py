@@ -15,7 +15,7 @@ from pi0_ros.policy import mock
 from pi0_ros.policy.factory import complete
 from pi0_ros.policy.fit import ADAPTATIONS
 from pi0_ros.policy.mapping import NONE
-from pi0_ros.policy.spec import LETTERBOXES
+from pi0_ros.policy.spec import COMPILE, ENGINES, LETTERBOXES
 
 POLICIES = ('pi0', *(f'mock_{kind}' for kind in mock.KINDS))
 
@@ -51,6 +51,11 @@ TABLE = (
           choices=('auto', 'cpu', 'cuda'), group='Policy'),
     Entry('dtype', 'auto', '', 'Number format of the network; auto is bfloat16 on a GPU, float32 '
           'on a processor.', choices=('auto', 'float32', 'bfloat16'), group='Policy'),
+    Entry('engine', 'auto', '', "Who computes: fast is this package's own path, reference "
+          "transformers' code. auto checks the fast one against the reference at the start and "
+          'falls back to it; fast refuses instead.', choices=ENGINES, group='Policy'),
+    Entry('compile', 'auto', '', 'Let torch compile the fast path, which takes a minute at the '
+          'start; auto compiles on a GPU.', choices=COMPILE, group='Policy'),
     Entry('denoising_steps', 0, 'steps', "Fewer are faster and rougher; 0 takes the checkpoint's.",
           0, 100, group='Policy'),
     Entry('chunk_length', 0, 'steps', "Of an action chunk; 0 takes the checkpoint's. openpi's "

@@ -1,0 +1,324 @@
+"""PI0 inference without its waste, over the weights of transformers' classes.
+
+Batch 1, no padding. Then nothing depends on data and nothing needs a mask: the prefix sees itself,
+the state token sees the prefix and itself, the actions see everything. What each remedy saves and
+why it is exact is in docs/engine.md.
+
+Letters in shapes: C cameras, S tokens of an image, P = C * S + text tokens of the prefix, T steps
+of a chunk, W width, H query heads, D head dimension, A padded action width.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import PI0ForConditionalGeneration
+from transformers.models.gemma.modeling_gemma import GemmaDecoderLayer
+from transformers.models.siglip.modeling_siglip import SiglipEncoderLayer
+
+GELU = 'gelu_pytorch_tanh'
+
+
+@dataclass(frozen=True)
+class Gemma:
+    """Weights of one layer of the language model or of the expert."""
+
+    norm1: Tensor    # [W] float32, with Gemma's 1 added
+    qkv: Tensor      # [(H + 2) * D, W]
+    out: Tensor      # [W, H * D]
+    norm2: Tensor    # [W] float32
+    gate_up: Tensor  # [2 * M, W]
+    down: Tensor     # [W, M]
+    eps: float
+
+
+@dataclass(frozen=True)
+class Siglip:
+    """Weights and biases of one layer of the image encoder."""
+
+    norm1: tuple[Tensor, Tensor]  # [W]
+    qkv: tuple[Tensor, Tensor]    # [3 * W, W], [3 * W]
+    out: tuple[Tensor, Tensor]
+    norm2: tuple[Tensor, Tensor]
+    up: tuple[Tensor, Tensor]     # [M, W], [M]
+    down: tuple[Tensor, Tensor]
+    eps: float
+
+
+def unsupported(model: PI0ForConditionalGeneration) -> str | None:
+    """Return what this path does not know about ``model``, or None."""
+    text, expert = model.config.vlm_config.text_config, model.config.dit_config
+    vision = model.config.vlm_config.vision_config
+    for name, part in (('language model', text), ('action expert', expert)):
+        if part.num_key_value_heads != 1:
+            return f'the {name} has {part.num_key_value_heads} key-value heads, not 1'
+        if part.attention_bias or part.hidden_act != GELU:
+            return f'the {name} has attention biases or activation {part.hidden_act}'
+        if part.rope_parameters.get('rope_type') != 'default':
+            return f'the {name} has rotary embedding {part.rope_parameters.get("rope_type")}'
+        if getattr(part, 'sliding_window', None):
+            return f'the {name} has a sliding window'
+    if (text.head_dim, text.num_hidden_layers) != (expert.head_dim, expert.num_hidden_layers):
+        return 'language model and action expert differ in layers or head size'
+    if vision.hidden_act != GELU:
+        return f'the image encoder has activation {vision.hidden_act}'
+    layers = [*model.model.vlm.language_model.layers, *model.model.dit.layers]
+    images = list(model.model.vlm.vision_tower.encoder.layers)
+    if {type(layer) for layer in layers} != {GemmaDecoderLayer} or \
+            {type(layer) for layer in images} != {SiglipEncoderLayer}:
+        return 'it has layers of another kind'
+    for layer in (*layers, *images):
+        for name, module in layer.named_modules():
+            if name.endswith(('proj', 'fc1', 'fc2')) and type(module) is not nn.Linear:
+                return f'{name} is a {type(module).__name__}, not a plain Linear (LoRA?)'
+    return None
+
+
+def _pack(parts: list[nn.Linear], attribute: str) -> Tensor:
+    """Return the parts' tensors as one; the modules then hold views of it, not copies."""
+    tensors = [getattr(part, attribute).data for part in parts]
+    packed, start = torch.cat(tensors), 0
+    for part, tensor in zip(parts, tensors):
+        end = start + len(tensor)
+        getattr(part, attribute).data = packed[start:end]
+        start = end
+    if packed.is_cuda:
+        torch.cuda.empty_cache()  # else the parts' memory stays reserved, layer by layer
+    return packed
+
+
+def _gemma(layer: GemmaDecoderLayer) -> Gemma:
+    attention, mlp = layer.self_attn, layer.mlp
+    return Gemma(
+        1 + layer.input_layernorm.weight.float(),
+        _pack([attention.q_proj, attention.k_proj, attention.v_proj], 'weight'),
+        attention.o_proj.weight.data, 1 + layer.post_attention_layernorm.weight.float(),
+        _pack([mlp.gate_proj, mlp.up_proj], 'weight'), mlp.down_proj.weight.data,
+        layer.input_layernorm.eps)
+
+
+def _siglip(layer: SiglipEncoderLayer) -> Siglip:
+    def both(module: nn.Module) -> tuple[Tensor, Tensor]:
+        return module.weight.data, module.bias.data
+
+    parts = [layer.self_attn.q_proj, layer.self_attn.k_proj, layer.self_attn.v_proj]
+    return Siglip(both(layer.layer_norm1), (_pack(parts, 'weight'), _pack(parts, 'bias')),
+                  both(layer.self_attn.out_proj), both(layer.layer_norm2), both(layer.mlp.fc1),
+                  both(layer.mlp.fc2), layer.layer_norm1.eps)
+
+
+# ---- the layers: pure functions; residuals travel beside what is still to be added to them, so
+# ---- that a compiler joins the addition to the normalisation that follows it
+
+def norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """Return Gemma's RMS norm of x [L, W], computed in float32."""
+    return F.rms_norm(x.float(), weight.shape, weight, eps).to(x.dtype)
+
+
+def add(x: Tensor, y: Tensor) -> Tensor:
+    """Return x + y, in a form that a compiler joins to what follows and not to a product before.
+
+    Joined to the product it would copy x first. In float32 and back rounds as the plain sum does.
+    """
+    return (x.float() + y.float()).to(x.dtype) if torch.compiler.is_compiling() else x + y
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Return x [L, heads, D] with rotary positions; sin [L, 1, D] has its first half negated."""
+    return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, -1), sin)
+
+
+def keys_values(w: Gemma, x: Tensor, plus: Tensor, cos: Tensor, sin: Tensor, keys: Tensor,
+                values: Tensor) -> None:
+    """Write keys and values [L, D] of x + plus [L, W]: all that is read of a last prefix layer."""
+    size = keys.shape[-1]
+    both = F.linear(norm(x + plus, w.norm1, w.eps), w.qkv[-2 * size:])
+    keys.copy_(rotate(both[:, None, :size], cos, sin)[:, 0])
+    values.copy_(both[:, size:])
+
+
+def before(w: Gemma, x: Tensor, plus: Tensor, cos: Tensor, sin: Tensor, keys: Tensor,
+           values: Tensor) -> tuple[Tensor, Tensor]:
+    """Return x + plus [L, W] and queries [L * H, D]; write keys and values [L, D].
+
+    With one key-value head the query heads are rows like any others.
+    """
+    size = keys.shape[-1]
+    x = add(x, plus)
+    qkv = F.linear(norm(x, w.norm1, w.eps), w.qkv).view(len(x), -1, size)  # [L, H + 2, D]
+    turned = rotate(qkv[:, :-1], cos, sin)
+    keys.copy_(turned[:, -1])
+    values.copy_(qkv[:, -1])
+    return x, turned[:, :-1].reshape(-1, size)
+
+
+def attend(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """Return what queries [N, D] see of keys and values [K, D]: [N, D].
+
+    It stays outside of what is compiled, because nothing else depends on the prompt's length.
+    """
+    return F.scaled_dot_product_attention(queries[None, None], keys[None, None],
+                                          values[None, None])[0, 0]
+
+
+def after(w: Gemma, x: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
+    """Return x [L, W] after attention, and what the layer adds to it."""
+    x = add(x, F.linear(seen.view(len(x), -1), w.out))
+    gate, up = F.linear(norm(x, w.norm2, w.eps), w.gate_up).chunk(2, -1)
+    return x, F.linear(F.gelu(gate, approximate='tanh') * up, w.down)
+
+
+def encode(w: Siglip, x: Tensor, plus: Tensor, heads: int) -> tuple[Tensor, Tensor]:
+    """Return x + plus [C, S, W] and what the layer of the image encoder adds to it."""
+    x = x + plus
+    width = x.shape[-1:]
+    qkv = F.linear(F.layer_norm(x, width, *w.norm1, w.eps), *w.qkv)
+    q, k, v = qkv.view(*x.shape[:2], 3, heads, -1).permute(2, 0, 3, 1, 4)  # [C, heads, S, d]
+    seen = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(x.shape)
+    x = x + F.linear(seen, *w.out)
+    hidden = F.linear(F.layer_norm(x, width, *w.norm2, w.eps), *w.up)
+    return x, F.linear(F.gelu(hidden, approximate='tanh'), *w.down)
+
+
+def enter(x: Tensor, weight: Tensor, bias: Tensor, out: tuple[Tensor, Tensor]) -> Tensor:
+    """Return the expert's tokens [T, W] for actions x [T, A] float32, the time in ``bias``."""
+    return F.linear(F.silu(F.linear(x, weight, bias)).to(out[0].dtype), *out)
+
+
+def leave(x: Tensor, plus: Tensor, weight: Tensor, eps: float, out: tuple[Tensor, Tensor],
+          actions: Tensor, dt: float) -> Tensor:
+    """Return actions [T, A] float32 after one step along the velocity that the expert sees."""
+    return actions + dt * F.linear(norm(x + plus, weight, eps), *out).float()
+
+
+def _any_length(*tensors: Tensor) -> None:
+    """Let what is compiled for these take any number of rows: prompts differ in length."""
+    for tensor in tensors:
+        torch._dynamo.mark_dynamic(tensor, 0)
+
+
+class Engine:
+    """Runs a chunk over static buffers. One thread may use it at a time."""
+
+    def __init__(self, model: PI0ForConditionalGeneration, steps: int, most_tokens: int,
+                 compiled: bool = False) -> None:
+        """Pack the weights of ``model``, which stays usable and shares them.
+
+        :param steps: denoising steps. :param most_tokens: of a prefix, at most.
+        :param compiled: let torch compile the layers, in the first calls.
+        :raises ValueError: this path does not know the architecture.
+        """
+        problem = unsupported(model)
+        if problem:
+            raise ValueError(problem)
+        vlm, expert, heads = model.model.vlm, model.model.dit, model.embed_action_time
+        config = model.config
+        self.steps, self.chunk_length = steps, config.chunk_size
+        self.dtype, self.device = heads.state_proj.weight.dtype, heads.state_proj.weight.device
+        self.vision = vlm.vision_tower
+        self.image_layers = [_siglip(layer) for layer in self.vision.encoder.layers]
+        self.image_heads = config.vlm_config.vision_config.num_attention_heads
+        self.project = vlm.multi_modal_projector.linear
+        self.text_layers = [_gemma(layer) for layer in vlm.language_model.layers]
+        self.expert_layers = [_gemma(layer) for layer in expert.layers]
+        self.last_norm, self.eps = 1 + expert.norm.weight.float(), expert.norm.eps
+        self.state_in = heads.state_proj.weight.data, heads.state_proj.bias.data
+        self.mlp_out = heads.action_time_mlp_out.weight.data, heads.action_time_mlp_out.bias.data
+        self.action_out = model.action_out_proj.weight.data, model.action_out_proj.bias.data
+        self._fold(heads, config)
+        length, size = most_tokens + 1 + self.chunk_length, config.dit_config.head_dim
+        self.cos, self.sin = self._positions(length, size, expert.rotary_emb.inv_freq)
+        cache = torch.zeros(2, len(self.text_layers), length, size, dtype=self.dtype,
+                            device=self.device)
+        self.keys, self.values = cache
+        self.nothing = {width: torch.zeros(length, width, dtype=self.dtype, device=self.device)
+                        for width in (config.vlm_config.text_config.hidden_size,
+                                      config.dit_config.hidden_size)}
+        self.compiled = compiled
+        self.encode, self.before, self.after, self.keys_values, self.enter, self.leave = (
+            self._compile(function) if compiled else function
+            for function in (encode, before, after, keys_values, enter, leave))
+
+    @staticmethod
+    def _compile(function: Callable) -> Callable:
+        return torch.compile(function, fullgraph=True, dynamic=False,
+                             mode='max-autotune-no-cudagraphs' if torch.cuda.is_available()
+                             else 'default')
+
+    def _fold(self, heads: nn.Module, config: object) -> None:
+        """Join action_in_proj and the first layer of the time MLP, in float64.
+
+        mlp([in(x), time]) = (A W) x + (A b + B time + c): one product, and one bias a step.
+        """
+        into, mlp = heads.action_in_proj, heads.action_time_mlp_in
+        width = into.weight.shape[0]
+        actions, times = mlp.weight.double().split(width, 1)
+        self.action_in = (actions @ into.weight.double()).float()  # [W, A]
+        fraction = torch.linspace(0, 1, width // 2, dtype=torch.float64)
+        period = config.min_period * (config.max_period / config.min_period) ** fraction
+        t = 1 - torch.arange(self.steps, dtype=torch.float64)[:, None] / self.steps
+        angle = (2 * torch.pi / period * t).to(self.device)
+        wave = torch.cat([angle.sin(), angle.cos()], 1)  # [steps, W]
+        self.action_bias = (wave @ times.T + actions @ into.bias.double()
+                            + mlp.bias.double()).float()
+
+    def _positions(self, length: int, size: int, frequency: Tensor) -> tuple[Tensor, Tensor]:
+        angle = torch.outer(torch.arange(length, device=self.device, dtype=torch.float32),
+                            frequency.to(self.device).float())
+        cos, sin = angle.cos().to(self.dtype), angle.sin().to(self.dtype)
+        return torch.cat([cos, cos], 1)[:, None], torch.cat([-sin, sin], 1)[:, None]
+
+    @torch.no_grad()
+    def __call__(self, pixels: Tensor, text: Tensor, state: Tensor, noise: Tensor) -> Tensor:
+        """Return normalised actions [T, A] float32.
+
+        :param pixels: [C, 3, size, size] in [-1, 1]. :param text: embedded prompt [N, W].
+        :param state: [A] normalised and padded. :param noise: [T, A] float32.
+        """
+        x = torch.cat([self.images(pixels).flatten(0, 1), text])
+        end = len(x)
+        self._through(self.text_layers, x, 0, last=False)
+        self._through(self.expert_layers, F.linear(state.to(self.dtype), *self.state_in)[None],
+                      end, last=False)  # the same in every step
+        actions = noise
+        for step in range(self.steps):
+            x = self.enter(actions, self.action_in, self.action_bias[step], self.mlp_out)
+            x, plus = self._through(self.expert_layers, x, end + 1)
+            actions = self.leave(x, plus, self.last_norm, self.eps, self.action_out, actions,
+                                 -1 / self.steps)
+        return actions
+
+    def _through(self, layers: list[Gemma], x: Tensor, start: int, last: bool = True
+                 ) -> tuple[Tensor, Tensor]:
+        """Take x [L, W], at positions from ``start``, through the layers; they see all before it.
+
+        :param last: False leaves out what the last layer does after its keys and values.
+        """
+        end = start + len(x)
+        cos, sin = self.cos[start:end], self.sin[start:end]
+        plus = self.nothing[x.shape[1]][:len(x)]
+        for i, w in enumerate(layers):
+            place = x, plus, cos, sin, self.keys[i, start:end], self.values[i, start:end]
+            if self.compiled and not start:
+                _any_length(*place)
+            if not last and i == len(layers) - 1:
+                self.keys_values(w, *place)
+                break
+            x, queries = self.before(w, *place)
+            seen = attend(queries, self.keys[i, :end], self.values[i, :end])
+            if self.compiled and not start:
+                _any_length(x, seen)
+            x, plus = self.after(w, x, seen)
+        return x, plus
+
+    def images(self, pixels: Tensor) -> Tensor:
+        """Return the images' tokens [C, S, W]."""
+        embeddings = self.vision.embeddings
+        x = embeddings.patch_embedding(pixels.to(self.dtype)).flatten(2).transpose(1, 2)
+        plus = embeddings.position_embedding.weight.expand_as(x)
+        for w in self.image_layers:
+            x, plus = self.encode(w, x, plus, self.image_heads)
+        last = self.vision.post_layernorm
+        return self.project(F.layer_norm(x + plus, x.shape[-1:], last.weight, last.bias, last.eps))

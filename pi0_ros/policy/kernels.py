@@ -1,0 +1,95 @@
+"""How many kernels a computation launches, and which path computes a chunk."""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from pi0_ros.policy.engine import Engine
+
+KEPT_GRAPHS = 4  # of different numbers of cameras and prompt tokens
+# Operations that only look at memory in another way, or ask for it.
+NO_KERNEL = {
+    '_reshape_alias', '_unsafe_view', 'alias', 'as_strided', 'detach', 'diagonal', 'empty',
+    'empty_like', 'empty_strided', 'expand', 'lift_fresh', 'movedim', 'new_empty', 'permute',
+    'select', 'slice', 'split', 'split_with_sizes', 'squeeze', 't', 'transpose', 'unbind',
+    'unfold', 'unsqueeze', 'view'}
+
+
+class _Counter(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += function.overloadpacket.__name__ not in NO_KERNEL
+        return function(*args, **(kwargs or {}))
+
+
+def count_kernels(call: Callable[[], object], device: torch.device) -> int:
+    """Return how many kernels ``call`` launches.
+
+    On a GPU they are counted as they run; on the processor every operation that computes counts
+    as one, so what torch compiled there counts for nothing.
+    """
+    if device.type == 'cuda':
+        from torch.profiler import ProfilerActivity, profile
+        with profile(activities=[ProfilerActivity.CUDA]) as seen:
+            call()
+            torch.cuda.synchronize()
+        return sum(event.device_type == torch.autograd.DeviceType.CUDA
+                   for event in seen.events())
+    with _Counter() as counter, torch.no_grad():
+        call()
+    return counter.count
+
+
+@dataclass
+class _Graph:
+    graph: 'torch.cuda.CUDAGraph'
+    inputs: tuple[Tensor, ...]
+    out: Tensor
+
+
+class Graphs:
+    """An engine on a GPU, one CUDA graph for each number of cameras and prompt tokens.
+
+    A graph is captured when its numbers first come, in the thread that infers: the control thread
+    goes on. The graphs share the engine's memory, so one runs at a time.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        """Capture nothing yet."""
+        self.engine = engine
+        self._graphs: OrderedDict[tuple[int, int], _Graph] = OrderedDict()
+
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        """Return what the engine would; inputs may lie in pinned memory of the host."""
+        key = len(inputs[0]), len(inputs[1])
+        graph = self._graphs.pop(key, None)
+        if graph is None:
+            while len(self._graphs) >= KEPT_GRAPHS:
+                self._graphs.popitem(last=False)
+            graph = self._capture(inputs)
+        self._graphs[key] = graph  # the last used stays longest
+        for fixed, given in zip(graph.inputs, inputs):
+            fixed.copy_(given, non_blocking=True)
+        graph.graph.replay()
+        return graph.out.clone()
+
+    def _capture(self, inputs: tuple[Tensor, ...]) -> _Graph:
+        """Record the kernels; the first calls outside of the graph let libraries set up."""
+        fixed = tuple(value.to(self.engine.device, copy=True) for value in inputs)
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(3):
+                self.engine(*fixed)
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            out = self.engine(*fixed)
+        return _Graph(graph, fixed, out)

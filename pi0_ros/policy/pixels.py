@@ -1,0 +1,62 @@
+"""From camera images to the network's pixels, on the host or on the GPU."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from pi0_ros.observation.images import letterbox, placement
+
+ON_DEVICE = ('lerobot', 'lerobot_0.4', 'lerobot_0.3')  # torch's own resize is what they trained on
+
+
+def host_buffer(shape: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Return memory of the host; pinned if the device is a GPU, so that copies do not wait."""
+    return torch.empty(shape, dtype=dtype, pin_memory=device.type == 'cuda')
+
+
+class Pixels:
+    """Fits images as the trainer did; keeps its memory from call to call."""
+
+    def __init__(self, height: int, width: int, style: str, device: torch.device) -> None:
+        """Fit to ``height`` x ``width`` in the letterbox ``style`` for ``device``."""
+        self.size, self.style, self.device = (height, width), style, device
+        self._buffers: dict[tuple, Tensor] = {}
+
+    def __call__(self, images: Sequence[np.ndarray]) -> Tensor:
+        """Return [C, 3, height, width] float32 in [-1, 1] of [H, W, 3] uint8 RGB images.
+
+        The result is overwritten by the next call.
+        """
+        out = self._buffer('out', (len(images), 3, *self.size), torch.float32)
+        if self.device.type == 'cuda' and self.style in ON_DEVICE:
+            return torch.stack([self.fit(self._upload(i, image)) for i, image in
+                                enumerate(images)])
+        for image, target in zip(images, out.numpy()):
+            letterbox(image, *self.size, self.style, target)
+        return out
+
+    def _buffer(self, name: object, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        key = (name, shape)
+        if key not in self._buffers:
+            self._buffers = {old: value for old, value in self._buffers.items() if old[0] != name}
+            self._buffers[key] = host_buffer(shape, self.device, dtype)
+        return self._buffers[key]
+
+    def _upload(self, slot: int, image: np.ndarray) -> Tensor:
+        host = self._buffer(slot, image.shape, torch.uint8)
+        np.copyto(host.numpy(), image)
+        return host.to(self.device, non_blocking=True)
+
+    def fit(self, image: Tensor) -> Tensor:
+        """Return [3, height, width] of one [H, W, 3] uint8 image, where the image lies."""
+        style = self.style
+        new_height, new_width, top, left, border = placement(*image.shape[:2], *self.size, style)
+        floats = image.permute(2, 0, 1)[None].float() / 255
+        if tuple(image.shape[:2]) != (new_height, new_width):
+            floats = F.interpolate(floats, (new_height, new_width), mode='bilinear',
+                                   align_corners=False).clamp(0, 1)
+        bottom, right = self.size[0] - new_height - top, self.size[1] - new_width - left
+        return F.pad(floats * 2 - 1, (left, right, top, bottom), value=border)[0]
