@@ -26,6 +26,7 @@ def _load(checkpoint: str) -> None:
     from pi0_ros.policy.pi0 import Pi0Policy
     _policy = Pi0Policy(checkpoint_folder(checkpoint))
     _policy.load()
+    _policy.warm_up()
 
 
 def _run(job: tuple[int, float, float]) -> Episode:

@@ -258,7 +258,8 @@ class Engine:
         self.action_in = (actions @ into.weight.double()).float()  # [W, A]
         fraction = torch.linspace(0, 1, width // 2, dtype=torch.float64)
         period = config.min_period * (config.max_period / config.min_period) ** fraction
-        t = 1 - torch.arange(self.steps, dtype=torch.float64)[:, None] / self.steps
+        # As LeRobot: times in float32, their waves in float64. The reference's are in float32.
+        t = torch.tensor([[1 - step / self.steps] for step in range(self.steps)]).double()
         angle = (2 * torch.pi / period * t).to(self.device)
         wave = torch.cat([angle.sin(), angle.cos()], 1)  # [steps, W]
         self.action_bias = (wave @ times.T + actions @ into.bias.double()

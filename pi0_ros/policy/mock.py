@@ -78,5 +78,9 @@ class MockPolicy:
             return poses[low] + (poses[low + 1] - poses[low]) * ease[:, None]
         return still
 
+    def describe(self) -> dict[str, str]:
+        """Return the kind."""
+        return {'engine': f'mock {self.kind}'}
+
     def close(self) -> None:
         """Do nothing."""

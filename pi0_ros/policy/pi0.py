@@ -183,6 +183,15 @@ class Pi0Policy:
     def _embed(self, ids: torch.Tensor) -> Prompt:
         return Prompt(ids, self.model.model.vlm.get_input_embeddings()(ids))
 
+    def describe(self) -> dict[str, str]:
+        """Return which path computes, why, and where."""
+        difference, kernels = self.report.difference, self.report.kernels
+        return {'engine': self.report.path, 'engine_reason': self.report.reason,
+                'self_check': 'none' if difference is None else f'{difference:.1e}',
+                'kernels': 'not counted' if kernels is None else str(kernels),
+                'device': str(self.device), 'dtype': str(self.dtype).removeprefix('torch.'),
+                'denoising_steps': str(self.steps)}
+
     def close(self) -> None:
         """Free the network."""
         self.model = self._path = self._prompt = None

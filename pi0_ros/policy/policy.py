@@ -43,5 +43,8 @@ class Policy(Protocol):
             policy's own seeded generator when None.
         """
 
+    def describe(self) -> dict[str, str]:
+        """Return what diagnostics tell of it."""
+
     def close(self) -> None:
         """Give everything back. Calling it twice is allowed."""

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ from pi0_ros.policy.tensors import TABLE, UNUSED, WEIGHTS, Shapes, stored_names
 log = logging.getLogger(__name__)
 LARGE = 2**30    # bytes, from which on loading tells how far it is
 REOPEN = 2**29   # bytes that are read before the file is opened anew
+_making = threading.Lock()
 WORKING = 2**29  # bytes on a GPU besides the weights
 
 
@@ -132,18 +134,20 @@ def _empty(config: PI0Config, folder: Path) -> PI0ForConditionalGeneration:
 @contextmanager
 def _parameters_on_meta() -> Iterator[None]:
     """Let modules be made without memory for their parameters; buffers are made as ever."""
-    register = nn.Module.register_parameter
+    thread = threading.get_ident()
 
     def without_memory(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
-        if parameter is not None:
+        if parameter is not None and threading.get_ident() == thread:
             parameter = nn.Parameter(parameter.to('meta'), requires_grad=False)
         register(module, name, parameter)
 
-    nn.Module.register_parameter = without_memory
-    try:
-        yield
-    finally:
-        nn.Module.register_parameter = register
+    with _making:
+        register = nn.Module.register_parameter
+        nn.Module.register_parameter = without_memory
+        try:
+            yield
+        finally:
+            nn.Module.register_parameter = register
 
 
 def _require_equal(path: Path, wanted: Mapping[str, torch.Tensor], given: Mapping[str, str],

@@ -49,6 +49,7 @@ class Session:
         policy = make_policy(values)
         self.pilot = Pilot(values.joint_names, unlimited(len(values.joint_names)),
                            Timing.at_rate(values.control_rate, values.replan_period))
+        self._policy = policy
         self._worker = PolicyWorker(policy, self._think, self._inference_failed)
         self._loop: ControlLoop | None = None
         self._limits_known = False
@@ -320,8 +321,8 @@ class Session:
             self._log.warning(f"{others} other publisher(s) on '{self._command.topic_name}': two "
                               'nodes command one robot', throttle_duration_sec=5.0)
         self._board.diagnose(status.node_report(
-            self._values, self.pilot, self.inputs, self._loop, self._latency, self._fault, others,
-            self._now()))
+            self._values, self._policy.describe(), self.pilot, self.inputs, self._loop,
+            self._latency, self._fault, others, self._now()))
 
     def _now(self) -> int:
         return self._node.get_clock().now().nanoseconds

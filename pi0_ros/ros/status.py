@@ -71,15 +71,16 @@ class Latency:
         return float(np.percentile(np.array(recent), percent)) if recent else 0.0
 
 
-def node_report(values: SimpleNamespace, pilot: Pilot, inputs: Inputs, loop: ControlLoop | None,
-                latency: Latency, fault: str, others: int, now_ns: int) -> list[DiagnosticStatus]:
+def node_report(values: SimpleNamespace, policy: dict[str, str], pilot: Pilot, inputs: Inputs,
+                loop: ControlLoop | None, latency: Latency, fault: str, others: int,
+                now_ns: int) -> list[DiagnosticStatus]:
     """Return the node's diagnostics: policy, control, and one for each input."""
     queue = pilot.queue
     obs_ns = pilot.chunk_obs_ns
     age_ms = (now_ns - obs_ns) / 1e6 if obs_ns is not None else 0.0
     out = [status(
         ERROR if fault else OK, 'policy', fault or values.policy, checkpoint=values.checkpoint,
-        chunks=latency.count, inference_p50_ms=latency.percentile(50),
+        **policy, chunks=latency.count, inference_p50_ms=latency.percentile(50),
         inference_p95_ms=latency.percentile(95), inference_max_ms=latency.percentile(100),
         chunk_age_ms=age_ms)]
     ticks = loop.intervals_ms() if loop else {'p50': 0.0, 'p99': 0.0, 'max': 0.0, 'rate': 0.0}

@@ -15,30 +15,45 @@ LAYERS = 5
 READABLE = 2  # layers after which the named block is known, see learning.Learner.losses
 
 
-def small_config() -> PI0Config:
-    """Return the architecture of the demo checkpoint, about 1.9 million parameters."""
-    heads = {'num_attention_heads': 4, 'num_key_value_heads': 1, 'head_dim': 32}
-    vision = {'model_type': 'siglip_vision_model', 'hidden_size': 96, 'intermediate_size': 256,
-              'num_hidden_layers': 3, 'num_attention_heads': 4, 'patch_size': PATCH,
-              'image_size': IMAGE_SIZE, 'vision_use_head': False, 'projection_dim': WIDTH}
-    text = {'model_type': 'gemma', 'hidden_size': WIDTH, 'intermediate_size': 256,
-            'num_hidden_layers': LAYERS, 'vocab_size': VOCABULARY, **heads}
+def architecture(*, width: int, expert_width: int, layers: int, heads: int, head_dim: int,
+                 image_width: int, image_layers: int, image_heads: int, image_size: int,
+                 patch: int, vocabulary: int, chunk: int, mlp: int = 2) -> PI0Config:
+    """Return an architecture; hidden layers are ``mlp`` times as wide, one key-value head."""
+    attention = {'num_attention_heads': heads, 'num_key_value_heads': 1, 'head_dim': head_dim,
+                 'num_hidden_layers': layers, 'vocab_size': vocabulary, 'model_type': 'gemma'}
+    text = {**attention, 'hidden_size': width, 'intermediate_size': mlp * width}
+    vision = {'model_type': 'siglip_vision_model', 'hidden_size': image_width,
+              'intermediate_size': mlp * image_width, 'num_hidden_layers': image_layers,
+              'num_attention_heads': image_heads, 'patch_size': patch, 'image_size': image_size,
+              'vision_use_head': False, 'projection_dim': width}
     return PI0Config(
         vlm_config={'model_type': 'paligemma', 'text_config': text, 'vision_config': vision,
-                    'projection_dim': WIDTH, 'hidden_size': WIDTH, 'image_token_id': VOCABULARY},
-        dit_config={'model_type': 'gemma', 'hidden_size': WIDTH, 'intermediate_size': 256,
-                    'num_hidden_layers': LAYERS, 'vocab_size': VOCABULARY, **heads},
-        chunk_size=CHUNK)
+                    'projection_dim': width, 'hidden_size': width, 'image_token_id': vocabulary},
+        dit_config={**attention, 'hidden_size': expert_width,
+                    'intermediate_size': mlp * expert_width}, chunk_size=chunk)
 
 
-def new_model(seed: int) -> PI0ForConditionalGeneration:
+def small_config() -> PI0Config:
+    """Return the architecture of the demo checkpoint, about 1.8 million parameters."""
+    config = architecture(
+        width=WIDTH, expert_width=WIDTH, layers=LAYERS, heads=4, head_dim=32, image_width=96,
+        image_layers=3, image_heads=4, image_size=IMAGE_SIZE, patch=PATCH, vocabulary=VOCABULARY,
+        chunk=CHUNK)
+    config.vlm_config.vision_config.intermediate_size = 256
+    return config
+
+
+def new_model(seed: int, config: PI0Config | None = None) -> PI0ForConditionalGeneration:
     """Return a model with random weights scaled by the width of each layer.
 
     transformers' fixed deviation of 0.02 suits a width of 2048; at 128 it all but silences the
     layers and training does not begin.
+
+    :param config: the demo checkpoint's if None.
     """
     torch.manual_seed(seed)
-    model = PI0ForConditionalGeneration(small_config())
+    config = config or small_config()
+    model = PI0ForConditionalGeneration(config)
     for name, parameter in model.named_parameters():
         if name.endswith('bias'):
             torch.nn.init.zeros_(parameter)
@@ -47,6 +62,7 @@ def new_model(seed: int) -> PI0ForConditionalGeneration:
             if 'embed_tokens' in name or 'position_embedding' in name:
                 fan_in = 4.0 if 'position' in name else 1.0
                 # Gemma multiplies token embeddings by the root of the width.
-                fan_in = fan_in if 'position' in name else float(WIDTH)
+                fan_in = fan_in if 'position' in name else float(
+                    config.vlm_config.text_config.hidden_size)
             torch.nn.init.normal_(parameter, std=1 / math.sqrt(fan_in))
     return model

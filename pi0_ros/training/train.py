@@ -75,6 +75,7 @@ class Training:
         export(folder, self.learner.average, self.samples, self.tokenizer)
         policy = Pi0Policy(folder, threads=self.args.threads)
         policy.load()
+        policy.warm_up()
         episodes = [run_episode(policy, WATCHED_SEED + number)
                     for number in range(self.args.episodes)]
         self.success = float(np.mean([episode.success for episode in episodes]))

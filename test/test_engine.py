@@ -1,0 +1,347 @@
+"""Our inference path against transformers' own code, on random networks."""
+
+import logging
+import threading
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from pi0_ros.observation.images import letterbox
+from pi0_ros.policy import engine as engines
+from pi0_ros.policy import paths
+from pi0_ros.policy.engine import Engine, unsupported
+from pi0_ros.policy.kernels import count_kernels
+from pi0_ros.policy.paths import Fast, Prompt, Reference, choose
+from pi0_ros.policy.pi0 import Pi0Policy
+from pi0_ros.policy.pixels import Pixels
+from pi0_ros.policy.spec import CheckpointError
+from pi0_ros.training.model import architecture, new_model
+from support import DATA, FIXTURES
+
+TINY = dict(width=64, expert_width=32, layers=3, heads=4, head_dim=16, image_width=48,
+            image_layers=2, image_heads=4, image_size=56, patch=14, vocabulary=100, chunk=10)
+
+
+class Float64Waves(nn.Module):
+    """The time embedding as LeRobot computes it; transformers' in float32 is 2e-5 off."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.config = config
+
+    def forward(self, time):
+        config = self.config
+        fraction = torch.linspace(0, 1, config.dit_config.hidden_size // 2, dtype=torch.float64)
+        period = config.min_period * (config.max_period / config.min_period) ** fraction
+        angle = time.double()[:, None] * 2 * torch.pi / period
+        return torch.cat([angle.sin(), angle.cos()], 1).float()
+
+
+def network(seed=0, dtype=torch.float32, **changes):
+    """Return a random network in evaluation mode, as weights.load_model would."""
+    model = new_model(seed, architecture(**{**TINY, **changes})).eval().requires_grad_(False)
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype)
+    model.embed_action_time.action_in_proj.register_forward_pre_hook(
+        lambda module, inputs: (inputs[0].to(module.weight.dtype),))
+    model.embed_action_time.sinusoid_embeds = Float64Waves(model.config)
+    return model
+
+
+def prompt(model, ids):
+    return Prompt(ids, model.model.vlm.get_input_embeddings()(ids).detach())
+
+
+def inputs(model, cameras=2, tokens=7, seed=0):
+    """Return what a path takes: pixels, prompt, state, noise."""
+    dice = torch.Generator().manual_seed(seed)
+    size = model.config.vlm_config.vision_config.image_size
+    ids = torch.randint(2, model.config.vlm_config.text_config.vocab_size - 1, (tokens,),
+                        generator=dice)
+    return (torch.rand(cameras, 3, size, size, generator=dice) * 2 - 1, prompt(model, ids),
+            torch.randn(32, generator=dice),
+            torch.randn(model.config.chunk_size, 32, generator=dice))
+
+
+def both(model, steps=10, compiled=False, **choice):
+    """Return what the reference and the fast path make of one input."""
+    given_ = inputs(model, **choice)
+    wanted = Reference(model, steps)(*given_)
+    return wanted, Fast(model, steps, 900, compiled)(*given_)
+
+
+def error(wanted, got):
+    return float((got - wanted).abs().max() / wanted.abs().max())
+
+
+@pytest.mark.parametrize('cameras', [1, 2, 3])
+@pytest.mark.parametrize('tokens', [1, 5, 48])
+@pytest.mark.parametrize('steps', [1, 5, 10])
+def test_actions_are_those_of_the_reference(cameras, tokens, steps):
+    wanted, got = both(network(), steps, cameras=cameras, tokens=tokens)
+    assert got.shape == (10, 32) and got.dtype == torch.float32
+    assert error(wanted, got) < 1e-5
+
+
+@settings(max_examples=25)
+@given(st.data())
+def test_random_architectures_agree_with_the_reference(data):
+    heads = data.draw(st.integers(1, 8))
+    image_heads = data.draw(st.sampled_from([1, 2, 4]))
+    model = network(
+        seed=data.draw(st.integers(0, 99)), width=8 * data.draw(st.integers(1, 12)),
+        expert_width=8 * data.draw(st.integers(1, 12)), layers=data.draw(st.integers(1, 4)),
+        heads=heads, head_dim=data.draw(st.sampled_from([4, 8, 16, 32])),
+        image_width=image_heads * 8 * data.draw(st.integers(1, 4)), image_heads=image_heads,
+        image_layers=data.draw(st.integers(1, 3)), image_size=28 * data.draw(st.integers(1, 3)),
+        vocabulary=data.draw(st.integers(60, 300)), chunk=data.draw(st.integers(1, 60)),
+        mlp=data.draw(st.integers(1, 4)))
+    wanted, got = both(model, data.draw(st.integers(1, 12)), cameras=data.draw(st.integers(1, 3)),
+                       tokens=data.draw(st.integers(1, 48)))
+    assert error(wanted, got) < 1e-5
+
+
+def test_bfloat16_is_no_further_from_float32_than_the_reference():
+    exact, close = [], []
+    for seed in range(4):
+        wanted, _ = both(network(seed), seed=seed)
+        reference, fast = both(network(seed, torch.bfloat16), seed=seed)
+        exact.append(error(wanted, fast))
+        close.append(error(wanted, reference))
+    assert 1e-4 < max(exact) < 0.05
+    assert np.mean(exact) <= np.mean(close)
+
+
+def test_weights_are_packed_without_a_second_copy_and_the_reference_stays_the_same():
+    model = network()
+    given_ = inputs(model)
+    before = Reference(model, 10)(*given_)
+    engine = Engine(model, 10, 900)
+    layer = model.model.dit.layers[1]
+    packed = engine.expert_layers[1]
+    storage = packed.qkv.untyped_storage().data_ptr()
+    for part in (layer.self_attn.q_proj, layer.self_attn.k_proj, layer.self_attn.v_proj):
+        assert part.weight.untyped_storage().data_ptr() == storage
+    for part in (layer.mlp.gate_proj, layer.mlp.up_proj):
+        assert part.weight.untyped_storage().data_ptr() == \
+            packed.gate_up.untyped_storage().data_ptr()
+    assert torch.equal(Reference(model, 10)(*given_), before)
+
+
+def test_a_padded_prompt_is_the_same_as_one_without():
+    model = network()
+    pixels, words, state, noise = inputs(model)
+    got = Fast(model, 10, 900, False)(pixels, words, state, noise)
+    images = torch.full((len(pixels) * 16,), 100)
+    ids = torch.cat([images, words.ids, torch.zeros(41, dtype=torch.long)])[None]
+    mask = torch.ones_like(ids)
+    mask[0, -41:] = 0
+    padded = model.sample_actions(
+        state=state[None], input_ids=ids, pixel_values=pixels[None], noise=noise[None],
+        attention_mask=mask, pixel_attention_mask=torch.ones((1, 2), dtype=torch.bool))
+    assert error(padded[0], got) < 1e-5
+
+
+def test_what_the_last_call_left_behind_does_not_show():
+    """Bit for bit: a longer prompt with more cameras in between, and a smaller one."""
+    model = network()
+    fast = Fast(model, 10, 900, False)
+    a, b, c = inputs(model), inputs(model, 3, 48, seed=1), inputs(model, 1, 2, seed=2)
+    first = fast(*a)
+    for other in (b, c):
+        fast(*other)
+        assert torch.equal(fast(*a), first)
+
+
+def test_keys_and_values_of_the_state_are_the_same_in_every_step():
+    """The state's row sees the prefix and itself, no action and no time."""
+    model = network()
+    given_ = inputs(model)
+    caches = []
+    for steps, noise in ((1, given_[3]), (10, torch.zeros_like(given_[3]))):
+        engine = Engine(model, steps, 900)
+        engine(given_[0], given_[1].text, given_[2], noise)
+        at = 2 * 16 + 7
+        caches.append((engine.keys[:, :at + 1].clone(), engine.values[:, :at + 1].clone()))
+    assert torch.equal(caches[0][0], caches[1][0]) and torch.equal(caches[0][1], caches[1][1])
+
+
+@pytest.fixture(scope='module')
+def compiler():
+    try:
+        torch.compile(lambda x: x.sin() + 1)(torch.zeros(3))
+    except Exception as problem:
+        pytest.skip(f'torch.compile does not work here: {type(problem).__name__}')
+
+
+def test_compiled_layers_agree_and_take_any_prompt(compiler, caplog):
+    model = network()
+    fast = Fast(model, 10, 900, True)
+    for tokens in (5, 9, 31):
+        given_ = inputs(model, tokens=tokens)
+        assert error(Reference(model, 10)(*given_), fast(*given_)) < 1e-5
+    before = torch._dynamo.utils.counters['stats']['unique_graphs']
+    fast(*inputs(model, tokens=17))
+    assert torch._dynamo.utils.counters['stats']['unique_graphs'] == before
+
+
+def test_fewer_kernels_than_the_reference():
+    model = network()
+    given_ = inputs(model)
+    fast, reference = Fast(model, 10, 900, False), Reference(model, 10)
+    cpu = torch.device('cpu')
+    assert count_kernels(lambda: fast(*given_), cpu) < 0.75 * count_kernels(
+        lambda: reference(*given_), cpu)
+    one, two, ten = (count_kernels(lambda run=Fast(model, steps, 900, False): run(*given_), cpu)
+                     for steps in (1, 2, 10))
+    assert ten - one == 9 * (two - one)  # nothing grows with the steps but the steps
+
+
+class Lora(nn.Linear):
+    """Stands for what PEFT puts around a layer."""
+
+
+def with_lora(model):
+    old = model.model.dit.layers[1].mlp.up_proj
+    model.model.dit.layers[1].mlp.up_proj = Lora(old.in_features, old.out_features, bias=False)
+
+
+def several_heads(model):
+    model.config.dit_config.num_key_value_heads = 2
+
+
+def another_activation(model):
+    model.config.vlm_config.vision_config.hidden_act = 'relu'
+
+
+def sliding(model):
+    model.config.vlm_config.text_config.sliding_window = 512
+
+
+def fewer_layers(model):
+    model.config.dit_config.num_hidden_layers = 2
+
+
+@pytest.mark.parametrize('change, words', [
+    (with_lora, 'up_proj is a Lora, not a plain Linear'),
+    (several_heads, 'the action expert has 2 key-value heads, not 1'),
+    (another_activation, 'the image encoder has activation relu'),
+    (sliding, 'the language model has a sliding window'),
+    (fewer_layers, 'differ in layers or head size')])
+def test_what_the_engine_does_not_know_falls_to_the_reference(change, words, caplog):
+    model = network()
+    assert unsupported(model) is None
+    change(model)
+    with caplog.at_level(logging.WARNING):
+        path, report = choose(model, 10, 900, 2, 'auto', 'off', lambda ids: prompt(model, ids))
+    assert isinstance(path, Reference) and words in report.reason and words in caplog.text
+    with pytest.raises(CheckpointError, match=f"engine 'fast' cannot be used: .*{words}"):
+        choose(model, 10, 900, 2, 'fast', 'off', lambda ids: prompt(model, ids))
+    with pytest.raises(ValueError, match=words):
+        Engine(model, 10, 900)
+
+
+@pytest.mark.parametrize('sabotage, words', [
+    (lambda w, x, seen, after=engines.after: tuple(1.01 * y for y in after(w, x, seen)),
+     'differs from the reference by .*e-0. of the largest action, allowed is 1e-04'),
+    (lambda w, x, seen: (x * float('nan'), x), 'by inf of the largest action'),
+    (lambda w, x, seen, after=engines.after, count=[0]: (
+        count.append(0), tuple(y + 1e-6 * len(count) for y in after(w, x, seen)))[1],
+     'the same input gave two results'),
+    (lambda w, x, seen: 1 / 0, 'ZeroDivisionError: division by zero')])
+def test_a_fast_path_that_is_wrong_is_found_at_the_start(sabotage, words, monkeypatch, caplog):
+    monkeypatch.setattr(engines, 'after', sabotage)
+    model = network()
+    path, report = choose(model, 10, 900, 2, 'auto', 'off', lambda ids: prompt(model, ids))
+    assert isinstance(path, Reference)
+    import re
+    assert re.search(words, report.reason), report.reason
+    assert "using transformers' own code" in caplog.text
+
+
+def test_a_compiler_that_fails_is_done_without(monkeypatch, caplog):
+    def broken(*args, **kwargs):
+        raise RuntimeError('no compiler found')
+
+    monkeypatch.setattr(torch, 'compile', broken)
+    model = network()
+    path, report = choose(model, 10, 900, 2, 'auto', 'on', lambda ids: prompt(model, ids))
+    assert report.path == 'fast' and report.reason == 'checked; torch.compile failed'
+    assert 'going on without it: RuntimeError: no compiler found' in caplog.text
+    assert 'engine: fast (checked' in str(report) and 'kernels a chunk' in str(report)
+
+
+@pytest.mark.parametrize('name', FIXTURES)
+@pytest.mark.parametrize('engine', ['fast', 'reference'])
+def test_every_fixture_through_both_paths(name, engine):
+    from test_policy import fixture_observation, load_fixture
+    policy = load_fixture(name, engine=engine)
+    policy.warm_up()
+    assert policy.describe()['engine'] == engine
+    noise = np.load(DATA / name / 'noise.npy')
+    actions = policy.infer(fixture_observation(name), noise).positions
+    expected = np.load(DATA / name / 'expected_actions.npy')
+    assert np.abs(actions - expected).max() < 1e-5 * np.abs(expected).max()
+
+
+def test_two_policies_in_one_process_do_not_disturb_each_other():
+    from test_policy import fixture_observation
+    name = FIXTURES[0]
+    seen = fixture_observation(name)
+
+    def policy(seed):
+        out = Pi0Policy(DATA / name / 'checkpoint', dt_ns=1, device='cpu', seed=seed)
+        out.load()
+        out.warm_up()
+        return out
+
+    alone = {seed: [policy_.infer(seen).positions for _ in range(3)]
+             for seed in (1, 2) for policy_ in [policy(seed)]}
+    together: dict[int, list] = {1: [], 2: []}
+
+    def work(seed):
+        mine = policy(seed)
+        for _ in range(3):
+            together[seed].append(mine.infer(seen).positions)
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in (1, 2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    for seed in (1, 2):
+        np.testing.assert_array_equal(alone[seed], together[seed])
+
+
+def test_a_new_instruction_takes_effect_and_the_old_one_comes_back_bit_for_bit():
+    from dataclasses import replace
+
+    from test_policy import fixture_observation
+    name = FIXTURES[0]
+    seen, noise = fixture_observation(name), np.load(DATA / name / 'noise.npy')
+    policy = Pi0Policy(DATA / name / 'checkpoint', dt_ns=1, device='cpu')
+    policy.load()
+    policy.warm_up()
+    first = policy.infer(seen, noise).positions
+    other = policy.infer(replace(seen, instruction='put the cup on the very large red plate'),
+                         noise).positions
+    assert np.abs(other - first).max() > 1e-4
+    np.testing.assert_array_equal(policy.infer(seen, noise).positions, first)
+
+
+@pytest.mark.parametrize('style', ['lerobot', 'lerobot_0.4', 'lerobot_0.3'])
+@pytest.mark.parametrize('size', [(480, 640), (97, 333), (224, 224)])
+def test_the_gpus_letterbox_is_the_hosts(style, size):
+    """torch's own resize, which runs on the processor here."""
+    image = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
+    pixels = Pixels(224, 224, style, torch.device('cpu'))
+    got = pixels.fit(torch.from_numpy(image)).numpy()
+    np.testing.assert_allclose(got, letterbox(image, 224, 224, style), atol=2e-4)
+
+
+def test_tolerances_are_known_for_every_type():
+    assert set(paths.TOLERANCE) == {torch.float32, torch.bfloat16}
