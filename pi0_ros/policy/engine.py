@@ -281,20 +281,24 @@ class Engine:
         x = torch.cat([self.images(pixels).flatten(0, 1), text])
         end = len(x)
         self._through(self.text_layers, x, 0, last=False)
-        self._through(self.expert_layers, F.linear(state.to(self.dtype), *self.state_in)[None],
-                      end, last=False)  # the same in every step
         actions = noise
         for step in range(self.steps):
             x = self.enter(actions, self.action_in, self.action_bias[step], self.mlp_out)
-            x, plus = self._through(self.expert_layers, x, end + 1)
+            if step:
+                x, plus = self._through(self.expert_layers, x, end + 1)
+            else:  # the state's keys and values are the same in every step
+                token = F.linear(state.to(self.dtype), *self.state_in)[None]
+                x, plus = self._through(self.expert_layers, torch.cat([token, x]), end, alone=1)
+                x, plus = x[1:], plus[1:]
             actions = self.leave(x, plus, self.last_norm, self.eps, self.action_out, actions,
                                  -1 / self.steps)
         return actions
 
-    def _through(self, layers: list[Gemma], x: Tensor, start: int, last: bool = True
-                 ) -> tuple[Tensor, Tensor]:
+    def _through(self, layers: list[Gemma], x: Tensor, start: int, last: bool = True,
+                 alone: int = 0) -> tuple[Tensor, Tensor]:
         """Take x [L, W], at positions from ``start``, through the layers; they see all before it.
 
+        :param alone: so many rows, the first, do not see the others.
         :param last: False leaves out what the last layer does after its keys and values.
         """
         end = start + len(x)
@@ -308,7 +312,12 @@ class Engine:
                 self.keys_values(w, *place)
                 break
             x, queries = self.before(w, *place)
-            seen = attend(queries, self.keys[i, :end], self.values[i, :end])
+            rows = alone * len(queries) // len(x)
+            seen = attend(queries[rows:], self.keys[i, :end], self.values[i, :end])
+            if alone:
+                first = start + alone
+                seen = torch.cat([attend(queries[:rows], self.keys[i, :first],
+                                         self.values[i, :first]), seen])
             if self.compiled and not start:
                 _any_length(x, seen)
             x, plus = self.after(w, x, seen)
