@@ -1,0 +1,312 @@
+"""The engine against transformers' own code: kernels, time, memory, growth.
+
+    python benchmarks/engine.py [--only kernels cpu growth demo full gpu] [--out out/engine.json]
+
+Each part runs in a process of its own. Paths are timed in turn, not one after the other. Weights
+are random but for the demo checkpoint. full writes a 6 GiB file and deletes it; gpu says 'not
+measured' where there is none.
+"""
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from load import write_checkpoint
+from machine import machine
+
+from pi0_ros.policy.engine import Engine
+from pi0_ros.policy.kernels import Graphs, count_kernels
+from pi0_ros.policy.paths import Prompt, Reference
+from pi0_ros.policy.weights import load_model
+from pi0_ros.training.model import architecture, new_model
+
+PARTS = ('kernels', 'cpu', 'growth', 'demo', 'full', 'gpu')
+CAMERAS, TOKENS, STEPS, CHUNK = 3, 20, 10, 50
+# Physical floor in bf16, ms for 1, 2, 3 cameras: what bandwidth and arithmetic allow.
+FLOOR_MS = {'H200': (2.7, 3.9, 5.2), 'H100': (3.7, 4.6, 5.8), '5090': (9.9, 15.7, 21.7),
+            '4090': (14.4, 21.8, 29.4), 'Thor': (45, 48, 52), 'Orin': (63, 92, 121)}
+COMPUTES = ('mm', 'addmm', 'bmm', 'convolution', 'cat', 'clone', 'add', '_to_copy',
+            'native_layer_norm', '_scaled_dot_product_flash_attention_for_cpu')
+
+
+def network(width: int, layers: tuple[int, int], dtype: torch.dtype, head_dim: int = 32
+            ) -> torch.nn.Module:
+    """Return random weights at real token counts: 256 an image, (image, text) layers."""
+    model = new_model(0, architecture(
+        width=width, expert_width=width // 2, layers=layers[1], heads=8, head_dim=head_dim,
+        image_width=width, image_layers=layers[0], image_heads=8, image_size=224, patch=14,
+        vocabulary=600, chunk=CHUNK)).eval().requires_grad_(False)
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype)
+    model.embed_action_time.action_in_proj.register_forward_pre_hook(
+        lambda module, inputs: (inputs[0].to(module.weight.dtype),))
+    return model
+
+
+def inputs(model: torch.nn.Module, cameras: int, tokens: int = TOKENS, seed: int = 0) -> tuple:
+    """Return pixels, prompt, state and noise where the model lies."""
+    dice = torch.Generator().manual_seed(seed)
+    device = model.action_out_proj.weight.device
+    ids = torch.randint(2, 500, (tokens,), generator=dice).to(device)
+    with torch.no_grad():
+        prompt = Prompt(ids, model.model.vlm.get_input_embeddings()(ids))
+    return (torch.rand(cameras, 3, 224, 224, generator=dice).to(device) * 2 - 1, prompt,
+            torch.randn(32, generator=dice).to(device),
+            torch.randn(CHUNK, 32, generator=dice).to(device))
+
+
+def fast(engine: object) -> object:
+    """Return an engine as a path that takes a prompt."""
+    return lambda pixels, prompt, state, noise: engine(pixels, prompt.text, state, noise)
+
+
+def timed(paths: dict, given: tuple, rounds: int) -> dict[str, list[float]]:
+    """Return milliseconds of every path, called in turn."""
+    out: dict[str, list[float]] = {name: [] for name in paths}
+    for path in paths.values():
+        path(*given)
+    for _ in range(rounds):
+        for name, path in paths.items():
+            started = time.perf_counter()
+            path(*given)
+            out[name].append(1e3 * (time.perf_counter() - started))
+    return out
+
+
+def summary(values: list[float]) -> dict[str, float]:
+    """Return median and spread."""
+    return dict(zip(('p5', 'p50', 'p95', 'p99'), map(float, np.percentile(values,
+                                                                          (5, 50, 95, 99)))))
+
+
+def kernels() -> dict:
+    """Count at real depth in bfloat16. What torch compiled is counted as it runs."""
+    import torch._inductor.config as inductor
+    from torch.profiler import ProfilerActivity, profile
+    inductor.cpp.enable_kernel_profile = True
+    model = network(64, (27, 18), torch.bfloat16, 16)
+    given, out, cpu = inputs(model, CAMERAS), {}, torch.device('cpu')
+
+    def compiled_count(steps: int) -> int:
+        path = fast(Engine(model, steps, 900, compiled=True))
+        path(*given), path(*given)
+        with profile(activities=[ProfilerActivity.CPU]) as seen:
+            path(*given)
+        # A bias that addmm adds is copied on the processor only, so copies do not count.
+        return sum(event.count for event in seen.key_averages()
+                   if '_fused_' in event.key and event.key.startswith('graph_')
+                   or event.key.removeprefix('aten::') in COMPUTES)
+
+    ways = {'transformers': lambda steps: count_kernels(
+                lambda path=Reference(model, steps): path(*given), cpu),
+            'fast': lambda steps: count_kernels(
+                lambda path=fast(Engine(model, steps, 900)): path(*given), cpu),
+            'fast compiled': compiled_count}
+    print(f'\nkernels, 27 / 18 / 18 layers, bfloat16, {CAMERAS} cameras, {TOKENS} tokens, '
+          f'{STEPS} steps\n{"":16}{"chunk":>8}{"step":>8}{"rest":>8}')
+    for name, count in ways.items():
+        one, ten = count(1), count(STEPS)
+        step = (ten - one) / (STEPS - 1)
+        out[name] = {'chunk': ten, 'step': step, 'rest': ten - STEPS * step}
+        print(f'{name:16}{ten:8}{step:8.0f}{out[name]["rest"]:8.0f}')
+    return out
+
+
+def cpu() -> dict:
+    """Time reduced widths at real token counts, float32, one thread."""
+    model, out = network(256, (4, 4), torch.float32), {}
+    paths = {'transformers': Reference(model, STEPS), 'fast': fast(Engine(model, STEPS, 900)),
+             'fast compiled': fast(Engine(model, STEPS, 900, compiled=True))}
+    print(f'\nwidth 256, 4 / 4 / 4 layers, float32, {TOKENS} tokens, chunk {CHUNK}, {STEPS} '
+          f'steps, one thread, ms\n{"":16}{"cameras":>8}{"p50":>9}{"p5":>9}{"p95":>9}{"ratio":>8}')
+    for cameras in (1, 2, 3):
+        given = inputs(model, cameras)
+        rows = {name: summary(values) for name, values in timed(paths, given, 15).items()}
+        wanted = paths['transformers'](*given)
+        for name, row in rows.items():
+            row['ratio'] = row['p50'] / rows['transformers']['p50']
+            row['difference'] = float((paths[name](*given) - wanted).abs().max()
+                                      / wanted.abs().max())
+            print(f'{name:16}{cameras:8}{row["p50"]:9.1f}{row["p5"]:9.1f}{row["p95"]:9.1f}'
+                  f'{row["ratio"]:8.2f}')
+        out[str(cameras)] = rows
+    return out
+
+
+def growth() -> dict:
+    """Fit lines through the time of the fast path over cameras, tokens and steps."""
+    model, out = network(256, (4, 4), torch.float32), {}
+    engines = {steps: fast(Engine(model, steps, 900)) for steps in (1, 4, 7, 10)}
+    axes = {'camera': [(n, STEPS, n, TOKENS) for n in (1, 2, 3)],
+            'token': [(n, STEPS, 2, n) for n in (4, 18, 33, 48)],
+            'step': [(n, n, 2, TOKENS) for n in engines]}
+    print('\ngrowth of the fast path, same network, ms')
+    for name, points in axes.items():
+        times = [summary(timed({'fast': engines[steps]}, inputs(model, cameras, tokens), 15)
+                         ['fast'])['p50'] for _, steps, cameras, tokens in points]
+        slope, start = np.polyfit([point[0] for point in points], times, 1)
+        out[name] = {'each': float(slope), 'start': float(start), 'measured': times}
+        print(f'{slope:8.2f} for each {name}, from {start:.1f}')
+    return out
+
+
+def demo() -> dict:
+    """Time the demo checkpoint, whole inferences, one thread."""
+    from pi0_ros.observation.observation import Observation
+    from pi0_ros.policy.factory import DEMO
+    from pi0_ros.policy.pi0 import Pi0Policy
+    image = np.random.default_rng(0).integers(0, 256, (480, 640, 3), np.uint8)
+    paths = {}
+    for name, engine, compiled in (('transformers', 'reference', 'off'), ('fast', 'fast', 'off'),
+                                   ('fast compiled', 'fast', 'on')):
+        policy = Pi0Policy(DEMO, device='cpu', engine=engine, compiled=compiled)
+        policy.load()
+        policy.warm_up()
+        seen = Observation(0, policy.spec.state.middle, dict.fromkeys(policy.cameras, image), {},
+                           'take the red block')
+        paths[name] = lambda policy=policy, seen=seen: policy.infer(seen)
+    rows = {name: summary(values) for name, values in timed(paths, (), 60).items()}
+    print(f'\ndemo checkpoint, two 640x480 cameras, whole inference, one thread, ms\n{"":16}'
+          f'{"p50":>9}{"p5":>9}{"p95":>9}')
+    for name, row in rows.items():
+        print(f'{name:16}{row["p50"]:9.1f}{row["p5"]:9.1f}{row["p95"]:9.1f}')
+    return rows
+
+
+def full() -> dict:
+    """Load and run the full size in bfloat16 on the processor: seconds and peak memory."""
+    def peak() -> float:
+        return int(re.search(r'VmHWM:\s*(\d+)', Path('/proc/self/status').read_text())[1]) / 2**20
+
+    torch.set_num_threads(2)
+    before = peak()
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.perf_counter()
+        # In another process: what the writing needs must not count.
+        subprocess.run([sys.executable, '-c', 'import sys; from pathlib import Path; from load '
+                        'import write_checkpoint; write_checkpoint(Path(sys.argv[1]))', folder],
+                       check=True, cwd=Path(__file__).parent)
+        written = time.perf_counter()
+        model = load_model(Path(folder), torch.bfloat16, torch.device('cpu'))
+    loaded = time.perf_counter()
+    engine = fast(Engine(model, STEPS, 900))
+    packed = time.perf_counter()
+    out = {'write_s': written - started, 'load_s': loaded - written, 'pack_s': packed - loaded,
+           'chunk_s': {}}
+    for cameras in (1, 3):
+        given = inputs(model, cameras)
+        times = timed({'fast': engine}, given, 2)['fast']
+        out['chunk_s'][cameras] = min(times) / 1e3
+    out['peak_gib'] = peak() - before
+    print(f'\nfull size, bfloat16, two threads: loaded in {out["load_s"]:.1f} s, packed in '
+          f'{out["pack_s"]:.1f} s, a chunk with 1 camera {out["chunk_s"][1]:.1f} s, with 3 '
+          f'{out["chunk_s"][3]:.1f} s; peak memory {out["peak_gib"]:.2f} GiB')
+    return out
+
+
+def gpu() -> dict | str:
+    """Time the full size on a GPU, four ways, and check that a replay is the eager result."""
+    if not torch.cuda.is_available():
+        print('\nGPU: not measured, torch finds none')
+        return 'not measured'
+    with tempfile.TemporaryDirectory() as folder:
+        write_checkpoint(Path(folder))
+        started = time.perf_counter()
+        model = load_model(Path(folder), torch.bfloat16, torch.device('cuda'))
+        torch.cuda.synchronize()
+    out: dict = {'load_s': time.perf_counter() - started}
+    plain, compiled = Engine(model, STEPS, 900), None
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    Graphs(plain)(*[inputs(model, 3)[i] if i != 1 else inputs(model, 3)[1].text
+                    for i in range(4)])
+    torch.cuda.synchronize()
+    out['memory_gib'] = torch.cuda.max_memory_reserved() / 2**30
+    try:
+        compiled = Engine(model, STEPS, 900, compiled=True)
+        fast(compiled)(*inputs(model, 3))
+    except Exception as error:
+        compiled, out['compile'] = None, repr(error)[:300]
+    reference = Reference(model, STEPS)
+    name = torch.cuda.get_device_name()
+    floor = next((value for key, value in FLOOR_MS.items() if key in name), None)
+    print(f'\n{name}, full size, bfloat16, loaded in {out["load_s"]:.1f} s, memory '
+          f'{out["memory_gib"]:.2f} GiB, ms\n{"":24}{"cameras":>8}{"p50":>8}{"p99":>8}{"floor":>8}'
+          f'{"captured s":>12}')
+    for cameras in (1, 2, 3):
+        given = inputs(model, cameras)
+        paths = {'transformers': reference, 'transformers in a graph': captured(reference, given),
+                 'fast in a graph': fast(Graphs(plain))}
+        if compiled:
+            paths['fast compiled in a graph'] = fast(Graphs(compiled))
+        for label, path in paths.items():
+            torch.cuda.synchronize()
+            started = time.perf_counter()
+            path(*given)
+            torch.cuda.synchronize()
+            ready = time.perf_counter() - started
+            waited = {label: lambda *values, path=path: (path(*values), torch.cuda.synchronize())}
+            row = summary(timed(waited, given, 10 if label == 'transformers' else 50)[label])
+            row['captured_s'] = ready
+            row['of_floor'] = floor[cameras - 1] / row['p50'] if floor else None
+            print(f'{label:24}{cameras:8}{row["p50"]:8.2f}{row["p99"]:8.2f}'
+                  f'{row["of_floor"] or 0:8.0%}{ready:12.2f}')
+            out.setdefault(label, {})[cameras] = row
+        other = inputs(model, cameras, seed=1)
+        for engine in (plain, compiled):
+            if engine:
+                graph, eager = fast(Graphs(engine)), fast(engine)
+                same = all(torch.equal(graph(*x), eager(*x)) for x in (given, other, given))
+                out.setdefault('replay_equals_eager', []).append(same)
+    print(f"replay equals eager, A B A: {out['replay_equals_eager']}")
+    wanted = reference(*given)
+    out['difference'] = float((fast(plain)(*given) - wanted).abs().max() / wanted.abs().max())
+    print(f"fast differs from transformers by {out['difference']:.1e} of the largest action")
+    return out
+
+
+def captured(path: Reference, given: tuple) -> object:
+    """Return transformers' own code as one CUDA graph, for these inputs."""
+    for _ in range(3):
+        path(*given)
+    graph = torch.cuda.CUDAGraph()
+    try:
+        with torch.cuda.graph(graph):
+            out = path(*given)
+    except RuntimeError as error:
+        print(f'transformers cannot be captured: {str(error).splitlines()[0]}')
+        return path
+    return lambda *values: (graph.replay(), out)[1]
+
+
+def main() -> None:
+    """Run every part in a process of its own, write the JSON."""
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--only', nargs='+', choices=PARTS, default=PARTS)
+    parser.add_argument('--out', type=Path, default=Path('out/engine.json'))
+    parser.add_argument('--part', choices=PARTS, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    if args.part:
+        torch.set_num_threads(1)
+        args.out.write_text(json.dumps(globals()[args.part](), indent=1) + '\n')
+        return
+    print(machine())
+    results: dict = {'machine': machine()}
+    for part in args.only:
+        subprocess.run([sys.executable, __file__, '--part', part, '--out', str(args.out)],
+                       check=True)
+        results[part] = json.loads(args.out.read_text())
+    args.out.write_text(json.dumps(results, indent=1) + '\n')
+
+
+if __name__ == '__main__':
+    main()
