@@ -32,8 +32,8 @@ CAMERAS, TOKENS, STEPS, CHUNK = 3, 20, 10, 50
 # Physical floor in bf16, ms for 1, 2, 3 cameras: what bandwidth and arithmetic allow.
 FLOOR_MS = {'H200': (2.7, 3.9, 5.2), 'H100': (3.7, 4.6, 5.8), '5090': (9.9, 15.7, 21.7),
             '4090': (14.4, 21.8, 29.4), 'Thor': (45, 48, 52), 'Orin': (63, 92, 121)}
-COMPUTES = ('mm', 'addmm', 'bmm', 'convolution', 'cat', 'clone', 'add', '_to_copy',
-            'native_layer_norm', '_scaled_dot_product_flash_attention_for_cpu')
+COMPUTES = ('mm', 'addmm', 'mkldnn::_linear_pointwise', 'bmm', 'convolution', 'cat', 'clone',
+            'add', '_to_copy', 'native_layer_norm', '_scaled_dot_product_flash_attention_for_cpu')
 
 
 def network(width: int, layers: tuple[int, int], dtype: torch.dtype, head_dim: int = 32
@@ -121,22 +121,26 @@ def kernels() -> dict:
 
 def cpu() -> dict:
     """Time reduced widths at real token counts, float32, one thread."""
-    model, out = network(256, (4, 4), torch.float32), {}
-    paths = {'transformers': Reference(model, STEPS), 'fast': fast(Engine(model, STEPS, 900)),
-             'fast compiled': fast(Engine(model, STEPS, 900, compiled=True))}
-    print(f'\nwidth 256, 4 / 4 / 4 layers, float32, {TOKENS} tokens, chunk {CHUNK}, {STEPS} '
-          f'steps, one thread, ms\n{"":16}{"cameras":>8}{"p50":>9}{"p5":>9}{"p95":>9}{"ratio":>8}')
-    for cameras in (1, 2, 3):
-        given = inputs(model, cameras)
-        rows = {name: summary(values) for name, values in timed(paths, given, 15).items()}
-        wanted = paths['transformers'](*given)
-        for name, row in rows.items():
-            row['ratio'] = row['p50'] / rows['transformers']['p50']
-            row['difference'] = float((paths[name](*given) - wanted).abs().max()
-                                      / wanted.abs().max())
-            print(f'{name:16}{cameras:8}{row["p50"]:9.1f}{row["p5"]:9.1f}{row["p95"]:9.1f}'
-                  f'{row["ratio"]:8.2f}')
-        out[str(cameras)] = rows
+    out: dict = {}
+    for title, width, layers, head_dim in (('width 256, 4 / 4 / 4 layers', 256, (4, 4), 32),
+                                           ('width 64, 27 / 18 / 18 layers', 64, (27, 18), 16)):
+        torch._dynamo.reset()
+        model = network(width, layers, torch.float32, head_dim)
+        paths = {'transformers': Reference(model, STEPS), 'fast': fast(Engine(model, STEPS, 900)),
+                 'fast compiled': fast(Engine(model, STEPS, 900, compiled=True))}
+        print(f'\n{title}, float32, {TOKENS} tokens, chunk {CHUNK}, {STEPS} steps, one thread, '
+              f'ms\n{"":16}{"cameras":>8}{"p50":>9}{"p5":>9}{"p95":>9}{"ratio":>8}')
+        for cameras in (1, 2, 3):
+            given = inputs(model, cameras)
+            rows = {name: summary(values) for name, values in timed(paths, given, 15).items()}
+            wanted = paths['transformers'](*given)
+            for name, row in rows.items():
+                row['ratio'] = row['p50'] / rows['transformers']['p50']
+                row['difference'] = float((paths[name](*given) - wanted).abs().max()
+                                          / wanted.abs().max())
+                print(f'{name:16}{cameras:8}{row["p50"]:9.1f}{row["p5"]:9.1f}{row["p95"]:9.1f}'
+                      f'{row["ratio"]:8.2f}')
+            out.setdefault(title, {})[cameras] = rows
     return out
 
 

@@ -9,108 +9,39 @@ of a chunk, W width, H query heads, D head dimension, A padded action width.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PI0ForConditionalGeneration
-from transformers.models.gemma.modeling_gemma import GemmaDecoderLayer
-from transformers.models.siglip.modeling_siglip import SiglipEncoderLayer
 
-GELU = 'gelu_pytorch_tanh'
+from pi0_ros.policy.packing import Gemma, Siglip, pack_gemma, pack_siglip, unsupported
 
-
-@dataclass(frozen=True)
-class Gemma:
-    """Weights of one layer of the language model or of the expert."""
-
-    norm1: Tensor    # [W] float32, with Gemma's 1 added
-    qkv: Tensor      # [(H + 2) * D, W]
-    out: Tensor      # [W, H * D]
-    norm2: Tensor    # [W] float32
-    gate_up: Tensor  # [2 * M, W]
-    down: Tensor     # [W, M]
-    eps: float
-
-
-@dataclass(frozen=True)
-class Siglip:
-    """Weights and biases of one layer of the image encoder."""
-
-    norm1: tuple[Tensor, Tensor]  # [W]
-    qkv: tuple[Tensor, Tensor]    # [3 * W, W], [3 * W]
-    out: tuple[Tensor, Tensor]
-    norm2: tuple[Tensor, Tensor]
-    up: tuple[Tensor, Tensor]     # [M, W], [M]
-    down: tuple[Tensor, Tensor]
-    eps: float
-
-
-def unsupported(model: PI0ForConditionalGeneration) -> str | None:
-    """Return what this path does not know about ``model``, or None."""
-    text, expert = model.config.vlm_config.text_config, model.config.dit_config
-    vision = model.config.vlm_config.vision_config
-    for name, part in (('language model', text), ('action expert', expert)):
-        if part.num_key_value_heads != 1:
-            return f'the {name} has {part.num_key_value_heads} key-value heads, not 1'
-        if part.attention_bias or part.hidden_act != GELU:
-            return f'the {name} has attention biases or activation {part.hidden_act}'
-        if part.rope_parameters.get('rope_type') != 'default':
-            return f'the {name} has rotary embedding {part.rope_parameters.get("rope_type")}'
-        if getattr(part, 'sliding_window', None):
-            return f'the {name} has a sliding window'
-    if (text.head_dim, text.num_hidden_layers) != (expert.head_dim, expert.num_hidden_layers):
-        return 'language model and action expert differ in layers or head size'
-    if vision.hidden_act != GELU:
-        return f'the image encoder has activation {vision.hidden_act}'
-    layers = [*model.model.vlm.language_model.layers, *model.model.dit.layers]
-    images = list(model.model.vlm.vision_tower.encoder.layers)
-    if {type(layer) for layer in layers} != {GemmaDecoderLayer} or \
-            {type(layer) for layer in images} != {SiglipEncoderLayer}:
-        return 'it has layers of another kind'
-    for layer in (*layers, *images):
-        for name, module in layer.named_modules():
-            if name.endswith(('proj', 'fc1', 'fc2')) and type(module) is not nn.Linear:
-                return f'{name} is a {type(module).__name__}, not a plain Linear (LoRA?)'
-    return None
-
-
-def _pack(parts: list[nn.Linear], attribute: str) -> Tensor:
-    """Return the parts' tensors as one; the modules then hold views of it, not copies."""
-    tensors = [getattr(part, attribute).data for part in parts]
-    packed, start = torch.cat(tensors), 0
-    for part, tensor in zip(parts, tensors):
-        end = start + len(tensor)
-        getattr(part, attribute).data = packed[start:end]
-        start = end
-    if packed.is_cuda:
-        torch.cuda.empty_cache()  # else the parts' memory stays reserved, layer by layer
-    return packed
-
-
-def _gemma(layer: GemmaDecoderLayer) -> Gemma:
-    attention, mlp = layer.self_attn, layer.mlp
-    return Gemma(
-        1 + layer.input_layernorm.weight.float(),
-        _pack([attention.q_proj, attention.k_proj, attention.v_proj], 'weight'),
-        attention.o_proj.weight.data, 1 + layer.post_attention_layernorm.weight.float(),
-        _pack([mlp.gate_proj, mlp.up_proj], 'weight'), mlp.down_proj.weight.data,
-        layer.input_layernorm.eps)
-
-
-def _siglip(layer: SiglipEncoderLayer) -> Siglip:
-    def both(module: nn.Module) -> tuple[Tensor, Tensor]:
-        return module.weight.data, module.bias.data
-
-    parts = [layer.self_attn.q_proj, layer.self_attn.k_proj, layer.self_attn.v_proj]
-    return Siglip(both(layer.layer_norm1), (_pack(parts, 'weight'), _pack(parts, 'bias')),
-                  both(layer.self_attn.out_proj), both(layer.layer_norm2), both(layer.mlp.fc1),
-                  both(layer.mlp.fc2), layer.layer_norm1.eps)
+ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, '_linear_pointwise')
 
 
 # ---- the layers: pure functions; residuals travel beside what is still to be added to them, so
 # ---- that a compiler joins the addition to the normalisation that follows it
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Return x W + b. For float32 on a processor by oneDNN: MKL leaves AMD's AVX-512 unused."""
+    if not ONEDNN or x.dtype != torch.float32 or x.device.type != 'cpu':
+        return F.linear(x, weight, bias)
+    if torch.compiler.is_compiling():  # the compiler takes oneDNN's own only with frozen weights
+        return torch.ops.pi0_ros.linear(x, weight, bias)
+    return _onednn(x, weight, bias)
+
+
+def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, 'none', [], '')
+
+
+_library = torch.library.Library('pi0_ros', 'DEF')
+_library.define('linear(Tensor x, Tensor weight, Tensor? bias) -> Tensor')
+_library.impl('linear', _onednn, 'CPU')
+torch.library.register_fake('pi0_ros::linear', lib=_library)(
+    lambda x, weight, bias: x.new_empty((*x.shape[:-1], len(weight))))
+
 
 def norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """Return Gemma's RMS norm of x [L, W], computed in float32."""
@@ -134,7 +65,7 @@ def keys_values(w: Gemma, x: Tensor, plus: Tensor, cos: Tensor, sin: Tensor, key
                 values: Tensor) -> None:
     """Write keys and values [L, D] of x + plus [L, W]: all that is read of a last prefix layer."""
     size = keys.shape[-1]
-    both = F.linear(norm(x + plus, w.norm1, w.eps), w.qkv[-2 * size:])
+    both = linear(norm(x + plus, w.norm1, w.eps), w.qkv[-2 * size:])
     keys.copy_(rotate(both[:, None, :size], cos, sin)[:, 0])
     values.copy_(both[:, size:])
 
@@ -147,7 +78,7 @@ def before(w: Gemma, x: Tensor, plus: Tensor, cos: Tensor, sin: Tensor, keys: Te
     """
     size = keys.shape[-1]
     x = add(x, plus)
-    qkv = F.linear(norm(x, w.norm1, w.eps), w.qkv).view(len(x), -1, size)  # [L, H + 2, D]
+    qkv = linear(norm(x, w.norm1, w.eps), w.qkv).view(len(x), -1, size)  # [L, H + 2, D]
     turned = rotate(qkv[:, :-1], cos, sin)
     keys.copy_(turned[:, -1])
     values.copy_(qkv[:, -1])
@@ -165,32 +96,33 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
 
 def after(w: Gemma, x: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
     """Return x [L, W] after attention, and what the layer adds to it."""
-    x = add(x, F.linear(seen.view(len(x), -1), w.out))
-    gate, up = F.linear(norm(x, w.norm2, w.eps), w.gate_up).chunk(2, -1)
-    return x, F.linear(F.gelu(gate, approximate='tanh') * up, w.down)
+    x = add(x, linear(seen.view(len(x), -1), w.out))
+    gate, up = linear(norm(x, w.norm2, w.eps), w.gate_up).chunk(2, -1)
+    return x, linear(F.gelu(gate, approximate='tanh') * up, w.down)
 
 
 def encode(w: Siglip, x: Tensor, plus: Tensor, heads: int) -> tuple[Tensor, Tensor]:
     """Return x + plus [C, S, W] and what the layer of the image encoder adds to it."""
     x = x + plus
     width = x.shape[-1:]
-    qkv = F.linear(F.layer_norm(x, width, *w.norm1, w.eps), *w.qkv)
+    qkv = linear(F.layer_norm(x, width, *w.norm1, w.eps), *w.qkv)
     q, k, v = qkv.view(*x.shape[:2], 3, heads, -1).permute(2, 0, 3, 1, 4)  # [C, heads, S, d]
     seen = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(x.shape)
-    x = x + F.linear(seen, *w.out)
-    hidden = F.linear(F.layer_norm(x, width, *w.norm2, w.eps), *w.up)
-    return x, F.linear(F.gelu(hidden, approximate='tanh'), *w.down)
+    x = x + linear(seen, *w.out)
+    hidden = linear(F.layer_norm(x, width, *w.norm2, w.eps), *w.up)
+    return x, linear(F.gelu(hidden, approximate='tanh'), *w.down)
 
 
 def enter(x: Tensor, weight: Tensor, bias: Tensor, out: tuple[Tensor, Tensor]) -> Tensor:
     """Return the expert's tokens [T, W] for actions x [T, A] float32, the time in ``bias``."""
-    return F.linear(F.silu(F.linear(x, weight, bias)).to(out[0].dtype), *out)
+    return linear(F.silu(linear(x, weight, bias)).to(out[0].dtype), *out)
 
 
 def leave(x: Tensor, plus: Tensor, weight: Tensor, eps: float, out: tuple[Tensor, Tensor],
           actions: Tensor, dt: float) -> Tensor:
     """Return actions [T, A] float32 after one step along the velocity that the expert sees."""
-    return actions + dt * F.linear(norm(x + plus, weight, eps), *out).float()
+    seen = F.rms_norm((x + plus).float(), weight.shape, weight, eps)
+    return actions + dt * linear(seen, *out)
 
 
 def _any_length(*tensors: Tensor) -> None:
@@ -218,15 +150,17 @@ class Engine:
         self.steps, self.chunk_length = steps, config.chunk_size
         self.dtype, self.device = heads.state_proj.weight.dtype, heads.state_proj.weight.device
         self.vision = vlm.vision_tower
-        self.image_layers = [_siglip(layer) for layer in self.vision.encoder.layers]
+        self.image_layers = [pack_siglip(layer) for layer in self.vision.encoder.layers]
         self.image_heads = config.vlm_config.vision_config.num_attention_heads
         self.project = vlm.multi_modal_projector.linear
-        self.text_layers = [_gemma(layer) for layer in vlm.language_model.layers]
-        self.expert_layers = [_gemma(layer) for layer in expert.layers]
+        self.text_layers = [pack_gemma(layer) for layer in vlm.language_model.layers]
+        self.expert_layers = [pack_gemma(layer) for layer in expert.layers]
         self.last_norm, self.eps = 1 + expert.norm.weight.float(), expert.norm.eps
-        self.state_in = heads.state_proj.weight.data, heads.state_proj.bias.data
+        self.state_in = heads.state_proj.weight.float(), heads.state_proj.bias.float()
         self.mlp_out = heads.action_time_mlp_out.weight.data, heads.action_time_mlp_out.bias.data
-        self.action_out = model.action_out_proj.weight.data, model.action_out_proj.bias.data
+        # Small, and every step adds what it rounds: float32.
+        self.action_out = (model.action_out_proj.weight.float(),
+                           model.action_out_proj.bias.float())
         self._fold(heads, config)
         length, size = most_tokens + 1 + self.chunk_length, config.dit_config.head_dim
         self.cos, self.sin = self._positions(length, size, expert.rotary_emb.inv_freq)
@@ -243,6 +177,8 @@ class Engine:
 
     @staticmethod
     def _compile(function: Callable) -> Callable:
+        config = torch._dynamo.config  # one variant for each number of cameras and kind of layer
+        config.recompile_limit = max(config.recompile_limit, 64)
         return torch.compile(function, fullgraph=True, dynamic=False,
                              mode='max-autotune-no-cudagraphs' if torch.cuda.is_available()
                              else 'default')
@@ -287,7 +223,7 @@ class Engine:
             if step:
                 x, plus = self._through(self.expert_layers, x, end + 1)
             else:  # the state's keys and values are the same in every step
-                token = F.linear(state.to(self.dtype), *self.state_in)[None]
+                token = linear(state[None], *self.state_in).to(self.dtype)
                 x, plus = self._through(self.expert_layers, torch.cat([token, x]), end, alone=1)
                 x, plus = x[1:], plus[1:]
             actions = self.leave(x, plus, self.last_norm, self.eps, self.action_out, actions,
@@ -331,4 +267,5 @@ class Engine:
         for w in self.image_layers:
             x, plus = self.encode(w, x, plus, self.image_heads)
         last = self.vision.post_layernorm
-        return self.project(F.layer_norm(x + plus, x.shape[-1:], last.weight, last.bias, last.eps))
+        x = F.layer_norm(x + plus, x.shape[-1:], last.weight, last.bias, last.eps)
+        return linear(x, self.project.weight, self.project.bias)

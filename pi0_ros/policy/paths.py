@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 from transformers import PI0ForConditionalGeneration
 
-from pi0_ros.policy.engine import Engine, unsupported
+from pi0_ros.policy.engine import Engine
 from pi0_ros.policy.kernels import Graphs, count_kernels
+from pi0_ros.policy.packing import unsupported
 from pi0_ros.policy.spec import CheckpointError
 
 log = logging.getLogger(__name__)
