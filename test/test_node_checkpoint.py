@@ -66,6 +66,10 @@ def live_chunk(name, state=None, **parameters):
         graph.wait(lambda: graph.node.session._chunks.get_subscription_count())
         graph.instruct(str(seen['instruction']))
         graph.wait(lambda: robot.chunks)
+        graph.wait(lambda: 'pi0: policy' in robot.diagnostics)
+        told = {pair.key: pair.value for pair in robot.diagnostics['pi0: policy'].values}
+        assert told['engine'] == 'fast' and float(told['self_check']) < 1e-4
+        assert int(told['kernels']) > 100 and told['device'] == 'cpu'
     finally:
         graph.close()
     return np.array([list(point.positions) for point in robot.chunks[0].points])

@@ -90,6 +90,7 @@ def _fill(model: nn.Module, path: Path, names: Mapping[str, str], dtype: torch.d
 
 def _keep_on_host(table: nn.Module, device: torch.device) -> None:
     """Let the text embedding, 1 GB for some twenty rows an instruction, work from the host."""
+    table.to('cpu')  # its scale, too
     table.register_forward_pre_hook(lambda module, inputs: (inputs[0].cpu(),))
     table.register_forward_hook(lambda module, inputs, out: out.to(device))
 
