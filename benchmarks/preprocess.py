@@ -23,6 +23,7 @@ from torch.nn import functional as F
 
 from pi0_ros.observation.observation import Observation
 from pi0_ros.policy.pi0 import Pi0Policy
+from pi0_ros.policy.pixels import Pixels
 
 FIXTURE = Path(__file__).parents[1] / 'test' / 'data' / 'lerobot_mean_std' / 'checkpoint'
 CAMERAS = ('a', 'b', 'c')
@@ -63,7 +64,9 @@ def main() -> None:
     for letterbox in ('lerobot', 'openpi', 'transformers'):
         policy = Pi0Policy(FIXTURE, dt_ns=1, device='cpu', dtype='float32')
         policy.load()
-        policy.spec = replace(policy.spec, cameras=CAMERAS, letterbox=letterbox)
+        policy.spec = replace(policy.spec, cameras=CAMERAS)
+        policy.cameras = CAMERAS
+        policy._pixels = Pixels(224, 224, letterbox, policy.device)
         seen = Observation(0, np.zeros(policy.spec.state_width), images, {}, 'fold the shirt')
         ways[f'pi0_ros, everything, letterbox {letterbox}'] = (
             lambda policy=policy, seen=seen: policy.prepare(seen))
