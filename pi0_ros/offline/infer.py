@@ -162,7 +162,7 @@ def main(argv: list[str] | None = None) -> int:
                            steps=args.steps or values.denoising_steps, seed=args.seed,
                            tokenizer=args.tokenizer or values.tokenizer,
                            choices=choices_from(values),
-                           engine='reference' if args.reference else 'auto')
+                           engine='reference' if args.reference else 'auto', compiled='off')
         policy.cameras = tuple(observation.images)
         policy.joints, state = joint_map(policy.spec, values, observation.state)
         observation = replace(observation, state=state)

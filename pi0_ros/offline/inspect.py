@@ -195,8 +195,9 @@ def main(argv: list[str] | None = None) -> int:
             spec = read(folder, choices)
         except Unrecorded as error:
             missing = (str(error),)
-            spec = read(folder, replace(choices, relative_joints=choices.relative_joints or (),
-                                        chunk_length=choices.chunk_length or USUAL_LENGTH))
+            choices = replace(choices, relative_joints=choices.relative_joints or (),
+                              chunk_length=choices.chunk_length or USUAL_LENGTH)
+            spec = read(folder, choices)
         facts = describe(replace(spec, warnings=(*missing, *spec.warnings)))
         if args.measure:
             facts['measured'] = measure(folder, choices, values.tokenizer)

@@ -175,12 +175,11 @@ class Engine:
             self._compile(function) if compiled else function
             for function in (encode, before, after, keys_values, enter, leave))
 
-    @staticmethod
-    def _compile(function: Callable) -> Callable:
+    def _compile(self, function: Callable) -> Callable:
         config = torch._dynamo.config  # one variant for each number of cameras and kind of layer
         config.recompile_limit = max(config.recompile_limit, 64)
         return torch.compile(function, fullgraph=True, dynamic=False,
-                             mode='max-autotune-no-cudagraphs' if torch.cuda.is_available()
+                             mode='max-autotune-no-cudagraphs' if self.device.type == 'cuda'
                              else 'default')
 
     def _fold(self, heads: nn.Module, config: object) -> None:
@@ -216,6 +215,9 @@ class Engine:
         """
         x = torch.cat([self.images(pixels).flatten(0, 1), text])
         end = len(x)
+        if end + 1 + len(noise) > len(self.cos):
+            raise ValueError(f'{end} tokens of images and text, expected at most '
+                             f'{len(self.cos) - 1 - len(noise)}')
         self._through(self.text_layers, x, 0, last=False)
         actions = noise
         for step in range(self.steps):

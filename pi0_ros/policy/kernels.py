@@ -1,4 +1,4 @@
-"""How many kernels a computation launches, and which path computes a chunk."""
+"""Kernels on a GPU: recorded as CUDA graphs, and counted."""
 
 from collections import OrderedDict
 from collections.abc import Callable
@@ -29,19 +29,11 @@ class _Counter(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
-def count_kernels(call: Callable[[], object], device: torch.device) -> int:
-    """Return how many kernels ``call`` launches.
+def count_kernels(call: Callable[[], object]) -> int:
+    """Return how many kernels ``call`` launches: every operation that computes counts as one.
 
-    On a GPU they are counted as they run; on the processor every operation that computes counts
-    as one, so what torch compiled there counts for nothing.
+    What torch compiled is not seen.
     """
-    if device.type == 'cuda':
-        from torch.profiler import ProfilerActivity, profile
-        with profile(activities=[ProfilerActivity.CUDA]) as seen:
-            call()
-            torch.cuda.synchronize()
-        return sum(event.device_type == torch.autograd.DeviceType.CUDA
-                   for event in seen.events())
     with _Counter() as counter, torch.no_grad():
         call()
     return counter.count
@@ -64,6 +56,9 @@ class Graphs:
     def __init__(self, engine: Engine) -> None:
         """Capture nothing yet."""
         self.engine = engine
+        # One of each for all graphs, which run one at a time: every stream and every pool keeps
+        # memory of its own.
+        self._stream, self._pool = torch.cuda.Stream(), torch.cuda.graph_pool_handle()
         self._graphs: OrderedDict[tuple[int, int], _Graph] = OrderedDict()
 
     def __call__(self, *inputs: Tensor) -> Tensor:
@@ -73,23 +68,32 @@ class Graphs:
         if graph is None:
             while len(self._graphs) >= KEPT_GRAPHS:
                 self._graphs.popitem(last=False)
-            graph = self._capture(inputs)
+            graph = self._capture(*inputs)
         self._graphs[key] = graph  # the last used stays longest
         for fixed, given in zip(graph.inputs, inputs):
             fixed.copy_(given, non_blocking=True)
         graph.graph.replay()
         return graph.out.clone()
 
-    def _capture(self, inputs: tuple[Tensor, ...]) -> _Graph:
-        """Record the kernels; the first calls outside of the graph let libraries set up."""
+    def clear(self) -> None:
+        """Forget all graphs."""
+        self._graphs.clear()
+
+    def _capture(self, *inputs: Tensor) -> _Graph:
+        """Record the kernels; a call outside of the graph lets libraries set up before."""
         fixed = tuple(value.to(self.engine.device, copy=True) for value in inputs)
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            for _ in range(3):
+        before = torch.cuda.current_stream()
+        try:
+            self._stream.wait_stream(before)
+            with torch.cuda.stream(self._stream):
                 self.engine(*fixed)
-        torch.cuda.current_stream().wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            out = self.engine(*fixed)
+            before.wait_stream(self._stream)
+            graph = torch.cuda.CUDAGraph()
+            # Other threads may go on using the GPU.
+            with torch.cuda.graph(graph, pool=self._pool, stream=self._stream,
+                                  capture_error_mode='thread_local'):
+                out = self.engine(*fixed)
+        except BaseException:
+            torch.cuda.set_stream(before)  # a capture that fails may leave its own in place
+            raise
         return _Graph(graph, fixed, out)

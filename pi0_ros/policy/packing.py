@@ -59,16 +59,25 @@ def unsupported(model: PI0ForConditionalGeneration) -> str | None:
     if {type(layer) for layer in layers} != {GemmaDecoderLayer} or \
             {type(layer) for layer in images} != {SiglipEncoderLayer}:
         return 'it has layers of another kind'
-    for layer in (*layers, *images):
-        for name, module in layer.named_modules():
-            if name.endswith(('proj', 'fc1', 'fc2')) and type(module) is not nn.Linear:
+    for part in (*layers, *images, model.embed_action_time, model.model.vlm.multi_modal_projector,
+                 nn.ModuleDict({'action_out_proj': model.action_out_proj})):
+        for name, module in part.named_modules():
+            if name.endswith(('proj', 'fc1', 'fc2', 'mlp_in', 'mlp_out', 'linear')) and \
+                    type(module) is not nn.Linear:
                 return f'{name} is a {type(module).__name__}, not a plain Linear (LoRA?)'
+    if text.rope_parameters.get('rope_theta') != expert.rope_parameters.get('rope_theta'):
+        return 'language model and action expert have different rotary embeddings'
     return None
 
 
 def _pack(parts: list[nn.Linear], attribute: str) -> Tensor:
     """Return the parts' tensors as one; the modules then hold views of it, not copies."""
     tensors = [getattr(part, attribute).data for part in parts]
+    length, first = sum(map(len, tensors)), tensors[0]
+    ends = [tensor.data_ptr() + tensor.nbytes for tensor in tensors]
+    if [tensor.data_ptr() for tensor in tensors[1:]] == ends[:-1] and len(
+            {tensor.untyped_storage().data_ptr() for tensor in tensors}) == 1:
+        return first.as_strided((length, *first.shape[1:]), first.stride())  # packed before
     packed, start = torch.cat(tensors), 0
     for part, tensor in zip(parts, tensors):
         end = start + len(tensor)

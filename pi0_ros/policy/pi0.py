@@ -57,6 +57,7 @@ class Pi0Policy:
         self._engine, self._compiled = engine, compiled
         self._pixels = Pixels(*self.spec.image_size, self.spec.letterbox, self.device)
         self.model, self.number = None, 0
+        self._path = self._reference = None
         self.report = Report('none', 'not loaded')
         self.cameras = self.spec.cameras  # those that will be fed
         self.joints = JointMap.identity(self.spec.state_width, self.spec.action_width)
@@ -68,9 +69,15 @@ class Pi0Policy:
         """
         torch.set_num_threads(self.threads)
         self._tokenizer = self._load_tokenizer()
-        self.model = weights.load_model(self.spec.folder, self.dtype, self.device,
-                                        self.spec.chunk_length)
-        self._path = Reference(self.model, self.steps)
+        problem = None
+        try:
+            self.model = weights.load_model(self.spec.folder, self.dtype, self.device,
+                                            self.spec.chunk_length)
+        except torch.cuda.OutOfMemoryError as error:
+            problem = weights.out_of_memory(error, self.spec.folder, self.device)
+        if problem:
+            raise problem
+        self._path = self._reference = Reference(self.model, self.steps)
         self.report = Report('reference', 'not checked yet')
         for warning in self.spec.warnings:
             log.warning(warning)
@@ -104,19 +111,23 @@ class Pi0Policy:
 
         :raises CheckpointError: the engine that was asked for cannot be used.
         """
-        vision = self.model.config.vlm_config.vision_config
-        cameras = max(1, len(self.cameras))
-        tokens = cameras * (vision.image_size // vision.patch_size) ** 2
-        with weights.gpu_memory(self.device, self.spec.folder):
-            self._path, self.report = choose(
-                self.model, self.steps, tokens + self.spec.max_prompt_tokens, cameras,
-                self._engine, self._compiled, self._embed)
-            log.info(str(self.report))
-            height, width = self.spec.image_size
-            images = {name: np.full((height, width, 3), 128, np.uint8) for name in self.cameras}
+        self._pixels.check()
+        self._path, self.report = choose(
+            self.model, self.steps, max(1, len(self.cameras)), self.spec.max_prompt_tokens,
+            self._engine, self._compiled, self._embed)
+        log.info(str(self.report))
+        height, width = self.spec.image_size
+        images = {name: np.full((height, width, 3), 128, np.uint8) for name in self.cameras}
+        problem = None
+        try:
             # The values do not matter, only how many there are.
             self.infer(Observation(0, np.zeros(self._observed()), images, {}, 'warm up'),
                        np.zeros(self.noise_shape))
+        except torch.cuda.OutOfMemoryError as error:
+            self.close()
+            problem = weights.out_of_memory(error, self.spec.folder, self.device)
+        if problem:
+            raise problem
         self.number = 0
 
     def infer(self, observation: Observation, noise: np.ndarray | None = None) -> ActionChunk:
@@ -129,14 +140,25 @@ class Pi0Policy:
         raw, state, prompt, pixels = self.prepare(observation)
         start = host_buffer(self.noise_shape, self.device, torch.float32)
         start.copy_(torch.from_numpy(noise))
-        actions = self._path(pixels, prompt, state, start)
-        normalised = actions[:, :self.spec.action_width].cpu().double().numpy()
+        normalised = self._compute(pixels, prompt, state, start)[:, :self.spec.action_width]
+        normalised = normalised.double().numpy()
         positions = self.spec.action.restore(normalised)
         relative = np.flatnonzero(self.spec.relative)
         positions[:, relative] += raw[relative]
         number, self.number = self.number, self.number + 1
         return ActionChunk(observation.t_obs_ns, self.dt_ns, self.joints.actions_out(positions),
                            observation.instruction, number)
+
+    def _compute(self, *given: object) -> torch.Tensor:
+        """Return normalised actions on the host; the reference's, where the fast path fails."""
+        if self._path is not self._reference:
+            try:
+                return self._path(*given).cpu()
+            except Exception as error:  # for example a capture for a new length of the prompt
+                reason = f'the fast path failed: {type(error).__name__}: {error}'
+                log.error(f"going on with transformers' own code: {reason}")
+                self._path, self.report = self._reference, Report('reference', reason)
+        return self._path(*given).cpu()
 
     def prepare(self, observation: Observation
                 ) -> tuple[np.ndarray, torch.Tensor, Prompt, torch.Tensor]:
@@ -194,7 +216,7 @@ class Pi0Policy:
 
     def close(self) -> None:
         """Free the network."""
-        self.model = self._path = self._prompt = None
+        self.model = self._path = self._reference = self._prompt = None
         if self.device.type == 'cuda':
             torch.cuda.empty_cache()
 

@@ -1,5 +1,6 @@
 """From camera images to the network's pixels, on the host or on the GPU."""
 
+import logging
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,12 +10,18 @@ from torch.nn import functional as F
 
 from pi0_ros.observation.images import letterbox, placement
 
+log = logging.getLogger(__name__)
 ON_DEVICE = ('lerobot', 'lerobot_0.4', 'lerobot_0.3')  # torch's own resize is what they trained on
 
 
 def host_buffer(shape: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
     """Return memory of the host; pinned if the device is a GPU, so that copies do not wait."""
-    return torch.empty(shape, dtype=dtype, pin_memory=device.type == 'cuda')
+    if device.type == 'cuda':
+        try:
+            return torch.empty(shape, dtype=dtype, pin_memory=True)
+        except RuntimeError:  # not every driver and container allows it
+            pass
+    return torch.empty(shape, dtype=dtype)
 
 
 class Pixels:
@@ -23,6 +30,7 @@ class Pixels:
     def __init__(self, height: int, width: int, style: str, device: torch.device) -> None:
         """Fit to ``height`` x ``width`` in the letterbox ``style`` for ``device``."""
         self.size, self.style, self.device = (height, width), style, device
+        self.on_device = device.type == 'cuda' and style in ON_DEVICE
         self._buffers: dict[tuple, Tensor] = {}
 
     def __call__(self, images: Sequence[np.ndarray]) -> Tensor:
@@ -30,13 +38,27 @@ class Pixels:
 
         The result is overwritten by the next call.
         """
-        out = self._buffer('out', (len(images), 3, *self.size), torch.float32)
-        if self.device.type == 'cuda' and self.style in ON_DEVICE:
+        if self.on_device:
             return torch.stack([self.fit(self._upload(i, image)) for i, image in
                                 enumerate(images)])
+        out = self._buffer('out', (len(images), 3, *self.size), torch.float32)
         for image, target in zip(images, out.numpy()):
             letterbox(image, *self.size, self.style, target)
         return out
+
+    def check(self) -> None:
+        """Fit images on the host from now on if the GPU does it differently."""
+        if not self.on_device:
+            return
+        image = np.random.default_rng(0).integers(0, 256, (480, 640, 3), np.uint8)
+        try:
+            got = self([image])[0].cpu().numpy()
+            problem = float(np.abs(got - letterbox(image, *self.size, self.style)).max())
+        except RuntimeError as error:
+            problem = error
+        if isinstance(problem, Exception) or not problem < 1e-3:
+            log.warning(f'images are fitted on the processor: the GPU failed ({problem})')
+            self.on_device = False
 
     def _buffer(self, name: object, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         key = (name, shape)

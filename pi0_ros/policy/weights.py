@@ -1,8 +1,9 @@
 """Weights of a checkpoint in transformers' PI0 classes, loaded strictly."""
 
+import gc
 import logging
-import math
 import threading
+import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +22,6 @@ log = logging.getLogger(__name__)
 LARGE = 2**30    # bytes, from which on loading tells how far it is
 REOPEN = 2**29   # bytes that are read before the file is opened anew
 _making = threading.Lock()
-WORKING = 2**29  # bytes on a GPU besides the weights
 
 
 def load_model(folder: Path, dtype: torch.dtype, device: torch.device, chunk_length: int = 50
@@ -44,15 +44,13 @@ def load_model(folder: Path, dtype: torch.dtype, device: torch.device, chunk_len
                       for name, stored in names.items()}
         model = _empty(network_config(folder, shapes, chunk_length), folder)
         _require_equal(path, dict(model.named_parameters()), names, shapes)
-        with gpu_memory(device, folder, sum(math.prod(shape) for name, shape in shapes.items()
-                                            if name != TABLE) * dtype.itemsize):
-            _fill(model, path, names, dtype, device)
-            # Buffers stay float32: time and position frequencies in bfloat16 would be off by up
-            # to 28 % of an action. So does the noise that is denoised; it is cast where the
-            # network reads it.
-            for module in model.modules():
-                for name, buffer in module.named_buffers(recurse=False):
-                    setattr(module, name, buffer.to(device))
+        _fill(model, path, names, dtype, device)
+        # Buffers stay float32: time and position frequencies in bfloat16 would be off by up to
+        # 28 % of an action. So does the noise that is denoised; it is cast where the network
+        # reads it.
+        for module in model.modules():
+            for name, buffer in module.named_buffers(recurse=False):
+                setattr(module, name, buffer.to(device))
     except FileNotFoundError as error:
         raise CheckpointError(f"checkpoint file '{path}' is missing: copy the whole folder that "
                               'training saved') from error
@@ -95,29 +93,17 @@ def _keep_on_host(table: nn.Module, device: torch.device) -> None:
     table.register_forward_hook(lambda module, inputs, out: out.to(device))
 
 
-@contextmanager
-def gpu_memory(device: torch.device, folder: Path, needed: int = 0) -> Iterator[None]:
-    """Say what is missing where a GPU has too little memory.
-
-    :param needed: bytes that are known to be needed.
-    :raises CheckpointError: the GPU has not enough; nothing is left on it.
-    """
-    if device.type != 'cuda':
-        yield
-        return
+def out_of_memory(error: Exception, folder: Path, device: torch.device) -> CheckpointError:
+    """Return what to say when a GPU has too little memory, and give back what was taken."""
+    traceback.clear_frames(error.__traceback__)  # they hold what was loaded so far
+    gc.collect()
+    torch.cuda.empty_cache()
     free, total = torch.cuda.mem_get_info(device)
-    short = needed + WORKING > free
-    try:
-        if not short:
-            yield
-    except torch.cuda.OutOfMemoryError:
-        short = True
-    if short:
-        torch.cuda.empty_cache()
-        raise CheckpointError(
-            f"checkpoint '{folder}' needs {(needed + WORKING) / 2**30:.1f} GiB on the GPU, free "
-            f'are {free / 2**30:.1f} of {total / 2**30:.1f}: end what else uses it (nvidia-smi), '
-            "or set parameter 'dtype' to bfloat16") from None
+    needed = (folder / WEIGHTS).stat().st_size / 2**30
+    return CheckpointError(
+        f"checkpoint '{folder}' needs more memory than the GPU has: its weights are "
+        f'{needed:.1f} GiB as stored, free are {free / 2**30:.1f} of {total / 2**30:.1f} GiB: end '
+        "what else uses the GPU (nvidia-smi), or set parameter 'dtype' to bfloat16")
 
 
 def _empty(config: PI0Config, folder: Path) -> PI0ForConditionalGeneration:

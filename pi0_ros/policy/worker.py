@@ -31,7 +31,8 @@ class PolicyWorker:
             pass
         if self._load_error is not None:
             self._thread.join()
-            raise self._load_error
+            error, self._load_error = self._load_error, None  # it holds what was loaded
+            raise error
 
     def wake(self) -> None:
         """Ask for one more round of work. Asking twice before it begins is asking once."""
@@ -52,6 +53,7 @@ class PolicyWorker:
             self._policy.warm_up()
         except Exception as error:
             self._load_error = error
+            self._policy.close()
             return
         finally:
             self._ready.set()
