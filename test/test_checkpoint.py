@@ -342,6 +342,15 @@ def test_tokenizer_comes_from_the_hubs_cache_and_never_from_the_network(copy, tm
     assert load(copy).spec.tokenizer.name == 'a' * 40
 
 
+def test_renamed_cameras_are_known(copy):
+    path = copy / 'policy_preprocessor.json'
+    content = json.loads(path.read_text())
+    content['steps'][0]['config'] = {'rename_map': {
+        'observation.images.top': 'observation.images.front'}}
+    path.write_text(json.dumps(content))
+    assert checkpoint.read(copy).renamed == {'top': 'front'}
+
+
 def edit_tokenizer_name(folder, name):
     path = folder / 'policy_preprocessor.json'
     content = json.loads(path.read_text())

@@ -110,6 +110,12 @@ def test_a_robot_that_does_not_fit_is_told_why_beside_a_table(changes, words):
     assert 'checkpoint camera' in str(error.value)
 
 
+def test_a_camera_that_training_renamed_is_found():
+    spec = replace(checkpoint.read(DEMO), renamed={'front': 'overhead'})
+    with pytest.raises(ValueError, match="training renamed 'front' to 'overhead'"):
+        fit(spec, replace(ROBOT, cameras=('front', 'wrist')))
+
+
 def test_states_and_actions_of_different_joints():
     """The base moves but is not observed, the torso is observed but not moved."""
     spec = replace(checkpoint.read(DEMO), action_names=None)

@@ -136,6 +136,8 @@ def _cameras(spec: PolicySpec, robot: Robot) -> list[str]:
         if name and name not in spec.cameras:
             close = [camera for camera in spec.cameras if plain(camera) == plain(name)]
             hint = f", did you mean '{close[0]}'?" if close else ''
+            if name in spec.renamed:
+                hint = f"; training renamed '{name}' to '{spec.renamed[name]}'"
             out.append(f"parameter 'cameras' names '{name}', but the checkpoint's cameras are "
                        f"{', '.join(spec.cameras)}{hint}")
     return out

@@ -58,7 +58,7 @@ def describe(folder: Path, config: dict[str, Any], choices: Choices) -> PolicySp
         choices.letterbox or 'lerobot', 'lerobot',
         whole(tokenize['config'], 'max_length'),
         find_tokenizer(folder / tokenizer, tokenize['config'].get('tokenizer_name')),
-        *_trainer(folder, config, choices))
+        *_trainer(folder, config, choices), _renamed(before))
 
 
 def _relative(config: dict[str, Any], before: dict[str, dict], names: tuple[str, ...],
@@ -89,6 +89,13 @@ def _relative(config: dict[str, Any], before: dict[str, dict], names: tuple[str,
     for index, name in enumerate(names):
         out[index] = not any(word in name.lower() for word in exclude)
     return out
+
+
+def _renamed(before: dict[str, dict]) -> dict[str, str]:
+    """Return what training called its data set's cameras."""
+    step = before.get('rename_observations_processor', {}).get('config') or {}
+    return {str(old).removeprefix(IMAGES): str(new).removeprefix(IMAGES)
+            for old, new in (step.get('rename_map') or {}).items()}
 
 
 def _width(features: dict[str, Any], name: str) -> int:

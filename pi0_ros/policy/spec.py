@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,7 @@ class PolicySpec:
     tokenizer: Path | None        # folder with tokenizer.json
     trainer: str                  # what is known of the version that trained it
     warnings: tuple[str, ...] = ()
+    renamed: Mapping[str, str] = field(default_factory=dict)  # the data set's cameras: names here
 
 
 @dataclass(frozen=True)
