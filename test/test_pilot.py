@@ -41,7 +41,7 @@ def test_armed_robot_without_a_chunk_gets_no_command():
 def test_chunk_is_published_as_ten_points_that_end_at_rest():
     it = pilot()
     it.accept(chunk(np.arange(1, 51) / 100), 0, it.queue.epoch)
-    it.queue.fade_ns = 0
+    it.queue.handover.fade_ns = 0
     window = run(it, 200, 220)[0]
     assert window.times_ns.tolist() == [20 * MS * k for k in range(1, 11)]
     np.testing.assert_allclose(window.positions[:5, 0], np.arange(11, 16) / 100)

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pi0_ros.control.handover import make_handover
 from pi0_ros.control.queue import ActionQueue
 from support import MS, chunk
 
@@ -12,7 +13,7 @@ DT = 20 * MS
 
 
 def queue(fade_ms=0, at=0.0, brake_ns=1):
-    out = ActionQueue(1, fade_ms * MS, brake_ns)
+    out = ActionQueue(1, make_handover('blend', fade_ms * MS), brake_ns)
     out.seed(np.array([at]), 0)
     return out
 

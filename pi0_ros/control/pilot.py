@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pi0_ros.control.handover import make_handover
 from pi0_ros.control.limits import JointLimits
 from pi0_ros.control.queue import ActionQueue
 from pi0_ros.control.trajectory import Trajectory, rolling_window, slowed
@@ -23,12 +24,13 @@ class Timing:
     fade_ns: int = 100_000_000
     brake_ns: int = 200_000_000
     window_ns: int = 200_000_000
+    handover: str = 'blend'  # one of handover.STRATEGIES; read when the pilot is made
 
     @staticmethod
-    def at_rate(rate_hz: float, replan_s: float) -> 'Timing':
+    def at_rate(rate_hz: float, replan_s: float, handover: str = 'blend') -> 'Timing':
         """Return timing for ``rate_hz``: half a window outlasts a control period."""
         period_ns = round(1e9 / rate_hz)
-        return Timing(period_ns, round(replan_s * 1e9),
+        return Timing(period_ns, round(replan_s * 1e9), handover=handover,
                       window_ns=max(200_000_000, 3 * period_ns))
 
 
@@ -45,7 +47,8 @@ class Pilot:
     def __init__(self, joint_names: tuple[str, ...], limits: JointLimits, timing: Timing) -> None:
         """Start disarmed."""
         self.joint_names, self.limits, self.timing = joint_names, limits, timing
-        self.queue = ActionQueue(len(joint_names), timing.fade_ns, timing.brake_ns)
+        self.queue = ActionQueue(len(joint_names), make_handover(timing.handover, timing.fade_ns),
+                                 timing.brake_ns)
         self.enabled = False
         self.speaking = False  # whether the next tick publishes
         self.chunk_obs_ns: int | None = None  # of the chunk in use, None: another is wanted
@@ -89,6 +92,8 @@ class Pilot:
 
     def wants_chunk(self, now_ns: int) -> bool:
         """Return whether the next inference should start: at the latest at half a chunk."""
+        if self.queue.handover.waits:
+            return self.enabled and not self.queue.remaining_ns(now_ns)
         obs_ns = self.chunk_obs_ns
         replan_ns = min(self.timing.replan_ns, self._chunk_ns // 2)
         return self.enabled and (obs_ns is None or now_ns - obs_ns >= replan_ns)

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from pi0_ros.control.handover import Switch
 from pi0_ros.policy.policy import ActionChunk
 
 BRAKE_STEP_NS = 10_000_000
@@ -15,15 +16,16 @@ class ActionQueue:
     another is no reason to stop dead.
     """
 
-    def __init__(self, joint_count: int, fade_ns: int, brake_ns: int) -> None:
+    def __init__(self, joint_count: int, handover: Switch, brake_ns: int) -> None:
         """Plan for ``joint_count`` joints.
 
-        :param fade_ns: over which a new chunk is faded in. :param brake_ns: length of every stop.
+        :param handover: from chunk to chunk. :param brake_ns: length of every stop.
         """
-        self.joint_count, self.fade_ns, self.brake_ns = joint_count, fade_ns, brake_ns
+        self.joint_count, self.handover, self.brake_ns = joint_count, handover, brake_ns
         self._plan = np.zeros(1, np.int64), np.zeros((1, joint_count))
         self._seeded = False
         self._newest_obs_ns = -1
+        self._instruction: str | None = None  # that the plan serves, None after a stop
         self.epoch = 0
         self.merged = self.dropped = self.late_steps = 0
 
@@ -34,6 +36,7 @@ class ActionQueue:
         """
         self._plan = np.array([now_ns], np.int64), np.array(positions, float)[None]
         self._seeded, self._newest_obs_ns, self.epoch = True, -1, self.epoch + 1
+        self._instruction = None
 
     def merge(self, chunk: ActionChunk, now_ns: int, epoch: int) -> str | None:
         """Put ``chunk`` in place of what was planned for its times; steps already due are dropped.
@@ -63,7 +66,8 @@ class ActionQueue:
             return 'chunk was asked for before a reset'
         if chunk.t_obs_ns <= self._newest_obs_ns:
             return 'chunk is older than the one in use'
-        due = chunk.t_obs_ns + chunk.dt_ns * np.arange(1, len(chunk.positions) + 1)
+        begin_ns = now_ns if self.handover.waits else chunk.t_obs_ns
+        due = begin_ns + chunk.dt_ns * np.arange(1, len(chunk.positions) + 1)
         ahead = due > now_ns
         if not ahead.any():
             return (f'chunk came too late: its last action was due '
@@ -72,11 +76,12 @@ class ActionQueue:
             return (f'chunk lies in the future: its first action is due in '
                     f'{(due[0] - now_ns) / 1e9:.3f} s')
         new_times, new = due[ahead], np.array(chunk.positions[ahead], float)
-        weight = np.ones(len(new_times))
-        if self.fade_ns:
-            begin = max(now_ns, new_times[0] - chunk.dt_ns)
-            weight = np.minimum((new_times - begin) / self.fade_ns, 1.0)
-        new = weight[:, None] * new + (1 - weight[:, None]) * self.sample(new_times)
+        changed, self._instruction = chunk.instruction != self._instruction, chunk.instruction
+        if changed:
+            self.handover.forget()
+        new = self.handover.take(new_times, new, self.sample(new_times),
+                                 max(now_ns, int(new_times[0]) - chunk.dt_ns),
+                                 changed or not self.remaining_ns(now_ns))
         times, positions = self._plan
         kept = (times > now_ns) & (times < new_times[0])
         self._plan = (np.concatenate([[now_ns], times[kept], new_times]).astype(np.int64),
@@ -103,6 +108,7 @@ class ActionQueue:
 
     def brake(self, now_ns: int) -> None:
         """Come to rest on the planned path within ``brake_ns``, and plan nothing after."""
+        self._instruction = None
         self._slow_down(now_ns)
 
     def _slow_down(self, start_ns: int) -> None:

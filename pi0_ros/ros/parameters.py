@@ -11,6 +11,7 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
+from pi0_ros.control.handover import STRATEGIES
 from pi0_ros.policy import mock
 from pi0_ros.policy.factory import complete
 from pi0_ros.policy.fit import ADAPTATIONS
@@ -113,6 +114,9 @@ TABLE = (
           group='Inputs'),
     Entry('control_rate', 50.0, 'Hz', 'How often a trajectory is published. Any rate fits any '
           'action_rate.', 1.0, 100.0, group='Control'),
+    Entry('handover', 'blend', '', 'How a new chunk takes over: switch at once, blend over 0.1 s, '
+          'ensemble averages all chunks as ACT does, synchronous stops, infers and plays a chunk '
+          'whole. docs/control.md compares them.', choices=STRATEGIES, group='Control'),
     Entry('replan_period', 0.3, 's', 'A new chunk is asked for when the newest observation is '
           'older than this, and at the latest at half a chunk. Shorter reacts faster and computes '
           'more.', 0.0, 10.0, dynamic=True,

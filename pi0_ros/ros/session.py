@@ -48,7 +48,7 @@ class Session:
         self._node, self._values, self._log = node, values, node.get_logger()
         policy = make_policy(values)
         self.pilot = Pilot(values.joint_names, unlimited(len(values.joint_names)),
-                           Timing.at_rate(values.control_rate, values.replan_period))
+                           self._timing(values))
         self._policy = policy
         self._worker = PolicyWorker(policy, self._think, self._inference_failed)
         self._loop: ControlLoop | None = None
@@ -75,6 +75,10 @@ class Session:
                           node.create_service(Trigger, '~/reset', self._on_reset)]
         self._timers = [node.create_timer(WATCH_PERIOD_S, self._watch),
                         node.create_timer(1.0, self._diagnose)]
+
+    @staticmethod
+    def _timing(values: SimpleNamespace) -> Timing:
+        return Timing.at_rate(values.control_rate, values.replan_period, values.handover)
 
     def load(self) -> None:
         """Load the policy and warm it up; return when it is ready.
@@ -130,7 +134,7 @@ class Session:
         """Use changed parameters."""
         self._values = values
         self.inputs.builder.freshness = freshness(values)
-        self.pilot.timing = Timing.at_rate(values.control_rate, values.replan_period)
+        self.pilot.timing = self._timing(values)
 
     # ---- the operator, on the executor's thread ----
 

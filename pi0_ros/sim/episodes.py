@@ -1,5 +1,6 @@
 """Closed-loop episodes: simulated robot and policy through the core, without ROS."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,7 @@ TICK_NS = 20_000_000
 FRAME_TICKS = 2          # an image every 40 ms
 TIME_LIMIT_S = 10.0
 CAMERAS = ('overhead', 'wrist')
+Watch = Callable[[np.ndarray | None, bool], None]
 FIRST_UNSEEN_SEED = 1_000_000_000  # training draws its tables from other generators
 
 
@@ -40,8 +42,14 @@ class Episode:
 
 
 def run_episode(policy: Policy, seed: int, delay_s: float = 0.0, replan_s: float = 0.3,
-                instruction: str | None = None, named: str | None = None) -> Episode:
-    """Run one seeded episode: instruction given at once, ``delay_s`` of inference delay."""
+                instruction: str | None = None, named: str | None = None,
+                handover: str = 'blend', watch: Watch = lambda commanded, taken_over: None
+                ) -> Episode:
+    """Run one seeded episode: instruction given at once, ``delay_s`` of inference delay.
+
+    :param watch: called at every tick with the commanded joints [D], None for silence, and
+        whether a chunk has just taken over.
+    """
     rng = np.random.default_rng((seed, 1))
     named = named or COLOURS[int(rng.integers(len(COLOURS)))]
     instruction = instruction or f'pick up the {named} block'
@@ -51,7 +59,7 @@ def run_episode(policy: Policy, seed: int, delay_s: float = 0.0, replan_s: float
     builder = ObservationBuilder(joints, cameras, lambda name: robot.image(name),
                                  Freshness(10**8, 10**8, 10**8))
     pilot = Pilot(arm.JOINT_NAMES, limits_from_urdf(urdf(), arm.JOINT_NAMES),
-                  Timing.at_rate(50.0, replan_s))
+                  Timing.at_rate(50.0, replan_s, handover))
     pilot.enable(robot.joints, robot.now_ns)
     grasped: list[str] = []
     pending, due_ns, chunks = None, 0, 0
@@ -65,10 +73,12 @@ def run_episode(policy: Policy, seed: int, delay_s: float = 0.0, replan_s: float
             epoch = pilot.queue.epoch
             pending = policy.infer(builder.build(now_ns, instruction)), epoch
             due_ns, chunks = now_ns + round(delay_s * 1e9), chunks + 1
+        taken_over = False
         if pending is not None and now_ns >= due_ns:
-            pilot.accept(pending[0], now_ns, pending[1])
+            taken_over = pilot.accept(pending[0], now_ns, pending[1]) is None
             pending = None
         window = pilot.tick(now_ns)
+        watch(None if window is None else pilot.queue.sample(np.array([now_ns]))[0], taken_over)
         if window is not None:
             robot.accept(TrajectoryMessage(window.stamp_ns, list(window.joint_names),
                                            window.times_ns.tolist(), window.positions.tolist(),
