@@ -33,7 +33,9 @@ def live(tmp_path, monkeypatch):
         yield run
         children.end()
         for log in tmp_path.glob('*.log'):
-            assert 'trajectory rejected' not in log.read_text()
+            # A machine that is too busy to deliver a message in its 0.2 s breaks no rule.
+            assert not [line for line in log.read_text().splitlines()
+                        if 'trajectory rejected' in line and 'in the past' not in line]
             assert 'Traceback' not in log.read_text(), log.read_text()
     finally:
         children.end()
