@@ -1,6 +1,7 @@
 """Every strategy of handing over from chunk to chunk, on a synthetic clock."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from pi0_ros.control.handover import STRATEGIES, make_handover
 from pi0_ros.control.limits import unlimited
 from pi0_ros.control.pilot import ClockJump, Pilot, Timing
 from pi0_ros.control.queue import ActionQueue
+from pi0_ros.policy.guidance import weights
 from support import MS, chunk
 
 TICK = 20 * MS
@@ -84,9 +86,16 @@ def pilot(strategy):
     return out
 
 
-def sine(t_obs_ns, number):
+def sine(t_obs_ns, number, leftover=None):
+    """Return a chunk of a sine; after a leftover as a policy that continues it would."""
     due = t_obs_ns + TICK * np.arange(1, 51)
-    return chunk(np.sin(SPEED * due / 1e9), t_obs_ns=t_obs_ns, number=number)
+    values = np.sin(SPEED * due / 1e9)
+    if leftover is None:
+        return chunk(values, t_obs_ns=t_obs_ns, number=number)
+    share = weights(50, len(leftover.positions), leftover.delay)[:len(leftover.positions)]
+    values[:len(share)] += share * (leftover.positions[:, 0] - values[:len(share)])
+    given = min(leftover.delay, len(share))
+    return replace(chunk(values, t_obs_ns=t_obs_ns, number=number), given=given)
 
 
 def random_delay(rng, number):
@@ -112,7 +121,10 @@ def test_the_plan_stays_whole_under_disturbances(strategy, disturbance):
     for now in range(TICK, 8_000 * MS, TICK):
         if pending is None and it.wants_chunk(now):
             delay = DISTURBANCES[disturbance](rng, number)
-            pending = sine(now, number), it.queue.epoch, now + round(1e9 * (delay or 0.1)), delay
+            leftover = it.leftover(now, 'go')
+            assert leftover is None or it.queue.handover.continues
+            pending = (sine(now, number, leftover), it.queue.epoch,
+                       now + round(1e9 * (delay or 0.1)), delay)
             number += 1
         if pending and now >= pending[2]:
             if pending[3] is not None:
@@ -132,6 +144,63 @@ def test_the_plan_stays_whole_under_disturbances(strategy, disturbance):
     if strategy == 'synchronous':
         allowed = 2 / 0.1 * 1.2  # it plays late what was seen early, and starts from a stand
     assert speed.max() < allowed
+
+
+@pytest.mark.parametrize('strategy', STRATEGIES)
+@pytest.mark.parametrize('rates', [(50, 10), (10, 50), (100, 30)])
+def test_a_change_of_rates_leaves_no_gap(strategy, rates):
+    """Commands and actions of different rates, and actions that change theirs."""
+    it = pilot(strategy)
+    step = round(1e9 / rates[0])
+    positions = []
+    for now in range(step, 6 * 10**9, step):
+        if it.wants_chunk(now):
+            rate = rates[0] if now < 3 * 10**9 else rates[1]
+            due = now + round(1e9 / rate) * np.arange(1, 51)
+            it.accept(chunk(np.sin(SPEED * due / 1e9), now, round(1e9 / rate)), now,
+                      it.queue.epoch)
+        if it.tick(now) is not None:
+            positions.append(it.queue.sample(np.arange(now, now + step, MS))[:, 0])
+    speed = np.abs(np.diff(np.concatenate(positions))) * 1e3
+    assert speed[1000:].max() < (SPEED * 1.25 if strategy != 'synchronous' else 25)
+
+
+@pytest.mark.parametrize('strategy', ['rtc', 'rtc_trained'])
+def test_what_is_executed_meanwhile_is_what_was_planned(strategy):
+    """The first d actions are unchanged, whether the chunk comes early or late."""
+    it, rng = pilot(strategy), np.random.default_rng(0)
+    it.accept(sine(TICK, 0), TICK, it.queue.epoch)
+    for number in range(1, 30):
+        asked = TICK + number * 300 * MS
+        leftover = it.leftover(asked, 'go')
+        chunk_ = sine(asked, number, leftover)
+        chunk_.positions[:] += 0.05  # a network that continues only roughly
+        now = asked + TICK * int(rng.integers(0, 8))
+        due = asked + TICK * np.arange(1, chunk_.given + 1)
+        planned = it.queue.sample(due)
+        assert it.accept(chunk_, now, it.queue.epoch) is None
+        np.testing.assert_allclose(it.queue.sample(due[due > now]), planned[due > now], atol=1e-9)
+    assert it.queue.delay == 7 and chunk_.given == 7
+
+
+def test_of_a_plan_for_another_instruction_only_what_will_be_executed_is_left():
+    it = pilot('rtc')
+    assert it.leftover(TICK, 'go') is None
+    it.accept(sine(TICK, 0), TICK, it.queue.epoch)
+    it.accept(sine(2 * TICK, 1), 7 * TICK, it.queue.epoch)
+    same, other = (it.leftover(10 * TICK, text) for text in ('go', 'go back'))
+    assert same.delay == other.delay == 5
+    assert len(same.positions) > 30 and len(other.positions) == 5
+
+
+def test_an_inference_starts_early_enough_for_its_measured_delay():
+    it = pilot('blend')
+    it.timing = Timing.at_rate(50.0, 5.0)
+    it.accept(sine(TICK, 0), TICK, it.queue.epoch)
+    it.accept(sine(2 * TICK, 1), 2 * TICK + 400 * MS, it.queue.epoch)  # that took long
+    asked = next(now for now in range(20 * TICK, 100 * TICK, TICK) if it.wants_chunk(now))
+    left = it.queue.before_stop_ns(asked)
+    assert 400 * MS < left <= 650 * MS
 
 
 @pytest.mark.parametrize('strategy', STRATEGIES)

@@ -73,7 +73,7 @@ def test_instruction_that_stops_discards_the_inference_under_way(make, text):
     graph.instruct('')
     policy, begun = graph.node.session._worker._policy, []
     infer = policy.infer
-    policy.infer = lambda observation: (begun.append(1), infer(observation))[1]
+    policy.infer = lambda *given, **more: (begun.append(1), infer(*given, **more))[1]
     graph.instruct('swing')
     graph.wait(lambda: begun)
     graph.instruct(text)

@@ -27,7 +27,7 @@ def tokenizer():
 def shard(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(demonstrations, 'SHARD', 16)
-        path = demonstrations.write_shard((tmp_path_factory.mktemp('shards'), 5, 64))
+        path = demonstrations.write_shard((tmp_path_factory.mktemp('shards'), 5, 64, 'blocks'))
     return demonstrations.load([path])
 
 

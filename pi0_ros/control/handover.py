@@ -3,24 +3,29 @@
 switch: the new chunk at once, which jumps where two chunks disagree. blend: faded in over a while.
 ensemble: the average of all chunks that speak of a time, as ACT does (arXiv 2304.13705, weights
 exp(-0.01 i), i = 0 the oldest); averages what should be chosen between. synchronous: play a chunk
-to its end, stop, infer, play the next: a pause between every two.
+to its end, stop, infer, play the next: a pause between every two. rtc and rtc_trained: real-time
+chunking (arXiv 2506.07339, 2512.05964); the network continues the plan, see policy/guidance.py,
+and the little that is left between the two is faded over.
 """
 
 import numpy as np
 
-STRATEGIES = ('synchronous', 'switch', 'blend', 'ensemble')
+STRATEGIES = ('synchronous', 'switch', 'blend', 'ensemble', 'rtc', 'rtc_trained')
+CONTINUING = ('rtc', 'rtc_trained')
+JACOBIANS = ('identity', 'full')
 ACT_DECAY = 0.01
 
 
 class Switch:
     """The new chunk as it is; after a stand or another instruction, faded in evenly."""
 
-    def __init__(self, fade_ns: int, waits: bool = False) -> None:
+    def __init__(self, fade_ns: int, waits: bool = False, continues: bool = False) -> None:
         """Fade over ``fade_ns``.
 
         :param waits: ask for a chunk only when the last one has ended, and play it whole.
+        :param continues: tell the policy what is planned, so that its chunk continues that.
         """
-        self.fade_ns, self.waits = fade_ns, waits
+        self.fade_ns, self.waits, self.continues = fade_ns, waits, continues
 
     def take(self, times_ns: np.ndarray, new: np.ndarray, planned: np.ndarray, begin_ns: int,
              anew: bool) -> np.ndarray:
@@ -89,7 +94,8 @@ def make_handover(strategy: str, fade_ns: int) -> Switch:
     if strategy not in STRATEGIES:
         raise ValueError(f"hand-over '{strategy}' is unknown, expected one of "
                          f"{', '.join(STRATEGIES)}")
-    kinds = {'blend': Blend, 'ensemble': Ensemble}
-    if strategy in kinds:
-        return kinds[strategy](fade_ns)
+    if strategy == 'ensemble':
+        return Ensemble(fade_ns)
+    if strategy == 'blend' or strategy in CONTINUING:
+        return Blend(fade_ns, continues=strategy in CONTINUING)
     return Switch(fade_ns, waits=strategy == 'synchronous')

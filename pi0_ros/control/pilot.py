@@ -9,7 +9,7 @@ from pi0_ros.control.handover import make_handover
 from pi0_ros.control.limits import JointLimits
 from pi0_ros.control.queue import ActionQueue
 from pi0_ros.control.trajectory import Trajectory, rolling_window, slowed
-from pi0_ros.policy.policy import ActionChunk
+from pi0_ros.policy.policy import ActionChunk, Leftover
 
 POINTS = 10
 CLOCK_JUMP_NS = 1_000_000_000
@@ -53,7 +53,7 @@ class Pilot:
         self.speaking = False  # whether the next tick publishes
         self.chunk_obs_ns: int | None = None  # of the chunk in use, None: another is wanted
         self.clamps = self.late_ticks = 0
-        self._chunk_ns = 0
+        self._chunk_ns = self._dt_ns = 0
         self._stopping = False
         self._last_tick_ns: int | None = None
         self._lock = threading.RLock()
@@ -94,9 +94,29 @@ class Pilot:
         """Return whether the next inference should start: at the latest at half a chunk."""
         if self.queue.handover.waits:
             return self.enabled and not self.queue.remaining_ns(now_ns)
-        obs_ns = self.chunk_obs_ns
+        obs_ns, queue = self.chunk_obs_ns, self.queue
         replan_ns = min(self.timing.replan_ns, self._chunk_ns // 2)
-        return self.enabled and (obs_ns is None or now_ns - obs_ns >= replan_ns)
+        return self.enabled and (obs_ns is None or now_ns - obs_ns >= replan_ns
+                                 or queue.before_stop_ns(now_ns) <= self._needed_ns())
+
+    def _needed_ns(self) -> int:
+        """Return how long an inference may take: half as long again as measured, and two ticks."""
+        return 3 * self.queue.delay * self._dt_ns // 2 + 2 * self.timing.period_ns
+
+    def leftover(self, t_obs_ns: int, instruction: str) -> Leftover | None:
+        """Return what the next chunk shall continue; None where the hand-over wants none.
+
+        :param t_obs_ns: of the observation that it is decided from. Of a plan for another
+            instruction only what will have been executed before the chunk comes is left.
+        """
+        with self._lock:
+            queue = self.queue
+            if not (queue.handover.continues and self._dt_ns):
+                return None
+            positions = queue.leftover(t_obs_ns, self._dt_ns, self._chunk_ns // self._dt_ns)
+            if instruction != queue.instruction:
+                positions = positions[:queue.delay]
+            return Leftover(positions, queue.delay) if len(positions) else None
 
     def accept(self, chunk: ActionChunk, now_ns: int, epoch: int) -> str | None:
         """Take a chunk into the plan; return None, or why it is of no use any more.
@@ -109,7 +129,8 @@ class Pilot:
                 return 'the robot is disarmed'
             problem = self.queue.merge(chunk, now_ns, epoch)
             if problem is None:
-                self.chunk_obs_ns, self._chunk_ns = chunk.t_obs_ns, chunk.end_ns - chunk.t_obs_ns
+                self.chunk_obs_ns, self._dt_ns = chunk.t_obs_ns, chunk.dt_ns
+                self._chunk_ns = chunk.end_ns - chunk.t_obs_ns
                 self.speaking, self._stopping = True, False
             return problem
 

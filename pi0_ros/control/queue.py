@@ -1,19 +1,25 @@
 """The action queue: what the robot will do next, indexed by time."""
 
+from collections import deque
+from dataclasses import replace
+
 import numpy as np
 
 from pi0_ros.control.handover import Switch
+from pi0_ros.control.trajectory import cubic, knot_velocities, without_overshoot
 from pi0_ros.policy.policy import ActionChunk
 
 BRAKE_STEP_NS = 10_000_000
+KEPT_DELAYS = 10   # of which the longest counts (arXiv 2506.07339)
+KEPT_SOURCES = 16
 
 
 class ActionQueue:
     """A plan of joint positions over time, spliced together from chunks.
 
-    Positions are linear between the due times of actions. Before the first and after the last
-    the plan stands still, and it always ends in a smooth stop: a chunk that is never followed by
-    another is no reason to stop dead.
+    Between the due times of actions positions follow a cubic, so that the velocity has no steps.
+    Before the first and after the last the plan stands still, and it always ends in a smooth stop:
+    a chunk that is never followed by another is no reason to stop dead.
     """
 
     def __init__(self, joint_count: int, handover: Switch, brake_ns: int) -> None:
@@ -22,24 +28,33 @@ class ActionQueue:
         :param handover: from chunk to chunk. :param brake_ns: length of every stop.
         """
         self.joint_count, self.handover, self.brake_ns = joint_count, handover, brake_ns
-        self._plan = np.zeros(1, np.int64), np.zeros((1, joint_count))
+        still = np.zeros((1, joint_count))
+        self._plan = np.zeros(1, np.int64), still, still  # times, positions, velocities
+        self._end_ns = 0  # where the plan begins to stop
         self._seeded = False
         self._newest_obs_ns = -1
-        self._instruction: str | None = None  # that the plan serves, None after a stop
+        self._sources: list[tuple[int, ActionChunk]] = []  # from when on which chunk is executed
+        self._delays: deque[int] = deque(maxlen=KEPT_DELAYS)
+        self._first_delay = 0
+        self.instruction: str | None = None  # that the plan serves, None after a stop
         self.epoch = 0
-        self.merged = self.dropped = self.late_steps = 0
+        self.merged = self.dropped = self.late_steps = self.starved = 0
 
     def seed(self, positions: np.ndarray, now_ns: int) -> None:
         """Forget every action and stand still at ``positions`` [D].
 
         Chunks asked for before this moment carry an older epoch and are not merged any more.
         """
-        self._plan = np.array([now_ns], np.int64), np.array(positions, float)[None]
+        still = np.array(positions, float)[None]
+        self._plan = np.array([now_ns], np.int64), still, np.zeros_like(still)
+        self._end_ns, self._sources = now_ns, []
         self._seeded, self._newest_obs_ns, self.epoch = True, -1, self.epoch + 1
-        self._instruction = None
+        self.instruction = None
 
     def merge(self, chunk: ActionChunk, now_ns: int, epoch: int) -> str | None:
-        """Put ``chunk`` in place of what was planned for its times; steps already due are dropped.
+        """Put ``chunk`` in place of what was planned for its times.
+
+        Steps that are already due are dropped, and so are those that only repeat the plan.
 
         :param epoch: value of ``epoch`` when the observation was taken.
         :returns: None, or one sentence on why the chunk is of no use any more.
@@ -68,47 +83,86 @@ class ActionQueue:
             return 'chunk is older than the one in use'
         begin_ns = now_ns if self.handover.waits else chunk.t_obs_ns
         due = begin_ns + chunk.dt_ns * np.arange(1, len(chunk.positions) + 1)
-        ahead = due > now_ns
-        if not ahead.any():
+        late = int((due <= now_ns).sum())
+        if late == len(due):
             return (f'chunk came too late: its last action was due '
                     f'{(now_ns - due[-1]) / 1e9:.3f} s ago')
         if due[0] > now_ns + (chunk.end_ns - chunk.t_obs_ns):
             return (f'chunk lies in the future: its first action is due in '
                     f'{(due[0] - now_ns) / 1e9:.3f} s')
-        new_times, new = due[ahead], np.array(chunk.positions[ahead], float)
-        changed, self._instruction = chunk.instruction != self._instruction, chunk.instruction
+        stands, first = not self.remaining_ns(now_ns), self.instruction is None
+        self._measure(late, stands)
+        self.starved += not (first or self.handover.waits) and now_ns > self._end_ns
+        start = max(late, min(chunk.given, len(due) - 1))
+        new_times, new = due[start:], np.array(chunk.positions[start:], float)
+        changed, self.instruction = chunk.instruction != self.instruction, chunk.instruction
         if changed:
             self.handover.forget()
         new = self.handover.take(new_times, new, self.sample(new_times),
-                                 max(now_ns, int(new_times[0]) - chunk.dt_ns),
-                                 changed or not self.remaining_ns(now_ns))
-        times, positions = self._plan
+                                 max(now_ns, int(new_times[0]) - chunk.dt_ns), changed or stands)
+        times, positions, _ = self._plan
         kept = (times > now_ns) & (times < new_times[0])
-        self._plan = (np.concatenate([[now_ns], times[kept], new_times]).astype(np.int64),
-                      np.concatenate([self.sample(np.array([now_ns])), positions[kept], new]))
+        here, velocity = self._at(np.array([now_ns]))
+        times = np.concatenate([[now_ns], times[kept], new_times]).astype(np.int64)
+        positions = np.concatenate([here, positions[kept], new])
+        self._plan = times, positions, knot_velocities(times, positions, velocity[0])
         self._slow_down(max(now_ns, int(new_times[-1]) - self.brake_ns // 2))
         self._newest_obs_ns = chunk.t_obs_ns
-        self.late_steps += int((~ahead).sum())
+        self.late_steps += late
+        begin = int(new_times[0])
+        self._sources = [source for source in self._sources if source[0] < begin]
+        self._sources.append((begin, replace(chunk, positions=chunk.positions[:0])))
+        self._sources = self._sources[-KEPT_SOURCES:]
         return None
+
+    def _measure(self, late: int, stands: bool) -> None:
+        """Remember how many steps were executed while a chunk was inferred.
+
+        The first from a stand is that of a policy that may still warm up.
+        """
+        if stands:
+            self._first_delay = late
+        else:
+            self._delays.append(late)
+
+    @property
+    def delay(self) -> int:
+        """Return how many steps an inference takes, as measured: the longest of the last ten."""
+        return max(self._delays, default=self._first_delay)
+
+    def leftover(self, t_obs_ns: int, dt_ns: int, length: int) -> np.ndarray:
+        """Return what is planned, [M, D], for the first M steps of a chunk of ``length`` steps."""
+        due = t_obs_ns + dt_ns * np.arange(1, length + 1)
+        return self.sample(due[due <= self._end_ns])
+
+    def source(self, time_ns: int) -> ActionChunk | None:
+        """Return the chunk, without its positions, that is executed at a time; None for a stand.
+
+        While one chunk fades into the next, it is the next.
+        """
+        found = [chunk for begin, chunk in self._sources if begin <= time_ns]
+        return found[-1] if found else None
 
     def sample(self, times_ns: np.ndarray) -> np.ndarray:
         """Return planned positions [N, D] at ``times_ns`` [N]."""
-        times, positions = self._plan
-        if len(times) == 1:
-            return np.repeat(positions, len(times_ns), axis=0)
-        after = np.clip(np.searchsorted(times, times_ns, side='right'), 1, len(times) - 1)
-        start, end = times[after - 1], times[after]
-        share = np.clip((times_ns - start) / (end - start), 0.0, 1.0)[:, None]
-        return positions[after - 1] * (1 - share) + positions[after] * share
+        return self._at(times_ns)[0]
+
+    def _at(self, times_ns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return positions and velocities, both [N, D], of the plan."""
+        return cubic(*self._plan, times_ns)
 
     def remaining_ns(self, now_ns: int) -> int:
         """Return how long the plan still moves, 0 when it stands still."""
-        times, _ = self._plan
+        times = self._plan[0]
         return max(0, int(times[-1]) - now_ns) if len(times) > 1 else 0
+
+    def before_stop_ns(self, now_ns: int) -> int:
+        """Return how long the plan goes on before it begins to stop."""
+        return max(0, self._end_ns - now_ns)
 
     def brake(self, now_ns: int) -> None:
         """Come to rest on the planned path within ``brake_ns``, and plan nothing after."""
-        self._instruction = None
+        self.instruction = None
         self._slow_down(now_ns)
 
     def _slow_down(self, start_ns: int) -> None:
@@ -119,8 +173,12 @@ class ActionQueue:
         """
         after = np.unique(np.append(np.arange(0, self.brake_ns, BRAKE_STEP_NS), self.brake_ns))
         along = after - after**2 / (2 * self.brake_ns)
-        times, positions = self._plan
+        times, positions, velocities = self._plan
         before = times < start_ns
-        stop = self.sample(start_ns + along.astype(np.int64))
+        stop, speed = self._at(start_ns + along.astype(np.int64))
+        speed *= (1 - after / self.brake_ns)[:, None]
+        speed[1:] = without_overshoot(after, stop, speed)[1:]
         self._plan = (np.concatenate([times[before], start_ns + after]).astype(np.int64),
-                      np.concatenate([positions[before], stop]))
+                      np.concatenate([positions[before], stop]),
+                      np.concatenate([velocities[before], speed]))
+        self._end_ns = start_ns

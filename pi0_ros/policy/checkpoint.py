@@ -49,7 +49,8 @@ def read(folder: Path, choices: Choices = Choices()) -> PolicySpec:
         spec = layout.describe(folder.absolute(), config, choices)
         _require_sane(spec, config)
         _require_image_size(spec, stored)
-        return replace(spec, warnings=spec.warnings + _still(spec))
+        return replace(spec, warnings=spec.warnings + _still(spec),
+                       trained_delay=whole(config, 'trained_delay', 0))
     except (KeyError, TypeError, IndexError, AttributeError) as error:
         raise CheckpointError(f"checkpoint '{folder}' is incomplete or damaged: "
                               f'{type(error).__name__}: {error}') from error

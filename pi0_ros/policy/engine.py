@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PI0ForConditionalGeneration
 
+from pi0_ros.policy.guidance import steer, steer_full, steering
 from pi0_ros.policy.packing import Gemma, Siglip, pack_gemma, pack_siglip, unsupported
 
 ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, '_linear_pointwise')
@@ -25,7 +26,7 @@ ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, '_li
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Return x W + b. For float32 on a processor by oneDNN: MKL leaves AMD's AVX-512 unused."""
-    if not ONEDNN or x.dtype != torch.float32 or x.device.type != 'cpu':
+    if not ONEDNN or x.dtype != torch.float32 or x.is_cuda or torch.is_grad_enabled():
         return F.linear(x, weight, bias)
     if torch.compiler.is_compiling():  # the compiler takes oneDNN's own only with frozen weights
         return torch.ops.pi0_ros.linear(x, weight, bias)
@@ -118,11 +119,28 @@ def enter(x: Tensor, weight: Tensor, bias: Tensor, out: tuple[Tensor, Tensor]) -
     return linear(F.silu(linear(x, weight, bias)).to(out[0].dtype), *out)
 
 
-def leave(x: Tensor, plus: Tensor, weight: Tensor, eps: float, out: tuple[Tensor, Tensor],
-          actions: Tensor, dt: float) -> Tensor:
-    """Return actions [T, A] float32 after one step along the velocity that the expert sees."""
-    seen = F.rms_norm((x + plus).float(), weight.shape, weight, eps)
-    return actions + dt * linear(seen, *out)
+def enter_each(x: Tensor, weight: Tensor, biases: Tensor, out: tuple[Tensor, Tensor]) -> Tensor:
+    """Return the same for actions that have flow times of their own; ``biases`` [T, W]."""
+    return linear(F.silu(linear(x, weight) + biases).to(out[0].dtype), *out)
+
+
+def leave(x: Tensor, plus: Tensor, weight: Tensor, eps: float, out: tuple[Tensor, Tensor]
+          ) -> Tensor:
+    """Return the velocity [T, A] float32 that the expert sees."""
+    return linear(F.rms_norm((x + plus).float(), weight.shape, weight, eps), *out)
+
+
+def leave_along(x: Tensor, plus: Tensor, weight: Tensor, eps: float, out: tuple[Tensor, Tensor],
+                actions: Tensor, dt: float) -> Tensor:
+    """Return actions [T, A] float32 after one step along the velocity."""
+    return actions + dt * leave(x, plus, weight, eps, out)
+
+
+def leave_steered(x: Tensor, plus: Tensor, weight: Tensor, eps: float,
+                  out: tuple[Tensor, Tensor], actions: Tensor, step: Tensor, target: Tensor,
+                  pull: Tensor) -> Tensor:
+    """Return the same, pulled towards what the chunk shall continue; see guidance.steer."""
+    return steer(actions, leave(x, plus, weight, eps, out), step, target, pull)
 
 
 def _any_length(*tensors: Tensor) -> None:
@@ -135,11 +153,12 @@ class Engine:
     """Runs a chunk over static buffers. One thread may use it at a time."""
 
     def __init__(self, model: PI0ForConditionalGeneration, steps: int, most_tokens: int,
-                 compiled: bool = False) -> None:
+                 compiled: bool = False, rtc: str = '') -> None:
         """Pack the weights of ``model``, which stays usable and shares them.
 
         :param steps: denoising steps. :param most_tokens: of a prefix, at most.
         :param compiled: let torch compile the layers, in the first calls.
+        :param rtc: one of guidance.KINDS; '' continues nothing.
         :raises ValueError: this path does not know the architecture.
         """
         problem = unsupported(model)
@@ -170,10 +189,13 @@ class Engine:
         self.nothing = {width: torch.zeros(length, width, dtype=self.dtype, device=self.device)
                         for width in (config.vlm_config.text_config.hidden_size,
                                       config.dit_config.hidden_size)}
-        self.compiled = compiled
+        self.compiled, self.rtc = compiled, rtc
+        self.steering = steering(steps).to(self.device)
         self.encode, self.before, self.after, self.keys_values, self.enter, self.leave = (
             self._compile(function) if compiled else function
-            for function in (encode, before, after, keys_values, enter, leave))
+            for function in (encode, before, after, keys_values,
+                             enter_each if rtc == 'trained' else enter,
+                             leave_steered if rtc == 'identity' else leave_along))
 
     def _compile(self, function: Callable) -> Callable:
         config = torch._dynamo.config  # one variant for each number of cameras and kind of layer
@@ -194,9 +216,10 @@ class Engine:
         fraction = torch.linspace(0, 1, width // 2, dtype=torch.float64)
         period = config.min_period * (config.max_period / config.min_period) ** fraction
         # As LeRobot: times in float32, their waves in float64. The reference's are in float32.
-        t = torch.tensor([[1 - step / self.steps] for step in range(self.steps)]).double()
+        # The last row is that of an action without noise.
+        t = torch.tensor([[1 - step / self.steps] for step in range(self.steps + 1)]).double()
         angle = (2 * torch.pi / period * t).to(self.device)
-        wave = torch.cat([angle.sin(), angle.cos()], 1)  # [steps, W]
+        wave = torch.cat([angle.sin(), angle.cos()], 1)  # [steps + 1, W]
         self.action_bias = (wave @ times.T + actions @ into.bias.double()
                             + mlp.bias.double()).float()
 
@@ -207,11 +230,13 @@ class Engine:
         return torch.cat([cos, cos], 1)[:, None], torch.cat([-sin, sin], 1)[:, None]
 
     @torch.no_grad()
-    def __call__(self, pixels: Tensor, text: Tensor, state: Tensor, noise: Tensor) -> Tensor:
+    def __call__(self, pixels: Tensor, text: Tensor, state: Tensor, noise: Tensor,
+                 *guide: Tensor) -> Tensor:
         """Return normalised actions [T, A] float32.
 
         :param pixels: [C, 3, size, size] in [-1, 1]. :param text: embedded prompt [N, W].
         :param state: [A] normalised and padded. :param noise: [T, A] float32.
+        :param guide: with ``rtc``, target and weight of a guidance.Guide.
         """
         x = torch.cat([self.images(pixels).flatten(0, 1), text])
         end = len(x)
@@ -219,17 +244,50 @@ class Engine:
             raise ValueError(f'{end} tokens of images and text, expected at most '
                              f'{len(self.cos) - 1 - len(noise)}')
         self._through(self.text_layers, x, 0, last=False)
-        actions = noise
+        if self.rtc == 'full':
+            return self._differentiated(end, state, noise, *guide)
+        actions, fixed = noise, None
+        if self.rtc == 'trained':
+            target, fixed = guide[0], guide[1] > 0
         for step in range(self.steps):
-            x = self.enter(actions, self.action_in, self.action_bias[step], self.mlp_out)
+            bias = self.action_bias[step]
+            if fixed is not None:
+                actions = torch.where(fixed, target, actions)
+                bias = torch.where(fixed[:, :1], self.action_bias[-1], bias)
+            x = self.enter(actions, self.action_in, bias, self.mlp_out)
             if step:
                 x, plus = self._through(self.expert_layers, x, end + 1)
             else:  # the state's keys and values are the same in every step
                 token = linear(state[None], *self.state_in).to(self.dtype)
                 x, plus = self._through(self.expert_layers, torch.cat([token, x]), end, alone=1)
                 x, plus = x[1:], plus[1:]
+            along = ((self.steering[step], *guide) if self.rtc == 'identity'
+                     else (-1 / self.steps,))
             actions = self.leave(x, plus, self.last_norm, self.eps, self.action_out, actions,
-                                 -1 / self.steps)
+                                 *along)
+        return actions if fixed is None else torch.where(fixed, target, actions)
+
+    def _differentiated(self, end: int, state: Tensor, noise: Tensor, target: Tensor,
+                        weight: Tensor) -> Tensor:
+        """Return actions steered by the gradient of the expert; the prefix is a constant."""
+        token = linear(state[None], *self.state_in).to(self.dtype)
+        self._through(self.expert_layers, token, end)
+        actions, start = noise, end + 1
+        stop = start + len(noise)
+        for step in range(self.steps):
+            with torch.enable_grad():
+                actions.requires_grad_(True)
+                x = enter(actions, self.action_in, self.action_bias[step], self.mlp_out)
+                plus = self.nothing[x.shape[1]][:len(x)]
+                for i, w in enumerate(self.expert_layers):
+                    keys, values = (x.new_empty(len(x), self.keys.shape[-1]) for _ in range(2))
+                    x, queries = before(w, x, plus, self.cos[start:stop], self.sin[start:stop],
+                                        keys, values)
+                    seen = attend(queries, torch.cat([self.keys[i, :start], keys]),
+                                  torch.cat([self.values[i, :start], values]))
+                    x, plus = after(w, x, seen)
+                velocity = leave(x, plus, self.last_norm, self.eps, self.action_out)
+                actions = steer_full(actions, velocity, self.steering[step], target, weight)
         return actions
 
     def _through(self, layers: list[Gemma], x: Tensor, start: int, last: bool = True,

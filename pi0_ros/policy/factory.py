@@ -43,7 +43,7 @@ def make_policy(values: SimpleNamespace) -> Policy:
         dtype=values.dtype, steps=values.denoising_steps, seed=values.seed,
         threads=values.torch_threads,
         tokenizer=values.tokenizer, choices=choices_from(values), engine=values.engine,
-        compiled=values.compile)
+        compiled=values.compile, rtc=rtc_kind(values.handover, values.jacobian))
     robot = robot_from(values)
     policy.joints = fit(policy.spec, robot)
     policy.cameras = tuple(name for name in policy.spec.cameras if name in robot.cameras)
@@ -54,6 +54,11 @@ def make_policy(values: SimpleNamespace) -> Policy:
                     f"{', '.join(unfed(policy.spec, robot))}: the policy decides without them, "
                     'which is right only if it was trained so')
     return policy
+
+
+def rtc_kind(handover: str, jacobian: str) -> str:
+    """Return which of guidance.KINDS a hand-over wants."""
+    return {'rtc': jacobian, 'rtc_trained': 'trained'}.get(handover, '')
 
 
 def complete(values: SimpleNamespace) -> SimpleNamespace:

@@ -119,6 +119,17 @@ class JointMap:
             actions = aloha_actions(actions[:, :self.aloha])
         return (actions[:, self.columns] - self.action_offset) / self.action_scale
 
+    def actions_in(self, positions: np.ndarray, width: int) -> np.ndarray:
+        """Return absolute actions [T, width] for positions [T, D]: the inverse of ``actions_out``.
+
+        What no joint takes is not a number.
+        """
+        out = np.full((len(positions), self.aloha or width), np.nan)
+        out[:, self.columns] = positions * self.action_scale + self.action_offset
+        if self.aloha:
+            out = aloha_given(out)
+        return np.pad(out, ((0, 0), (0, width - out.shape[1])), constant_values=np.nan)
+
 
 def aloha_state(state: np.ndarray) -> np.ndarray:
     """Return an ALOHA robot's state as the pi0 base model has it (``_decode_state``).
@@ -143,3 +154,14 @@ def aloha_actions(actions: np.ndarray) -> np.ndarray:
     low, high = ALOHA_ACTION_RAD
     arms[..., 6] = (arms[..., 6] + ALOHA_STATE_RAD[0] - low) / (high - low)
     return arms.reshape(actions.shape)
+
+
+def aloha_given(actions: np.ndarray) -> np.ndarray:
+    """Return an ALOHA robot's actions as the pi0 base model has them: undoes ``aloha_actions``.
+
+    :param actions: [T, 7 or 14] absolute.
+    """
+    arms = actions.reshape(len(actions), -1, 7).copy()
+    low, high = ALOHA_ACTION_RAD
+    arms[..., 6] = arms[..., 6] * (high - low) + low - ALOHA_STATE_RAD[0]
+    return (arms * ALOHA_SIGNS).reshape(actions.shape)

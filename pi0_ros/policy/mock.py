@@ -5,7 +5,7 @@ import threading
 import numpy as np
 
 from pi0_ros.observation.observation import Observation
-from pi0_ros.policy.policy import ActionChunk
+from pi0_ros.policy.policy import ActionChunk, Leftover
 
 KINDS = ('hold', 'sine', 'scripted', 'slow', 'faulty')
 SINE_HZ = 0.25
@@ -47,14 +47,15 @@ class MockPolicy:
     def warm_up(self) -> None:
         """Do nothing."""
 
-    def infer(self, observation: Observation, noise: np.ndarray | None = None) -> ActionChunk:
-        """Decide a chunk after ``delay_s``; ``noise`` is ignored."""
+    def infer(self, observation: Observation, noise: np.ndarray | None = None,
+              leftover: Leftover | None = None) -> ActionChunk:
+        """Decide a chunk after ``delay_s``; ``noise`` and ``leftover`` are ignored."""
         if self.delay_s:
             threading.Event().wait(self.delay_s)
         number, self.number = self.number, self.number + 1
         positions = self._positions(observation, number)
         return ActionChunk(observation.t_obs_ns, self.dt_ns, positions,
-                           observation.instruction, number)
+                           observation.instruction, number, observation.image_stamps_ns)
 
     def _positions(self, observation: Observation, number: int) -> np.ndarray:
         stands = observation.state[:self.joints]

@@ -42,6 +42,10 @@ class Normaliser:
         """Return ``values`` [..., D] in physical units."""
         return values * self.spread + self.middle
 
+    def undo(self, values: np.ndarray) -> np.ndarray:
+        """Return what ``restore`` makes ``values`` [..., D] of; not a number where still."""
+        return (values - self.middle) / np.where(self.still, np.nan, self.spread)
+
 
 def lerobot_normaliser(mode: str, feature: str, statistics: Mapping[str, np.ndarray],
                        width: int, eps: float = EPS) -> Normaliser:

@@ -9,6 +9,7 @@ from torch import Tensor
 from transformers import PI0ForConditionalGeneration
 
 from pi0_ros.policy.engine import Engine
+from pi0_ros.policy.guidance import embed_at, steer, steer_full, steering, weights
 from pi0_ros.policy.kernels import Graphs, count_kernels
 from pi0_ros.policy.spec import CheckpointError
 
@@ -27,7 +28,7 @@ class Prompt:
     text: Tensor  # [N, W] embedded
 
 
-Path = Callable[[Tensor, Prompt, Tensor, Tensor], Tensor]
+Path = Callable[..., Tensor]
 
 
 @dataclass(frozen=True)
@@ -50,22 +51,27 @@ class Report:
 
 
 class Reference:
-    """transformers' own ``sample_actions``."""
+    """transformers' own ``sample_actions``; guided, its loop over transformers' own layers."""
 
-    def __init__(self, model: PI0ForConditionalGeneration, steps: int) -> None:
+    def __init__(self, model: PI0ForConditionalGeneration, steps: int, rtc: str = '') -> None:
         """Use ``model`` as it is."""
-        self.model, self.steps = model, steps
+        self.model, self.steps, self.rtc = model, steps, rtc
         vision = model.config.vlm_config.vision_config
         self.image_tokens = (vision.image_size // vision.patch_size) ** 2
 
     @torch.no_grad()
-    def __call__(self, pixels: Tensor, prompt: Prompt, state: Tensor, noise: Tensor) -> Tensor:
+    def __call__(self, pixels: Tensor, prompt: Prompt, state: Tensor, noise: Tensor,
+                 *guide: Tensor) -> Tensor:
         """Return normalised actions [T, A] float32; see Engine for the arguments."""
         weight = self.model.action_out_proj.weight
         device = weight.device
         images = torch.full((len(pixels) * self.image_tokens,),
                             self.model.config.vlm_config.image_token_id, device=device)
         ids = torch.cat([images, prompt.ids])[None]
+        if self.rtc:
+            return self._guided(pixels.to(device, weight.dtype)[None], ids,
+                                state.to(device, weight.dtype)[None], noise.to(device),
+                                *(part.to(device) for part in guide))
         # A mask of ones is not the same as no mask, which shifts the positions by one.
         return self.model.sample_actions(
             state=state.to(device, weight.dtype)[None], input_ids=ids,
@@ -74,15 +80,48 @@ class Reference:
             pixel_attention_mask=torch.ones((1, len(pixels)), dtype=torch.bool,
                                             device=device))[0].float()
 
+    def _guided(self, pixels: Tensor, ids: Tensor, state: Tensor, actions: Tensor,
+                target: Tensor, weight: Tensor) -> Tensor:
+        """Return actions; what ``sample_actions`` does, with a hand on every step."""
+        core, mask = self.model.model, torch.ones_like(ids)
+        embeds = core.embed_prefix(ids, pixels, mask.new_ones((1, pixels.shape[1]),
+                                                              dtype=torch.bool))
+        cache = core.vlm(inputs_embeds=embeds, attention_mask=mask,
+                         position_ids=mask.cumsum(-1) - 1, token_type_ids=torch.zeros_like(ids),
+                         use_cache=True).past_key_values
+        prefix = cache.get_seq_length()
+        times = torch.ones(1, len(actions), device=actions.device)
+        for step, row in enumerate(steering(self.steps).to(actions.device)):
+            now = times * (1 - step / self.steps)
+            if self.rtc == 'trained':
+                actions = torch.where(weight > 0, target, actions)
+                now = torch.where(weight[None, :, 0] > 0, 0.0, now)
+            with torch.set_grad_enabled(self.rtc == 'full'):
+                actions = actions.requires_grad_(self.rtc == 'full')
+                tokens = embed_at(self.model.embed_action_time, state,
+                                  actions[None].to(state.dtype), now)
+                seen = core(action_embeds=tokens, attention_mask=mask,
+                            past_key_values=cache).last_hidden_state[0, -len(actions):]
+                velocity = self.model.action_out_proj(seen).float()
+                if self.rtc == 'full':
+                    actions = steer_full(actions, velocity, row, target, weight)
+                elif self.rtc == 'identity':
+                    actions = steer(actions, velocity, row, target, weight)
+                else:
+                    actions = actions + row[1] * velocity
+            cache.crop(prefix - cache.get_seq_length())
+        return torch.where(weight > 0, target, actions) if self.rtc == 'trained' else actions
+
 
 class Fast:
     """Our engine, on a GPU as CUDA graphs."""
 
     def __init__(self, model: PI0ForConditionalGeneration, steps: int, most_tokens: int,
-                 compiled: bool) -> None:
+                 compiled: bool, rtc: str = '') -> None:
         """Pack the weights; ``model`` stays usable."""
-        self.engine = Engine(model, steps, most_tokens, compiled)
-        self._run = Graphs(self.engine) if self.engine.device.type == 'cuda' else self.engine
+        self.engine = Engine(model, steps, most_tokens, compiled, rtc)
+        graph = self.engine.device.type == 'cuda' and rtc != 'full'  # gradients are in no graph
+        self._run = Graphs(self.engine) if graph else self.engine
 
     @property
     def name(self) -> str:
@@ -90,13 +129,13 @@ class Fast:
         return ('fast compiled' if self.engine.compiled else 'fast') + (
             ' in a CUDA graph' if isinstance(self._run, Graphs) else '')
 
-    def __call__(self, pixels: Tensor, prompt: Prompt, state: Tensor, noise: Tensor) -> Tensor:
+    def __call__(self, pixels: Tensor, prompt: Prompt, *given: Tensor) -> Tensor:
         """Return normalised actions [T, A] float32; see Engine for the arguments."""
-        return self._run(pixels, prompt.text, state, noise)
+        return self._run(pixels, prompt.text, *given)
 
-    def eager(self, pixels: Tensor, prompt: Prompt, state: Tensor, noise: Tensor) -> Tensor:
+    def eager(self, pixels: Tensor, prompt: Prompt, *given: Tensor) -> Tensor:
         """Return the same, not from a graph."""
-        return self.engine(pixels, prompt.text, state, noise)
+        return self.engine(pixels, prompt.text, *given)
 
     def forget(self) -> None:
         """Give back the graphs of the check, whose sizes may never come again."""
@@ -111,17 +150,18 @@ class Fast:
 
 
 def choose(model: PI0ForConditionalGeneration, steps: int, cameras: int, prompt_tokens: int,
-           engine: str, compiled: str, embed: Callable[[Tensor], Prompt]) -> tuple[Path, Report]:
+           engine: str, compiled: str, embed: Callable[[Tensor], Prompt], rtc: str = ''
+           ) -> tuple[Path, Report]:
     """Return the path that computes chunks from now on.
 
     The fast one must agree with the reference on made-up inputs, and with itself.
 
     :param cameras: most that will be seen. :param prompt_tokens: most that an instruction has.
     :param engine: one of ENGINES. :param compiled: one of COMPILE; auto compiles on a GPU.
-    :param embed: makes a prompt of tokens.
+    :param embed: makes a prompt of tokens. :param rtc: one of guidance.KINDS.
     :raises CheckpointError: ``engine`` is fast, and it cannot be used.
     """
-    reference = Reference(model, steps)
+    reference = Reference(model, steps, rtc)
     if engine == 'reference':
         return reference, Report('reference', 'as configured')
     on_gpu = model.action_out_proj.weight.is_cuda
@@ -131,14 +171,14 @@ def choose(model: PI0ForConditionalGeneration, steps: int, cameras: int, prompt_
     for attempt in attempts:
         fast = None  # before the next one packs the weights anew
         try:
-            fast = Fast(model, steps, most, attempt)
+            fast = Fast(model, steps, most, attempt, rtc)
             difference = check(fast, reference, cameras, min(CHECK_TOKENS, prompt_tokens), embed)
             allowed = TOLERANCE[fast.engine.dtype]
             if difference <= allowed:
                 fast.forget()
                 return fast, Report(fast.name, 'checked' + why, difference,
                                     fast.kernels(*made_up(model, cameras, min(
-                                        CHECK_TOKENS, prompt_tokens), embed, 0)))
+                                        CHECK_TOKENS, prompt_tokens), embed, 0, rtc)))
             problem = (f'it differs from the reference by {difference:.1e} of the largest action, '
                        f'allowed is {allowed:.0e}')
         except Exception as error:  # a compiler, a driver or a capture may fail in any way
@@ -156,15 +196,22 @@ def choose(model: PI0ForConditionalGeneration, steps: int, cameras: int, prompt_
 
 
 def made_up(model: PI0ForConditionalGeneration, cameras: int, tokens: int,
-            embed: Callable[[Tensor], Prompt], seed: int) -> tuple:
-    """Return random pixels, prompt, state and noise where the model lies."""
+            embed: Callable[[Tensor], Prompt], seed: int, rtc: str = '') -> tuple:
+    """Return random pixels, prompt, state, noise and guide where the model lies."""
     config, device = model.config, model.action_out_proj.weight.device
     size = config.vlm_config.vision_config.image_size
     dice = torch.Generator().manual_seed(seed)
     ids = torch.randint(2, config.vlm_config.text_config.vocab_size - 1, (tokens,), generator=dice)
+    shape = config.chunk_size, config.max_action_dim
+    length = shape[0]
+    falling = torch.from_numpy(weights(length, length // 2, length // 8)).float()
+    if rtc == 'trained':
+        falling = (falling == 1).float()
+    guide = torch.randn(shape, generator=dice), falling[:, None].repeat(1, shape[1])
     return ((torch.rand(cameras, 3, size, size, generator=dice) * 2 - 1).to(device),
             embed(ids.to(device)), torch.randn(config.max_state_dim, generator=dice).to(device),
-            torch.randn(config.chunk_size, config.max_action_dim, generator=dice).to(device))
+            torch.randn(shape, generator=dice).to(device),
+            *(part.to(device) for part in guide if rtc))
 
 
 def check(fast: Fast, reference: Reference, cameras: int, tokens: int,
@@ -176,7 +223,8 @@ def check(fast: Fast, reference: Reference, cameras: int, tokens: int,
 
     :raises RuntimeError: the same input gave two results.
     """
-    a, b = (made_up(reference.model, cameras, tokens, embed, seed) for seed in (0, 1))
+    a, b = (made_up(reference.model, cameras, tokens, embed, seed, reference.rtc)
+            for seed in (0, 1))
     results = [fast(*given) for given in (a, b, a)]
     if not all(result.isfinite().all() for result in results):
         return float('inf')

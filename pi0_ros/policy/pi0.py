@@ -8,11 +8,11 @@ import torch
 from tokenizers import Tokenizer
 
 from pi0_ros.observation.observation import Observation
-from pi0_ros.policy import checkpoint, weights
+from pi0_ros.policy import checkpoint, guidance, weights
 from pi0_ros.policy.mapping import JointMap
 from pi0_ros.policy.paths import Prompt, Reference, Report, choose
 from pi0_ros.policy.pixels import Pixels, host_buffer
-from pi0_ros.policy.policy import ActionChunk
+from pi0_ros.policy.policy import ActionChunk, Leftover
 from pi0_ros.policy.spec import PALIGEMMA, CheckpointError, Choices, find_tokenizer
 
 log = logging.getLogger(__name__)
@@ -24,7 +24,7 @@ class Pi0Policy:
     def __init__(self, folder: Path, *, dt_ns: int = 0, device: str = 'auto', dtype: str = 'auto',
                  steps: int = 0, seed: int = 0, threads: int = 1,
                  tokenizer: str = '', choices: Choices = Choices(),
-                 engine: str = 'auto', compiled: str = 'auto') -> None:
+                 engine: str = 'auto', compiled: str = 'auto', rtc: str = '') -> None:
         """Read what the checkpoint is; ``load`` reads the weights.
 
         :param dt_ns: control period of the training data; 0 takes the checkpoint's.
@@ -34,9 +34,15 @@ class Pi0Policy:
         :param tokenizer: folder with tokenizer.json, or a name in the hub's cache on this disk,
             for checkpoints that lack it.
         :param engine: auto, fast or reference. :param compiled: auto, on or off; see paths.choose.
+        :param rtc: how chunks continue what is executed: one of guidance.KINDS.
         :raises CheckpointError: the checkpoint cannot be used.
         """
         self.spec = checkpoint.read(folder, choices)
+        if rtc == 'trained' and not self.spec.trained_delay:
+            raise CheckpointError(
+                f"checkpoint '{folder}' does not say that it was trained for hand-over "
+                "rtc_trained (trained_delay in config.json): set parameter 'handover' to rtc, "
+                'which needs no training')
         self.dt_ns = dt_ns or round((self.spec.dt_s or 0) * 1e9)
         if not self.dt_ns:
             raise CheckpointError(
@@ -51,7 +57,7 @@ class Pi0Policy:
             dtype = 'bfloat16' if device == 'cuda' else 'float32'
         self.device, self.dtype = torch.device(device), getattr(torch, dtype)
         self.steps, self.threads = steps or self.spec.denoising_steps, threads
-        self._noise = np.random.default_rng(seed)
+        self.seed, self.rtc = seed, rtc
         self._tokenizer_name = tokenizer
         self._prompt: tuple[str, Prompt] | None = None
         self._engine, self._compiled = engine, compiled
@@ -77,7 +83,7 @@ class Pi0Policy:
             problem = weights.out_of_memory(error, self.spec.folder, self.device)
         if problem:
             raise problem
-        self._path = self._reference = Reference(self.model, self.steps)
+        self._path = self._reference = Reference(self.model, self.steps, self.rtc)
         self.report = Report('reference', 'not checked yet')
         for warning in self.spec.warnings:
             log.warning(warning)
@@ -114,7 +120,7 @@ class Pi0Policy:
         self._pixels.check()
         self._path, self.report = choose(
             self.model, self.steps, max(1, len(self.cameras)), self.spec.max_prompt_tokens,
-            self._engine, self._compiled, self._embed)
+            self._engine, self._compiled, self._embed, self.rtc)
         log.info(str(self.report))
         height, width = self.spec.image_size
         images = {name: np.full((height, width, 3), 128, np.uint8) for name in self.cameras}
@@ -130,24 +136,59 @@ class Pi0Policy:
             raise problem
         self.number = 0
 
-    def infer(self, observation: Observation, noise: np.ndarray | None = None) -> ActionChunk:
+    def infer(self, observation: Observation, noise: np.ndarray | None = None,
+              leftover: Leftover | None = None) -> ActionChunk:
         """Decide a chunk of [chunk_length, D] absolute positions of the commanded joints.
 
         :raises ValueError: the observation does not fit the checkpoint.
         """
+        number, self.number = self.number, self.number + 1
+        seed = self.seed if noise is None else None
         if noise is None:
-            noise = self._noise.standard_normal(self.noise_shape)
+            noise = np.random.default_rng((seed, number)).standard_normal(self.noise_shape)
         raw, state, prompt, pixels = self.prepare(observation)
         start = host_buffer(self.noise_shape, self.device, torch.float32)
         start.copy_(torch.from_numpy(noise))
-        normalised = self._compute(pixels, prompt, state, start)[:, :self.spec.action_width]
+        given, guide = self._guide(leftover, raw)
+        normalised = self._compute(pixels, prompt, state, start,
+                                   *guide)[:, :self.spec.action_width]
         normalised = normalised.double().numpy()
         positions = self.spec.action.restore(normalised)
         relative = np.flatnonzero(self.spec.relative)
         positions[:, relative] += raw[relative]
-        number, self.number = self.number, self.number + 1
         return ActionChunk(observation.t_obs_ns, self.dt_ns, self.joints.actions_out(positions),
-                           observation.instruction, number)
+                           observation.instruction, number, observation.image_stamps_ns, seed,
+                           given)
+
+    def _guide(self, leftover: Leftover | None, raw: np.ndarray
+               ) -> tuple[int, tuple[torch.Tensor, ...]]:
+        """Return how many first actions are given, and what the network reads of a leftover.
+
+        Relative actions are relative to the state of the new observation, ``raw``. What no joint
+        takes, what is only padding and what stood still in training is not guided.
+        """
+        if not self.rtc:
+            return 0, ()
+        target, weight = (host_buffer(self.noise_shape, self.device, torch.float32).zero_()
+                          for _ in range(2))
+        planned = leftover.positions[:self.spec.chunk_length] if leftover else ()
+        if not len(planned):
+            return 0, (target, weight)
+        width, given = self.spec.action_width, min(leftover.delay, len(planned))
+        actions = self.joints.actions_in(planned, width)
+        relative = np.flatnonzero(self.spec.relative)
+        actions[:, relative] -= raw[relative]
+        wanted = self.spec.action.undo(actions)
+        known = np.isfinite(wanted)
+        target[:len(planned), :width] = torch.from_numpy(np.where(known, wanted, 0.0))
+        if self.rtc == 'trained':
+            given = min(given, self.spec.trained_delay)
+            weight[:given] = 1.0
+        else:
+            falling = guidance.weights(self.spec.chunk_length, len(planned), given)
+            weight[:len(planned), :width] = torch.from_numpy(
+                falling[:len(planned), None] * known)
+        return given, (target, weight)
 
     def _compute(self, *given: object) -> torch.Tensor:
         """Return normalised actions on the host; the reference's, where the fast path fails."""

@@ -1,6 +1,7 @@
 """The seam between whoever decides and whoever moves the robot."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -20,11 +21,22 @@ class ActionChunk:
     positions: np.ndarray  # [T, D] float, radians or metres, configured joint order
     instruction: str
     number: int = 0        # how many chunks this policy decided before
+    image_stamps_ns: Mapping[str, int] = field(default_factory=dict)  # of what it was decided from
+    seed: int | None = None  # the noise is that of numpy's default_rng((seed, number))
+    given: int = 0         # so many first steps are executed as planned before
 
     @property
     def end_ns(self) -> int:
         """Return when the last step is due."""
         return self.t_obs_ns + len(self.positions) * self.dt_ns
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """What is planned already for the times of a new chunk, which shall continue it."""
+
+    positions: np.ndarray  # [M, D] for the chunk's first M steps, radians or metres
+    delay: int             # so many of them will be executed before the chunk comes
 
 
 class Policy(Protocol):
@@ -36,11 +48,13 @@ class Policy(Protocol):
     def warm_up(self) -> None:
         """Infer once on made-up input, so that the first real chunk is not the slow one."""
 
-    def infer(self, observation: Observation, noise: np.ndarray | None = None) -> ActionChunk:
+    def infer(self, observation: Observation, noise: np.ndarray | None = None,
+              leftover: Leftover | None = None) -> ActionChunk:
         """Decide a chunk.
 
         :param noise: [T, max_action_dim] standard normal start of the denoising; drawn from the
             policy's own seeded generator when None.
+        :param leftover: what the chunk shall continue, where the policy can.
         """
 
     def describe(self) -> dict[str, str]:

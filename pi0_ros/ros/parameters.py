@@ -11,7 +11,7 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from pi0_ros.control.handover import STRATEGIES
+from pi0_ros.control.handover import JACOBIANS, STRATEGIES
 from pi0_ros.policy import mock
 from pi0_ros.policy.factory import complete
 from pi0_ros.policy.fit import ADAPTATIONS
@@ -116,7 +116,12 @@ TABLE = (
           'action_rate.', 1.0, 100.0, group='Control'),
     Entry('handover', 'blend', '', 'How a new chunk takes over: switch at once, blend over 0.1 s, '
           'ensemble averages all chunks as ACT does, synchronous stops, infers and plays a chunk '
-          'whole. docs/control.md compares them.', choices=STRATEGIES, group='Control'),
+          'whole. With rtc (real-time chunking) the network itself continues what is executed '
+          'while it infers; rtc_trained does it the way a checkpoint was trained for. '
+          'docs/control.md compares them.', choices=STRATEGIES, group='Control'),
+    Entry('jacobian', 'identity', '', 'Of hand-over rtc: full differentiates the action expert, '
+          'as the paper does, which takes longer; identity takes no gradient.',
+          choices=JACOBIANS, group='Control'),
     Entry('replan_period', 0.3, 's', 'A new chunk is asked for when the newest observation is '
           'older than this, and at the latest at half a chunk. Shorter reacts faster and computes '
           'more.', 0.0, 10.0, dynamic=True,

@@ -259,7 +259,8 @@ class Session:
             return
         self._image_problem = ''
         started = time.perf_counter()
-        chunk = policy.infer(observation)
+        leftover = self.pilot.leftover(observation.t_obs_ns, instruction)
+        chunk = policy.infer(observation, leftover=leftover)
         self._latency.add(time.perf_counter() - started)
         dropped = self.pilot.accept(chunk, self._now(), epoch)
         self._bad_chunks = 0

@@ -34,6 +34,8 @@ class Episode:
     success: bool             # the named block was lifted, and no other was ever grasped
     seconds: float            # until it was lifted, or the time limit
     chunks: int
+    starved: int = 0         # chunks that came when the plan before was at its end
+    hit: bool = False         # whether the hand hit the peg, which is no success
 
     @property
     def wrong(self) -> bool:
@@ -43,17 +45,19 @@ class Episode:
 
 def run_episode(policy: Policy, seed: int, delay_s: float = 0.0, replan_s: float = 0.3,
                 instruction: str | None = None, named: str | None = None,
-                handover: str = 'blend', watch: Watch = lambda commanded, taken_over: None
-                ) -> Episode:
+                handover: str = 'blend', watch: Watch = lambda commanded, taken_over: None,
+                task: str = 'blocks') -> Episode:
     """Run one seeded episode: instruction given at once, ``delay_s`` of inference delay.
 
     :param watch: called at every tick with the commanded joints [D], None for silence, and
         whether a chunk has just taken over.
+    :param task: one of world.TASKS; peg names the block behind the peg.
     """
     rng = np.random.default_rng((seed, 1))
     named = named or COLOURS[int(rng.integers(len(COLOURS)))]
+    robot = SimulatedRobot(seed, start_ns=TICK_NS, task=task)
+    named = robot.behind if task == 'peg' else named
     instruction = instruction or f'pick up the {named} block'
-    robot = SimulatedRobot(seed, start_ns=TICK_NS)
     joints = JointBuffer(arm.JOINT_NAMES)
     cameras = {name: LatestBuffer() for name in CAMERAS}
     builder = ObservationBuilder(joints, cameras, lambda name: robot.image(name),
@@ -71,7 +75,8 @@ def run_episode(policy: Policy, seed: int, delay_s: float = 0.0, replan_s: float
                 buffer.put(name, now_ns, now_ns)
         if pending is None and pilot.wants_chunk(now_ns):
             epoch = pilot.queue.epoch
-            pending = policy.infer(builder.build(now_ns, instruction)), epoch
+            leftover = pilot.leftover(now_ns, instruction)
+            pending = policy.infer(builder.build(now_ns, instruction), leftover=leftover), epoch
             due_ns, chunks = now_ns + round(delay_s * 1e9), chunks + 1
         taken_over = False
         if pending is not None and now_ns >= due_ns:
@@ -86,8 +91,9 @@ def run_episode(policy: Policy, seed: int, delay_s: float = 0.0, replan_s: float
         robot.advance(now_ns + TICK_NS)
         if robot.held and (not grasped or grasped[-1] != robot.held):
             grasped.append(robot.held)
-        if robot.taken == named:
+        if robot.taken == named or robot.hit:
             break
     wrong = any(colour != named for colour in grasped)
-    return Episode(seed, named, tuple(grasped), robot.taken == named and not wrong,
-                   tick * TICK_NS / 1e9, chunks)
+    return Episode(seed, named, tuple(grasped),
+                   robot.taken == named and not wrong and not robot.hit, tick * TICK_NS / 1e9,
+                   chunks, pilot.queue.starved, robot.hit)

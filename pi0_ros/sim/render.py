@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 from pi0_ros.sim import arm
-from pi0_ros.sim.world import BLOCK_SIZE, World
+from pi0_ros.sim.world import BLOCK_SIZE, PEG_HEIGHT, World
 
 WIDTH, HEIGHT = 640, 480
 CAMERAS = ('overhead', 'wrist', 'side')
@@ -18,6 +18,7 @@ GRID = (200, 190, 174)
 ARM = (70, 74, 82)
 JOINT = (116, 120, 130)
 FINGER = (245, 200, 60)
+PEG = (120, 60, 130)
 
 _CUBE = BLOCK_SIZE / 2 * np.array([[x, y, z] for z in (-1, 1) for x, y in
                                    ((-1, -1), (1, -1), (1, 1), (-1, 1))])
@@ -74,6 +75,9 @@ def render(world: World, name: str, row: int = 0) -> np.ndarray:
     for block in order:
         _block(image, view, world.blocks[row, block], world.angles[row, block],
                tuple(RGB.values())[block])
+    if np.isfinite(world.peg[row]).all():
+        foot = np.append(world.peg[row], 0.0)
+        _link(image, view, np.stack([foot, foot + [0, 0, PEG_HEIGHT]]), PEG, 0.02)
     _arm(image, view, joints, links=name != 'wrist')
     return image
 

@@ -15,15 +15,16 @@ class SimulatedRobot:
     """An arm, three blocks, two or three cameras, and the controller that moves the arm."""
 
     def __init__(self, seed: int, start_ns: int = 0,
-                 interpolate_from_desired_state: bool = True) -> None:
-        """Set the table for ``seed`` at the time ``start_ns``."""
+                 interpolate_from_desired_state: bool = True, task: str = 'blocks') -> None:
+        """Set the table of ``task``, one of world.TASKS, for ``seed`` at the time ``start_ns``."""
+        self._task = task
         self._from_desired = interpolate_from_desired_state
         self.reset(seed, start_ns)
 
     def reset(self, seed: int, now_ns: int) -> None:
         """Put the arm home and the blocks where ``seed`` says."""
         self.seed, self.now_ns = seed, now_ns
-        self.world = world.random_world(np.random.default_rng(seed))
+        self.world = world.random_world(np.random.default_rng(seed), task=self._task)
         self.controller = TrajectoryController(arm.JOINT_NAMES, self.joints, self._from_desired)
 
     @property
@@ -49,6 +50,16 @@ class SimulatedRobot:
         if held == NOTHING or self.world.blocks[0, held, 2] < world.REST_HEIGHT + TAKEN_HEIGHT:
             return None
         return COLOURS[held]
+
+    @property
+    def behind(self) -> str:
+        """Return the colour of the block behind the peg."""
+        return COLOURS[int(world.behind(self.world)[0])]
+
+    @property
+    def hit(self) -> bool:
+        """Return whether the hand has hit the peg."""
+        return bool(self.world.hit[0])
 
     def accept(self, message: TrajectoryMessage) -> None:
         """Follow a trajectory; see ``TrajectoryController.accept``."""

@@ -17,6 +17,9 @@ JOINT_LAG = 0.04        # time constant of every joint, seconds
 FALL_SPEED = 1.0        # of a dropped block, m/s
 REST_HEIGHT = BLOCK_SIZE / 2
 NOTHING = -1            # value of ``held`` while the gripper is empty
+TASKS = ('blocks', 'peg')
+PEG_HEIGHT = 0.15       # higher than the hand travels: the way leads past it, left or right
+PEG_CLEARANCE = 0.035   # from its axis to the tool's: closer, the hand hits it, metres
 
 
 @dataclass
@@ -29,17 +32,45 @@ class World:
     angles: np.ndarray    # (n, 3) rotation of each block about the vertical
     held: np.ndarray      # (n,) index of the held block, or NOTHING
     grip: np.ndarray      # (n, 3) held block relative to the tool, turned into the hand's frame
+    peg: np.ndarray       # (n, 2) where a peg stands, not a number where none does
+    hit: np.ndarray       # (n,) whether the hand has ever hit it
 
 
-def random_world(rng: np.random.Generator, n: int = 1) -> World:
-    """Return n tables with the arm at home and three blocks at random reachable places."""
-    blocks = np.zeros((n, len(COLOURS), 3))
-    for table in range(n):
-        blocks[table] = _random_blocks(rng)
+def random_world(rng: np.random.Generator, n: int = 1, task: str = 'blocks') -> World:
+    """Return n tables with the arm at home and three blocks at random reachable places.
+
+    :param task: peg: one block, ``behind``, stands behind a peg that the arm is drawn back from.
+    """
+    blocks, pegs = np.zeros((n, len(COLOURS), 3)), np.full((n, 2), np.nan)
     joints = np.tile(arm.home(), (n, 1))
+    for table in range(n):
+        if task == 'peg':
+            joints[table], pegs[table], blocks[table] = _random_peg(rng)
+        else:
+            blocks[table] = _random_blocks(rng)
     return World(joints, np.zeros_like(joints), blocks,
                  rng.uniform(-np.pi / 4, np.pi / 4, (n, len(COLOURS))),
-                 np.full(n, NOTHING), np.zeros((n, 3)))
+                 np.full(n, NOTHING), np.zeros((n, 3)), pegs, np.zeros(n, bool))
+
+
+def behind(world: World) -> np.ndarray:
+    """Return [n] which block stands nearest to the line from the base through the peg."""
+    pan = np.arctan2(world.blocks[..., 1], world.blocks[..., 0])
+    return np.abs(pan - np.arctan2(world.peg[:, 1], world.peg[:, 0])[:, None]).argmin(1)
+
+
+def _random_peg(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return joints [5], peg [2] and blocks [3, 3]: peg and one block straight ahead."""
+    ahead = rng.uniform(-0.4, 0.4)
+    aside = np.array([0.0, 0.55, -0.55]) + rng.uniform(-0.06, 0.06, 3)
+    radius = np.array([rng.uniform(0.275, 0.30), *rng.uniform(0.18, 0.28, 2)])
+    pan, order = ahead + aside, rng.permutation(len(COLOURS))
+    blocks = np.stack([radius * np.cos(pan), radius * np.sin(pan),
+                       np.full(len(COLOURS), REST_HEIGHT)], axis=-1)
+    away = rng.uniform(0.20, 0.21)
+    tool = np.array([ahead + rng.normal(0, 0.01), rng.uniform(0.09, 0.105), 0.12])
+    joints = np.append(arm.inverse(tool), arm.GRIPPER_OPEN)
+    return joints, away * np.array([np.cos(ahead), np.sin(ahead)]), blocks[order]
 
 
 def _random_blocks(rng: np.random.Generator) -> np.ndarray:
@@ -60,6 +91,8 @@ def step(world: World, command: np.ndarray, dt: float) -> None:
     world.joints += np.clip((np.clip(command, arm.LOWER, arm.UPPER) - before) * gain,
                             -limit, limit)
     tool = arm.forward(world.joints)[:, 3]
+    world.hit |= (np.linalg.norm(tool[:, :2] - world.peg, axis=-1) < PEG_CLEARANCE) & (
+        tool[:, 2] < PEG_HEIGHT)
     _grasp(world, before[:, arm.GRIPPER], tool)
     _carry(world, tool, dt)
     world.velocity = (world.joints - before) / dt

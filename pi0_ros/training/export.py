@@ -20,8 +20,11 @@ NORM_MAP = {'VISUAL': 'IDENTITY', 'STATE': 'MEAN_STD', 'ACTION': 'MEAN_STD'}
 
 
 def export(folder: Path, weights: dict[str, torch.Tensor], samples: Samples,
-           tokenizer: Tokenizer) -> None:
-    """Write a checkpoint that LeRobot's own loader and ours can read."""
+           tokenizer: Tokenizer, trained_delay: int = 0) -> None:
+    """Write a checkpoint that LeRobot's own loader and ours can read.
+
+    :param trained_delay: how many actions the network was trained to be given, see Learner.
+    """
     (folder / 'tokenizer').mkdir(parents=True, exist_ok=True)
     width = len(arm.JOINT_NAMES)
     features = {f'observation.images.{name}': {'type': 'VISUAL', 'shape': [3, HEIGHT, WIDTH]}
@@ -38,7 +41,8 @@ def export(folder: Path, weights: dict[str, torch.Tensor], samples: Samples,
         'relative_exclude_joints': ['gripper'], 'action_feature_names': list(arm.JOINT_NAMES),
         'image_resolution': [IMAGE_SIZE, IMAGE_SIZE], 'empty_cameras': 0,
         'normalization_mapping': NORM_MAP, 'tokenizer_max_length': MAX_TOKENS,
-        'vlm_config': network['vlm_config'], 'dit_config': network['dit_config']})
+        'vlm_config': network['vlm_config'], 'dit_config': network['dit_config'],
+        **({'trained_delay': trained_delay} if trained_delay else {})})
     _json(folder / 'train_config.json', {'env': {'type': 'pi0_ros_sim', 'fps': round(1 / DT)}})
     _processors(folder, features, action)
     statistics = _statistics(samples)

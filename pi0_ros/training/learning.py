@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from transformers import PI0ForConditionalGeneration
 from transformers.cache_utils import DynamicCache
 
+from pi0_ros.policy.guidance import embed_at
 from pi0_ros.sim.arm import home
 from pi0_ros.sim.expert import NO_BLOCK
 from pi0_ros.sim.render import HEIGHT as HEIGHT_PIXELS
@@ -23,6 +24,7 @@ from pi0_ros.training import attention, instructions
 from pi0_ros.training.model import IMAGE_SIZE, PATCH, READABLE, WIDTH
 
 UNNAMED = 0.06          # share of instructions that name no block: the arm holds still
+BEHIND = 0.7            # share of instructions that name the block behind a peg, if there is one
 REPEATS = 3             # flow times and noises drawn for each observation
 PLACE_WEIGHT = 0.3      # of the loss that reads the named block's place off the prompt
 PATCH_WEIGHT = 0.3      # of the loss that points at the named block's patch of the overhead image
@@ -62,6 +64,9 @@ class Samples:
         rows = rng.integers(0, len(self.data['state']), self.size)
         target = np.where(rng.random(self.size) < UNNAMED, NO_BLOCK,
                           rng.integers(0, self.data['actions'].shape[1], self.size))
+        if 'behind' in self.data:
+            behind = (rng.random(self.size) < BEHIND) & (target != NO_BLOCK)
+            target = np.where(behind, self.data['behind'][rows], target)
         prompts = [self.tokenizer.encode(instructions.sample(words, t) + '\n').ids for t in target]
         length = self.image_tokens + max(map(len, prompts))
         ids = np.full((self.size, length), self.tokenizer.token_to_id('<pad>'))
@@ -104,8 +109,13 @@ class Learner:
     """Model, auxiliary heads, optimiser and averaged weights."""
 
     def __init__(self, model: PI0ForConditionalGeneration, steps: int, rate: float,
-                 device: torch.device) -> None:
-        """Train ``model`` for ``steps`` steps: warm-up, then a cosine down to a fiftieth."""
+                 device: torch.device, trained_delay: int = 0) -> None:
+        """Train ``model`` for ``steps`` steps: warm-up, then a cosine down to a fiftieth.
+
+        :param trained_delay: half of the chunks begin with up to so many actions that are given
+            (arXiv 2512.05964): they enter without noise, at flow time 0, and have no loss.
+        """
+        self.trained_delay = trained_delay
         self.model = model.to(device)
         self.head = nn.ModuleDict({'place': nn.Linear(WIDTH, 2), 'patch': nn.Linear(WIDTH, 1)})
         self.head.to(device)
@@ -173,9 +183,31 @@ class Learner:
             cache.update(layer.keys.repeat(REPEATS, 1, 1, 1),
                          layer.values.repeat(REPEATS, 1, 1, 1), number)
         actions = batch.actions.to(self.device).repeat(REPEATS, 1, 1)
-        out = self.model(state=state.repeat(REPEATS, 1), actions=actions,
-                         attention_mask=mask.repeat(REPEATS, 1), past_key_values=cache)
-        return out.loss, PLACE_WEIGHT * place + PATCH_WEIGHT * pointing
+        times = self._flow_times(len(actions))
+        noise = torch.randn_like(actions)
+        given = self._given(*actions.shape[:2])
+        times = torch.where(given, 0.0, times[:, None])
+        noisy = times[..., None] * noise + (1 - times[..., None]) * actions
+        tokens = embed_at(self.model.embed_action_time, state.repeat(REPEATS, 1), noisy, times)
+        out = core(action_embeds=tokens, attention_mask=mask.repeat(REPEATS, 1),
+                   past_key_values=cache).last_hidden_state[:, -actions.shape[1]:]
+        errors = (noise - actions - self.model.action_out_proj(out)).square().mean(-1)
+        return errors[~given].mean(), PLACE_WEIGHT * place + PATCH_WEIGHT * pointing
+
+    def _flow_times(self, count: int) -> torch.Tensor:
+        """Return [count] flow times, distributed as ``PI0ForConditionalGeneration`` draws them."""
+        config = self.model.config
+        beta = torch.distributions.Beta(torch.tensor(config.time_sampling_beta_alpha),
+                                        torch.tensor(config.time_sampling_beta_beta))
+        times = beta.sample((count,)) * config.time_sampling_scale + config.time_sampling_offset
+        return times.to(self.device)
+
+    def _given(self, count: int, length: int) -> torch.Tensor:
+        """Return [count, length] which actions are given; none of half of the chunks."""
+        if not self.trained_delay:
+            return torch.zeros(count, length, dtype=torch.bool, device=self.device)
+        delays = torch.randint(1, self.trained_delay + 1, (count, 1)) * (torch.rand(count, 1) < .5)
+        return (torch.arange(length) < delays).to(self.device)
 
     def save(self, path: Path) -> None:
         """Write everything needed to go on, whole or not at all."""

@@ -15,8 +15,11 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from pi0_ros.policy.factory import checkpoint_folder
 from pi0_ros.policy.pi0 import Pi0Policy
+from pi0_ros.policy.weights import load_model
 from pi0_ros.sim.episodes import FIRST_UNSEEN_SEED, run_episode
+from pi0_ros.sim.world import TASKS
 from pi0_ros.training import demonstrations, learning
 from pi0_ros.training.export import export
 from pi0_ros.training.instructions import build_tokenizer
@@ -36,13 +39,18 @@ class Training:
         args.work.mkdir(parents=True, exist_ok=True)
         device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
         shards = make_demonstrations(args.work / 'demonstrations', args.shards, args.seed,
-                                     args.workers)
+                                     args.workers, args.task)
         torch.set_num_threads(args.threads)
         self.tokenizer = build_tokenizer(VOCABULARY)
         image_tokens = len(demonstrations.CAMERAS) * (IMAGE_SIZE // PATCH) ** 2
         self.samples = learning.Samples(demonstrations.load(shards), self.tokenizer, image_tokens,
                                         args.seed, args.batch)
-        self.learner = learning.Learner(new_model(args.seed), args.steps, args.rate, device)
+        model = new_model(args.seed)
+        if args.start_from:
+            model.load_state_dict(load_model(
+                checkpoint_folder(args.start_from), torch.float32, torch.device('cpu')
+            ).state_dict(), strict=False)  # what no PI0 uses is in no checkpoint
+        self.learner = learning.Learner(model, args.steps, args.rate, device, args.trained_delay)
         self.state, self.log = args.work / 'state.safetensors', args.work / 'log.jsonl'
         self.success = float('nan')
         if self.state.exists():
@@ -72,11 +80,12 @@ class Training:
 
     def watch(self, folder: Path) -> None:
         """Write the averaged weights to ``folder`` and see how often they take the named block."""
-        export(folder, self.learner.average, self.samples, self.tokenizer)
+        export(folder, self.learner.average, self.samples, self.tokenizer,
+               self.args.trained_delay)
         policy = Pi0Policy(folder, threads=self.args.threads)
         policy.load()
         policy.warm_up()
-        episodes = [run_episode(policy, WATCHED_SEED + number)
+        episodes = [run_episode(policy, WATCHED_SEED + number, task=self.args.task)
                     for number in range(self.args.episodes)]
         self.success = float(np.mean([episode.success for episode in episodes]))
         self._write(step=self.learner.number, success=self.success,
@@ -88,10 +97,11 @@ class Training:
             lines.write(json.dumps(values) + '\n')
 
 
-def make_demonstrations(folder: Path, shards: int, seed: int, workers: int) -> list[Path]:
+def make_demonstrations(folder: Path, shards: int, seed: int, workers: int,
+                        task: str = 'blocks') -> list[Path]:
     """Return the paths of ``shards`` shards, making those that are missing."""
     folder.mkdir(parents=True, exist_ok=True)
-    jobs = [(folder, seed * 100_000 + number, IMAGE_SIZE) for number in range(shards)]
+    jobs = [(folder, seed * 100_000 + number, IMAGE_SIZE, task) for number in range(shards)]
     with ProcessPoolExecutor(workers) as pool:
         return list(tqdm(pool.map(demonstrations.write_shard, jobs), total=shards,
                          desc='demonstrations', unit='shard'))
@@ -131,6 +141,12 @@ def parser() -> argparse.ArgumentParser:
                      help='folder for demonstrations, state and log (default: out/train)')
     out.add_argument('--output', type=Path, default=Path('out/train/checkpoint'),
                      help='folder for the finished checkpoint (default: out/train/checkpoint)')
+    out.add_argument('--task', choices=TASKS, default='blocks',
+                     help='peg: around a peg, left or right at random (default: blocks)')
+    out.add_argument('--start-from', default='', metavar='FOLDER',
+                     help="of a checkpoint of this size to go on from, 'demo' is the package's")
+    out.add_argument('--trained-delay', type=int, default=0, metavar='N',
+                     help='train for hand-over rtc_trained with delays of up to N actions')
     out.add_argument('--steps', type=int, default=4000, help='optimiser steps (default: 4000)')
     out.add_argument('--batch', type=int, default=64, help='observations a step (default: 64)')
     out.add_argument('--rate', type=float, default=1e-3, help='peak learning rate (default: 1e-3)')
