@@ -23,6 +23,8 @@ def generate_launch_description() -> LaunchDescription:
     namespace = LaunchConfiguration('namespace')
     return LaunchDescription([
         DeclareLaunchArgument('seed', default_value='7', description='Of the block places.'),
+        DeclareLaunchArgument('added_delay', default_value='0.0',
+                              description='Added to every inference, s.'),
         DeclareLaunchArgument('namespace', default_value='',
                               description='Namespace of both nodes and all their topics.'),
         SetEnvironmentVariable('FASTRTPS_DEFAULT_PROFILES_FILE',
@@ -31,7 +33,8 @@ def generate_launch_description() -> LaunchDescription:
              parameters=[config, {'seed': LaunchConfiguration('seed')}], output='screen',
              emulate_tty=True, on_exit=Shutdown()),
         Node(package='pi0_ros', executable='node', name='pi0', namespace=namespace,
-             parameters=[config], output='screen', emulate_tty=True, on_exit=Shutdown(),
+             parameters=[config, {'added_delay': LaunchConfiguration('added_delay')}],
+             output='screen', emulate_tty=True, on_exit=Shutdown(),
              remappings=[('camera_1/image_raw', 'overhead/image_raw'),
                          ('camera_2/image_raw', 'wrist/image_raw')]),
     ])

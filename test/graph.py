@@ -11,7 +11,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, Image, JointState
-from std_msgs.msg import String
+from std_msgs.msg import Float64MultiArray, String
 from std_srvs.srv import SetBool, Trigger
 from trajectory_msgs.msg import JointTrajectory
 
@@ -44,6 +44,8 @@ class Robot(Node):
         self.instruction = self.create_publisher(String, 'instruction', 10)
         self.clock_publisher = self.create_publisher(Clock, '/clock', 10)
         self.commands, self.chunks, self.statuses, self.active = [], [], [], []
+        self.positions = []
+        self.create_subscription(Float64MultiArray, 'position_commands', self.positions.append, 50)
         self.diagnostics = {}
         self.commands_in = self.create_subscription(JointTrajectory, 'joint_trajectory',
                                                     self.commands.append, 50)
@@ -108,7 +110,7 @@ class Graph:
         assert self.node.trigger_activate().name == 'SUCCESS'
         robot, session = self.robot, self.node.session
         self.wait(lambda: session._limits_known and robot.instruction.get_subscription_count()
-                  and session._command.get_subscription_count() and robot.commands_in)
+                  and session._command.followed() and robot.commands_in)
         self.wait(lambda: session.inputs.problem(session._now()) is None)
         return self
 

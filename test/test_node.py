@@ -1,7 +1,9 @@
 """The node on a real graph, with a mock policy and a robot that a test controls."""
 
 import math
+import os
 import re
+import signal
 
 import pytest
 
@@ -68,7 +70,7 @@ def test_disable_stops_and_silences(make):
 
 @pytest.mark.parametrize('text', ['', 'juggle'])
 def test_instruction_that_stops_discards_the_inference_under_way(make, text):
-    graph = make(policy='mock_sine', mock_delay=0.3, known_instructions=['swing*'])
+    graph = make(policy='mock_sine', added_delay=0.3, known_instructions=['swing*'])
     graph.enable()
     graph.instruct('')
     policy, begun = graph.node.session._worker._policy, []
@@ -82,7 +84,7 @@ def test_instruction_that_stops_discards_the_inference_under_way(make, text):
 
 
 def test_new_instruction_during_an_inference_is_asked_for_at_once(make):
-    graph = make(policy='mock_slow', mock_delay=0.2, replan_period=0.5)
+    graph = make(policy='mock_hold', added_delay=0.2, replan_period=0.5)
     graph.enable()
     graph.instruct('one')
     moving(graph)
@@ -167,8 +169,8 @@ def test_unreadable_images_are_named_and_nothing_moves(make, change, words):
     graph = make()
     received = graph.node.session.inputs.cameras['front']
     graph.robot.image.update(change)
-    count = received.count
-    graph.wait(lambda: received.count > count + 3)
+    count = received.arrivals.count
+    graph.wait(lambda: received.arrivals.count > count + 3)
     answer = graph.enable()
     assert not answer.success and words in answer.message
     graph.robot.image.update(encoding='rgb8', step=12, data=bytes(48))
@@ -267,7 +269,7 @@ def test_enable_needs_limits_and_a_controller(make):
     assert 'joint limits are unknown' in graph.enable().message
     graph.node.session._limits_known = True
     graph.robot.destroy_subscription(graph.robot.commands_in)
-    graph.wait(lambda: not graph.node.session._command.get_subscription_count())
+    graph.wait(lambda: not graph.node.session._command.followed())
     assert "no controller subscribes to '/joint_trajectory'" in graph.enable().message
 
 
@@ -292,12 +294,69 @@ def test_two_commanders_are_reported(make):
 
 
 def test_slow_policy_keeps_the_robot_moving_between_chunks(make):
-    graph = make(policy='mock_slow', mock_delay=0.3)
+    graph = make(policy='mock_hold', added_delay=0.3)
     graph.enable()
     graph.instruct('go')
     moving(graph, 60)
     assert graph.node.session.pilot.queue.late_steps > 10
     assert not [p for p in map(command_problem, graph.robot.commands) if p]
+
+
+def test_plain_positions_follow_the_plan_and_end_at_rest(make):
+    graph = make(command_interface='positions', control_rate=100.0)
+    graph.enable()
+    graph.instruct('swing')
+    graph.wait(lambda: len(graph.robot.positions) > 100)
+    graph.enable(False)
+    graph.quiet()
+    assert not graph.robot.commands
+    values = np.array([message.data for message in graph.robot.positions])
+    assert values.shape[1] == 2 and np.isfinite(values).all()
+    np.testing.assert_allclose(values[0], graph.robot.position, atol=1e-3)
+    steps = np.abs(np.diff(values[:, 0]))
+    assert np.ptp(values[:, 0]) > 0.01 and steps.max() < 0.01 and steps[-3:].max() < 1e-3
+
+
+def test_plain_positions_need_a_high_rate():
+    graph = Graph(command_interface='positions', control_rate=10.0)
+    try:
+        assert graph.node.trigger_configure().name == 'FAILURE'
+    finally:
+        graph.close()
+
+
+def test_a_policy_process_that_dies_disarms_until_a_person_goes_on(make):
+    graph = make(worker='process', replan_period=0.1)
+    graph.enable()
+    graph.instruct('swing')
+    moving(graph, 30)
+    graph.wait(lambda: 'pi0: policy' in graph.robot.diagnostics)
+    told = {pair.key: pair.value for pair in graph.robot.diagnostics['pi0: policy'].values}
+    os.kill(int(told['process']), signal.SIGKILL)
+    assert re.search(r'policy process \d+ ended \(exit code -9\)', graph.status('fault'))
+    graph.wait(lambda: not graph.node.session.pilot.speaking)
+    assert 'fault' in graph.enable().message
+    graph.reset()
+    assert graph.enable().success
+    moving(graph, 30)  # with another process
+    assert not [p for p in map(command_problem, graph.robot.commands) if p]
+
+
+def test_the_measured_delay_is_told(make):
+    graph = make(handover='rtc', added_delay=0.15, replan_period=0.2)
+    graph.enable()
+    graph.instruct('swing')
+    queue = graph.node.session.pilot.queue
+    graph.wait(lambda: len(queue._delays) > 3)
+    assert 7 <= queue.delay <= 30  # steps of 20 ms; a busy machine takes longer
+
+    def told():
+        part = graph.robot.diagnostics.get('pi0: control')
+        return {pair.key: pair.value for pair in part.values} if part else {}
+
+    graph.wait(lambda: int(told().get('delay_steps', 0)) >= 7)
+    assert told()['handover'] == 'rtc' and 'starved' in told()
+    assert queue.source(graph.node.session._now()).instruction == 'swing'
 
 
 def test_lifecycle_can_be_repeated(make):

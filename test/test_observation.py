@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pi0_ros.observation.buffers import JointBuffer, LatestBuffer
+from pi0_ros.observation.buffers import Arrivals, JointBuffer, LatestBuffer
 from pi0_ros.observation.observation import Freshness, NotReady, ObservationBuilder
 from support import MS
 
@@ -27,7 +27,7 @@ def test_newest_value_wins_and_zero_stamp_means_receive_time():
     assert buffer.get() is None
     buffer.put('old', 5, 6)
     buffer.put('new', 0, 9)
-    assert (buffer.get().value, buffer.get().stamp_ns, buffer.count) == ('new', 9, 2)
+    assert (buffer.get().value, buffer.get().stamp_ns, buffer.arrivals.count) == ('new', 9, 2)
 
 
 @given(st.permutations(NAMES), st.lists(st.text(min_size=5), max_size=3, unique=True))
@@ -132,3 +132,18 @@ def test_a_joint_that_is_not_published_any_more_is_named():
     fill(it, 1000 * MS)
     it.joints.put(['pan', 'lift'], [1.0, 2.0], 1150 * MS, 1150 * MS)
     assert it.check_joints(1150 * MS).startswith('joint states of grip are 0.15 s old')
+
+
+def test_arrivals_know_rate_and_losses():
+    arrivals = Arrivals()
+    assert arrivals.rate_hz(0) == 0 and arrivals.lost() == 0
+    for frame in range(1, 61):
+        if frame not in (20, 40, 41):
+            arrivals.add(frame * 33 * MS, frame * 33 * MS + 5 * MS)
+    assert arrivals.count == 57 and arrivals.lost() == 3
+    assert arrivals.rate_hz(2000 * MS) == pytest.approx(30.3 * 56 / 59, rel=0.01)
+    assert arrivals.rate_hz(10_000 * MS) == 0  # silent for long
+    without = Arrivals()
+    for frame in range(1, 10):
+        without.add(0, frame * 100 * MS)  # no stamps: receive time counts
+    assert without.rate_hz(1000 * MS) == pytest.approx(10) and without.lost() == 0

@@ -25,12 +25,14 @@ class Timing:
     brake_ns: int = 200_000_000
     window_ns: int = 200_000_000
     handover: str = 'blend'  # one of handover.STRATEGIES; read when the pilot is made
+    coasts: bool = True      # whether the robot follows the last window when no other comes
 
     @staticmethod
-    def at_rate(rate_hz: float, replan_s: float, handover: str = 'blend') -> 'Timing':
+    def at_rate(rate_hz: float, replan_s: float, handover: str = 'blend', coasts: bool = True
+                ) -> 'Timing':
         """Return timing for ``rate_hz``: half a window outlasts a control period."""
         period_ns = round(1e9 / rate_hz)
-        return Timing(period_ns, round(replan_s * 1e9), handover=handover,
+        return Timing(period_ns, round(replan_s * 1e9), handover=handover, coasts=coasts,
                       window_ns=max(200_000_000, 3 * period_ns))
 
 
@@ -155,7 +157,8 @@ class Pilot:
         """Return whether the last window already slowed down, or the clock stepped.
 
         The controller is then behind the plan: going on with it would jump. Stand where the
-        window has led to, and ask for a new chunk from there.
+        window has led to, or at the last command where there is no window, and ask for a new
+        chunk from there.
         """
         window_ns = self.timing.window_ns
         if 0 <= gap_ns <= window_ns // 2:
@@ -163,7 +166,8 @@ class Pilot:
         if self.speaking:
             self.late_ticks += 1
             along_ns = slowed(np.array([min(max(gap_ns, 0), window_ns)]), window_ns)
-            self._stand(self.queue.sample((last_ns + along_ns).astype(np.int64))[0], now_ns)
+            here_ns = last_ns + along_ns * self.timing.coasts
+            self._stand(self.queue.sample(here_ns.astype(np.int64))[0], now_ns)
         if not -CLOCK_JUMP_NS <= gap_ns <= CLOCK_JUMP_NS + 3 * self.timing.period_ns:
             self.queue.epoch += 1
             self.enabled = self.speaking = False

@@ -15,6 +15,7 @@ class Trajectory:
     times_ns: np.ndarray    # [N] int64, after the stamp, strictly increasing from > 0
     positions: np.ndarray   # [N, D] radians or metres
     velocities: np.ndarray  # [N, D] per second, last row 0
+    start: np.ndarray       # [D] position at the stamp
 
 
 def rolling_window(sample: Callable[[np.ndarray], np.ndarray], joint_names: tuple[str, ...],
@@ -31,7 +32,7 @@ def rolling_window(sample: Callable[[np.ndarray], np.ndarray], joint_names: tupl
     along_ns = np.concatenate([[0], slowed(times_ns, length_ns)])
     planned = sample(now_ns + along_ns.astype(np.int64))
     return Trajectory(now_ns, joint_names, times_ns, planned[1:],
-                      point_velocities(times_ns / 1e9, planned[1:], planned[0]))
+                      point_velocities(times_ns / 1e9, planned[1:], planned[0]), planned[0])
 
 
 def slowed(times_ns: np.ndarray, length_ns: int) -> np.ndarray:

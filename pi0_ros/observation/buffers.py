@@ -1,11 +1,13 @@
 """Newest-value buffers between the callbacks that receive and the thread that infers."""
 
+from collections import deque
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import numpy as np
 
 T = TypeVar('T')
+KEPT_ARRIVALS = 100
 
 
 @dataclass(frozen=True)
@@ -17,6 +19,34 @@ class Stamped(Generic[T]):
     received_ns: int
 
 
+class Arrivals:
+    """When the last values of a stream came."""
+
+    def __init__(self) -> None:
+        """Start empty."""
+        self.count = 0
+        self._times: deque[tuple[int, int]] = deque(maxlen=KEPT_ARRIVALS)
+
+    def add(self, stamp_ns: int, received_ns: int) -> None:
+        """Remember one."""
+        self.count += 1
+        self._times.append((stamp_ns or received_ns, received_ns))
+
+    def rate_hz(self, now_ns: int) -> float:
+        """Return how many came a second, of the last hundred and up to three seconds ago."""
+        recent = [received for _, received in self._times.copy() if received > now_ns - 3 * 10**9]
+        if len(recent) < 2 or recent[-1] <= recent[0]:
+            return 0.0
+        return 1e9 * (len(recent) - 1) / (recent[-1] - recent[0])
+
+    def lost(self) -> int:
+        """Return how many of the last hundred never came, told by gaps between their stamps."""
+        gaps = np.diff([stamp for stamp, _ in self._times.copy()])
+        if len(gaps) < 4 or np.median(gaps) <= 0:
+            return 0
+        return int(np.maximum(np.round(gaps / np.median(gaps)) - 1, 0).sum())
+
+
 class LatestBuffer(Generic[T]):
     """Keeps only the newest value of a stream.
 
@@ -26,12 +56,12 @@ class LatestBuffer(Generic[T]):
     def __init__(self) -> None:
         """Start empty."""
         self._newest: Stamped[T] | None = None
-        self.count = 0
+        self.arrivals = Arrivals()
 
     def put(self, value: T, stamp_ns: int, received_ns: int) -> None:
         """Keep ``value``. A stamp of zero means that the sender set none: receive time counts."""
         self._newest = Stamped(value, stamp_ns or received_ns, received_ns)
-        self.count += 1
+        self.arrivals.add(stamp_ns, received_ns)
 
     def get(self) -> Stamped[T] | None:
         """Return the newest value, or None before the first."""

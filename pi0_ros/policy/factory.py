@@ -11,9 +11,11 @@ from pi0_ros.policy.fit import Robot, fit, table, unfed
 from pi0_ros.policy.layout_lerobot import IMAGES
 from pi0_ros.policy.mock import MockPolicy
 from pi0_ros.policy.policy import Policy
+from pi0_ros.policy.remote import RemotePolicy
 from pi0_ros.policy.spec import LETTERBOXES, Choices
 
 log = logging.getLogger(__name__)
+WORKERS = ('thread', 'process')
 DEMO = Path(__file__).parents[1] / 'sim' / 'checkpoint'
 
 
@@ -23,6 +25,15 @@ def checkpoint_folder(name: str) -> Path:
 
 
 def make_policy(values: SimpleNamespace) -> Policy:
+    """Return the policy for the node's parameters, in a process of its own if they say so.
+
+    :raises CheckpointError: the checkpoint cannot be used.
+    :raises ValueError: joints or cameras do not fit it.
+    """
+    return RemotePolicy(values) if values.worker == 'process' else make_local_policy(values)
+
+
+def make_local_policy(values: SimpleNamespace) -> Policy:
     """Return the policy for the node's parameters, not loaded yet.
 
     :raises CheckpointError: the checkpoint cannot be used.
@@ -33,7 +44,6 @@ def make_policy(values: SimpleNamespace) -> Policy:
         return MockPolicy(
             values.policy.removeprefix('mock_'), joints=joints, amplitude=values.mock_amplitude,
             dt_ns=round(1e9 / values.action_rate) if values.action_rate else 20_000_000,
-            delay_s=values.mock_delay,
             script=np.array(values.mock_script).reshape(-1, joints)
             if values.policy == 'mock_scripted' else None)
     from pi0_ros.policy.pi0 import Pi0Policy  # torch takes seconds to import, a mock needs none

@@ -1,13 +1,11 @@
 """Policies without a network, for tests and the first bring-up of a robot."""
 
-import threading
-
 import numpy as np
 
 from pi0_ros.observation.observation import Observation
 from pi0_ros.policy.policy import ActionChunk, Leftover
 
-KINDS = ('hold', 'sine', 'scripted', 'slow', 'faulty')
+KINDS = ('hold', 'sine', 'scripted', 'faulty')
 SINE_HZ = 0.25
 SCRIPT_STEP_S = 2.0
 
@@ -16,18 +14,17 @@ class MockPolicy:
     """Decides without looking.
 
     hold: stay at the measured joints. sine: swing every joint about where it stood first.
-    scripted: visit given poses, two seconds each. slow: hold, after a delay. faulty: raise, then
-    return a chunk of NaN, then one of a wrong shape, and so on.
+    scripted: visit given poses, two seconds each. faulty: raise, then return a chunk of NaN,
+    then one of a wrong shape, and so on.
     """
 
     def __init__(self, kind: str, *, joints: int | None = None, dt_ns: int = 20_000_000,
-                 chunk_length: int = 50, amplitude: float = 0.1, delay_s: float = 0.0,
+                 chunk_length: int = 50, amplitude: float = 0.1,
                  script: np.ndarray | None = None) -> None:
         """Choose the behaviour.
 
         :param joints: how many of the observed joints are commanded, the first ones; None: all.
         :param amplitude: of the sine, radians or metres.
-        :param delay_s: added to every inference, seconds of real time.
         :param script: [P, D] poses for ``scripted``.
         :raises ValueError: the kind is unknown or its script is missing.
         """
@@ -37,7 +34,7 @@ class MockPolicy:
             raise ValueError("mock policy 'scripted' needs poses: set parameter 'mock_script'")
         self.joints = joints
         self.kind, self.dt_ns, self.chunk_length = kind, dt_ns, chunk_length
-        self.amplitude, self.delay_s, self.script = amplitude, delay_s, script
+        self.amplitude, self.script = amplitude, script
         self.number = 0
         self._start: tuple[int, np.ndarray] | None = None
 
@@ -49,9 +46,7 @@ class MockPolicy:
 
     def infer(self, observation: Observation, noise: np.ndarray | None = None,
               leftover: Leftover | None = None) -> ActionChunk:
-        """Decide a chunk after ``delay_s``; ``noise`` and ``leftover`` are ignored."""
-        if self.delay_s:
-            threading.Event().wait(self.delay_s)
+        """Decide a chunk; ``noise`` and ``leftover`` are ignored."""
         number, self.number = self.number, self.number + 1
         positions = self._positions(observation, number)
         return ActionChunk(observation.t_obs_ns, self.dt_ns, positions,

@@ -39,6 +39,10 @@ class Leftover:
     delay: int             # so many of them will be executed before the chunk comes
 
 
+class PolicyGone(Exception):
+    """What decides is gone, as a process that crashed: a person should look before it goes on."""
+
+
 class Policy(Protocol):
     """Decides action chunks. One thread calls all methods but the constructor."""
 

@@ -146,7 +146,7 @@ class Demo:
 
         :raises RuntimeError: they did not become ready.
         """
-        start_processes(self.children, self.args.seed)
+        start_processes(self.children, self.args.seed, self.args.delay)
         observer = self.observer
         observer.say('started the simulated robot and the node, loading the policy')
         ready = (lambda: observer.enable_client.service_is_ready()
@@ -219,14 +219,16 @@ class Demo:
             self.observer.instruct(line.strip())
 
 
-def start_processes(children: Children, seed: int) -> None:
+def start_processes(children: Children, seed: int, delay_s: float = 0.0) -> None:
     """Start robot and node: with ros2 launch where it is installed, else one by one."""
     if shutil.which('ros2') and _launchable():
-        children.start('launch', ['ros2', 'launch', 'pi0_ros', 'demo.launch.py', f'seed:={seed}'])
+        children.start('launch', ['ros2', 'launch', 'pi0_ros', 'demo.launch.py', f'seed:={seed}',
+                                  f'added_delay:={delay_s}'])
         return
     config = str(share_file('sim.yaml'))
     children.start_verb('sim', ['--ros-args', '--params-file', config, '-p', f'seed:={seed}'])
     children.start_verb('node', ['--ros-args', '--params-file', config,
+                                 '-p', f'added_delay:={delay_s}',
                                  '-r', 'camera_1/image_raw:=overhead/image_raw',
                                  '-r', 'camera_2/image_raw:=wrist/image_raw'])
 
@@ -256,6 +258,8 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument('--live', action='store_true',
                      help='keep running and take instructions from you')
     out.add_argument('--seed', type=int, default=7, help='of the block places (default: 7)')
+    out.add_argument('--delay', type=float, default=0.0, metavar='S',
+                     help='added to every inference (default: 0)')
     out.add_argument('--out', type=Path, default=Path('out/demo'),
                      help='folder for summary.json, pictures and logs (default: out/demo)')
     return out

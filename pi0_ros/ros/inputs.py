@@ -7,7 +7,7 @@ from rclpy.lifecycle import LifecycleNode
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CompressedImage, Image, JointState
 
-from pi0_ros.observation.buffers import JointBuffer, LatestBuffer
+from pi0_ros.observation.buffers import Arrivals, JointBuffer, LatestBuffer
 from pi0_ros.observation.observation import Freshness, ObservationBuilder
 from pi0_ros.ros import conversions, qos
 
@@ -22,7 +22,7 @@ class Inputs:
         self.cameras: dict[str, LatestBuffer] = {}
         self.decoder = conversions.ImageDecoder()
         self.joint_error: str | None = None
-        self.joint_count = 0
+        self.joint_arrivals = Arrivals()
         self._subscriptions = [node.create_subscription(
             JointState, 'joint_states', self._on_joints, qos.NEWEST,
             qos_overriding_options=QoSOverridingOptions.with_default_policies())]
@@ -48,10 +48,10 @@ class Inputs:
             qos_overriding_options=QoSOverridingOptions.with_default_policies()))
 
     def _on_joints(self, message: JointState) -> None:
-        self.joint_count += 1
+        stamp_ns, now_ns = conversions.to_ns(message.header.stamp), self._now()
+        self.joint_arrivals.add(stamp_ns, now_ns)
         try:
-            self.joints.put(message.name, np.asarray(message.position),
-                            conversions.to_ns(message.header.stamp), self._now())
+            self.joints.put(message.name, np.asarray(message.position), stamp_ns, now_ns)
             self.joint_error = None
         except ValueError as error:
             self.joint_error = str(error)

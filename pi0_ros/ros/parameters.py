@@ -13,11 +13,13 @@ from rclpy.parameter import Parameter
 
 from pi0_ros.control.handover import JACOBIANS, STRATEGIES
 from pi0_ros.policy import mock
-from pi0_ros.policy.factory import complete
+from pi0_ros.policy.factory import WORKERS, complete
 from pi0_ros.policy.fit import ADAPTATIONS
 from pi0_ros.policy.mapping import NONE
 from pi0_ros.policy.spec import COMPILE, ENGINES, LETTERBOXES
+from pi0_ros.ros.commands import INTERFACES
 
+SLOWEST_POSITIONS_HZ = 20
 POLICIES = ('pi0', *(f'mock_{kind}' for kind in mock.KINDS))
 
 
@@ -73,13 +75,16 @@ TABLE = (
     Entry('assets', '', 'folder', "Below the checkpoint's assets/, for openpi checkpoints with "
           'more than one norm_stats.json.', group='Policy'),
     Entry('seed', 0, '', 'Of the noise that denoising starts from.', 0, 2**31 - 1, group='Policy'),
+    Entry('worker', 'thread', '', 'Where the policy runs: in a thread of the node, or in a '
+          'process of its own, whose Python code and whose crash leave the control loop alone.',
+          choices=WORKERS, group='Policy'),
     Entry('torch_threads', 1, 'threads', 'Processor threads of torch. One leaves the other cores '
           'to the control loop; more make inference on a processor faster and unsteady.', 1, 256,
           group='Policy'),
     Entry('mock_amplitude', 0.1, 'rad or m', 'Swing of policy mock_sine.', 0.0, 1.0,
           group='Policy'),
-    Entry('mock_delay', 0.0, 's', 'Added to every inference of a mock policy.', 0.0, 10.0,
-          group='Policy'),
+    Entry('added_delay', 0.0, 's', 'Added to every inference: what a slower machine would do.',
+          0.0, 10.0, dynamic=True, group='Policy'),
     Entry('mock_script', [0.0], 'rad or m', 'Poses of policy mock_scripted, one after another, '
           'each with a value per joint.', group='Policy'),
     Entry('joint_names', [''], '', "Joints in the order of the checkpoint's actions, and of its "
@@ -114,6 +119,10 @@ TABLE = (
           group='Inputs'),
     Entry('control_rate', 50.0, 'Hz', 'How often a trajectory is published. Any rate fits any '
           'action_rate.', 1.0, 100.0, group='Control'),
+    Entry('command_interface', 'trajectory', '', 'trajectory: a window of the next 0.2 s on '
+          'joint_trajectory, for a joint_trajectory_controller. positions: where the plan is now '
+          'on position_commands, without names or time, for a forward_position_controller; needs '
+          'a control_rate of 20 Hz and more.', choices=INTERFACES, group='Control'),
     Entry('handover', 'blend', '', 'How a new chunk takes over: switch at once, blend over 0.1 s, '
           'ensemble averages all chunks as ACT does, synchronous stops, infers and plays a chunk '
           'whole. With rtc (real-time chunking) the network itself continues what is executed '
@@ -235,6 +244,9 @@ def _cross_check(values: SimpleNamespace) -> list[str]:
     if len(values.cameras) > 3:
         problems.append(f"parameter 'cameras' has {len(values.cameras)} entries, expected at most "
                         '3')
+    if values.command_interface == 'positions' and values.control_rate < SLOWEST_POSITIONS_HZ:
+        problems.append(f"parameter 'control_rate' is {values.control_rate}, expected at least "
+                        f'{SLOWEST_POSITIONS_HZ} Hz for command_interface positions')
     if values.policy == 'pi0' and not values.checkpoint:
         problems.append("parameter 'checkpoint' is empty, expected a checkpoint folder, or 'demo'")
     if values.policy == 'mock_scripted' and joints and len(values.mock_script) % len(joints):

@@ -6,7 +6,6 @@ import time
 from types import SimpleNamespace
 
 from rclpy.lifecycle import LifecycleNode
-from rclpy.qos_overriding_options import QoSOverridingOptions
 from std_msgs.msg import String
 from std_srvs.srv import SetBool, Trigger
 from trajectory_msgs.msg import JointTrajectory
@@ -15,9 +14,10 @@ from pi0_ros.control.limits import limits_from_urdf, unlimited
 from pi0_ros.control.pilot import ClockJump, Pilot, Timing
 from pi0_ros.observation.observation import NotReady
 from pi0_ros.policy.factory import make_policy
-from pi0_ros.policy.policy import Policy
+from pi0_ros.policy.policy import Policy, PolicyGone
 from pi0_ros.policy.worker import PolicyWorker
 from pi0_ros.ros import conversions, qos, status
+from pi0_ros.ros.commands import CommandPublisher
 from pi0_ros.ros.control_loop import ControlLoop
 from pi0_ros.ros.inputs import Inputs, freshness
 
@@ -60,9 +60,7 @@ class Session:
         self._news_from = float('inf')
         self.inputs = Inputs(node, values)
         self._board = status.StatusBoard(node)
-        override = QoSOverridingOptions.with_default_policies()
-        self._command = node.create_lifecycle_publisher(
-            JointTrajectory, 'joint_trajectory', qos.COMMAND, qos_overriding_options=override)
+        self._command = CommandPublisher(node, values.command_interface)
         self._chunks = node.create_publisher(JointTrajectory, '~/action_chunk', 1)
         self._active_instruction = node.create_publisher(String, '~/active_instruction',
                                                          qos.LATCHED)
@@ -78,7 +76,8 @@ class Session:
 
     @staticmethod
     def _timing(values: SimpleNamespace) -> Timing:
-        return Timing.at_rate(values.control_rate, values.replan_period, values.handover)
+        return Timing.at_rate(values.control_rate, values.replan_period, values.handover,
+                              values.command_interface == 'trajectory')
 
     def load(self) -> None:
         """Load the policy and warm it up; return when it is ready.
@@ -125,8 +124,8 @@ class Session:
                 (node.destroy_timer, self._timers),
                 (node.destroy_subscription, self._subscriptions),
                 (node.destroy_service, self._services),
-                (node.destroy_publisher, (self._command, self._chunks, self._active_instruction,
-                                          *self._board.publishers))):
+                (node.destroy_publisher, (self._command.publisher, self._chunks,
+                                          self._active_instruction, *self._board.publishers))):
             for entity in entities:
                 destroy(entity)
 
@@ -203,9 +202,9 @@ class Session:
         if not self._limits_known and not self._values.allow_missing_limits:
             return ("joint limits are unknown: publish robot_description, or set parameter "
                     "'allow_missing_limits'")
-        if not self._command.get_subscription_count():
-            return (f"no controller subscribes to '{self._command.topic_name}': start it, or "
-                    'remap joint_trajectory')
+        if not self._command.followed():
+            return (f"no controller subscribes to '{self._command.topic}': start it, or remap "
+                    'the topic')
         if self.pilot.speaking and not self.pilot.enabled:
             return 'the robot is still stopping: try again'
         return None
@@ -236,7 +235,7 @@ class Session:
             self._log.error(f'{jump}: disarmed')
             return
         if trajectory is not None:
-            self._command.publish(conversions.trajectory_message(trajectory))
+            self._command.publish(trajectory)
 
     def _wake_policy(self, now_ns: int) -> None:
         if self._instruction and now_ns >= self._retry_ns and self.pilot.wants_chunk(now_ns):
@@ -261,6 +260,7 @@ class Session:
         started = time.perf_counter()
         leftover = self.pilot.leftover(observation.t_obs_ns, instruction)
         chunk = policy.infer(observation, leftover=leftover)
+        threading.Event().wait(self._values.added_delay)
         self._latency.add(time.perf_counter() - started)
         dropped = self.pilot.accept(chunk, self._now(), epoch)
         self._bad_chunks = 0
@@ -276,6 +276,8 @@ class Session:
         self._bad_chunks += 1
         self._retry_ns = self._now() + RETRY_NS
         text = f'{type(error).__name__}: {error}'
+        if isinstance(error, PolicyGone):
+            return self._latch(str(error))
         self._log.error(f'inference failed: {text}', throttle_duration_sec=1.0)
         if self._bad_chunks >= MAX_BAD_CHUNKS:
             self._latch(f'{MAX_BAD_CHUNKS} inferences in a row failed, the last with {text}')
@@ -321,10 +323,10 @@ class Session:
                 self._refused or self._instruction or 'waiting for an instruction')
 
     def _diagnose(self) -> None:
-        others = self._node.count_publishers(self._command.topic_name) - 1
+        others = self._node.count_publishers(self._command.topic) - 1
         if others > 0:
-            self._log.warning(f"{others} other publisher(s) on '{self._command.topic_name}': two "
-                              'nodes command one robot', throttle_duration_sec=5.0)
+            self._log.warning(f"{others} other publisher(s) on '{self._command.topic}': two nodes "
+                              'command one robot', throttle_duration_sec=5.0)
         self._board.diagnose(status.node_report(
             self._values, self._policy.describe(), self.pilot, self.inputs, self._loop,
             self._latency, self._fault, others, self._now()))

@@ -8,7 +8,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.lifecycle import LifecycleNode
 
 from pi0_ros.control.pilot import Pilot
-from pi0_ros.observation.buffers import Stamped
+from pi0_ros.observation.buffers import Arrivals, Stamped
 from pi0_ros.ros import qos
 from pi0_ros.ros.control_loop import ControlLoop
 from pi0_ros.ros.inputs import Inputs
@@ -93,19 +93,20 @@ def node_report(values: SimpleNamespace, policy: dict[str, str], pilot: Pilot, i
         ticks=loop.ticks if loop else 0, missed_ticks=loop.missed if loop else 0,
         queue_ms=queue.remaining_ns(now_ns) / 1e6, chunks_merged=queue.merged,
         chunks_dropped=queue.dropped, late_steps=queue.late_steps, late_ticks=pilot.late_ticks,
-        clamps=pilot.clamps))
+        clamps=pilot.clamps, handover=pilot.timing.handover, delay_steps=queue.delay,
+        starved=queue.starved))
     joints = inputs.joints.get()
-    out.append(_input('joint_states', joints, inputs.joint_count, now_ns,
+    out.append(_input('joint_states', joints, inputs.joint_arrivals, now_ns,
                       inputs.builder.check_joints(now_ns)))
     for name, buffer in inputs.cameras.items():
         newest = buffer.get()
-        out.append(_input(f'camera {name}', newest, buffer.count, now_ns,
+        out.append(_input(f'camera {name}', newest, buffer.arrivals, now_ns,
                           inputs.builder.check_camera(name, now_ns)))
     return out
 
 
-def _input(name: str, newest: Stamped | None, count: int, now_ns: int,
+def _input(name: str, newest: Stamped | None, arrivals: Arrivals, now_ns: int,
            problem: str | None) -> DiagnosticStatus:
     age_ms = (now_ns - newest.stamp_ns) / 1e6 if newest else -1.0
-    return status(WARN if problem else OK, name, problem or 'fresh', received=count,
-                  age_ms=age_ms)
+    return status(WARN if problem else OK, name, problem or 'fresh', received=arrivals.count,
+                  rate_hz=arrivals.rate_hz(now_ns), lost_of_100=arrivals.lost(), age_ms=age_ms)

@@ -1,0 +1,71 @@
+"""The process of a RemotePolicy: answers its requests until the pipe is closed."""
+
+import logging
+import os
+import signal
+import sys
+from dataclasses import replace
+from multiprocessing.connection import Connection
+
+from pi0_ros.policy.factory import make_local_policy
+from pi0_ros.policy.remote import SharedImages
+
+
+class _ToPipe(logging.Handler):
+    def __init__(self, pipe: Connection) -> None:
+        super().__init__(logging.INFO)
+        self._pipe = pipe
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._pipe.send(('log', (record.levelno, record.getMessage())))
+
+
+class Child:
+    """One policy and the pipe that asks for it."""
+
+    def __init__(self, pipe: Connection, images: SharedImages) -> None:
+        """Make no policy yet."""
+        self._pipe, self._images, self._policy = pipe, images, None
+
+    def serve(self) -> None:
+        """Answer until nobody can ask any more."""
+        while True:
+            try:
+                what, given = self._pipe.recv()
+            except EOFError:
+                break
+            try:
+                answer = getattr(self, f'_{what}')(*given)
+            except Exception as error:
+                self._pipe.send(('error', (type(error).__name__, str(error))))
+            else:
+                self._pipe.send(('answer', (answer, self._policy.describe())))
+        if self._policy:
+            self._policy.close()
+
+    def _load(self, values: object) -> None:
+        self._policy = make_local_policy(values)
+        self._policy.load()
+
+    def _warm_up(self) -> None:
+        self._policy.warm_up()
+
+    def _infer(self, bare: object, places: dict, *given: object) -> object:
+        return self._policy.infer(replace(bare, images=self._images.read(places)), *given)
+
+
+def main() -> None:
+    """Serve the pipe and the memory that the descriptors in the arguments name."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the node, which then closes
+    pipe = Connection(int(sys.argv[1]))
+    core = logging.getLogger('pi0_ros')
+    core.setLevel(logging.INFO)
+    core.addHandler(_ToPipe(pipe))
+    try:
+        Child(pipe, SharedImages(int(sys.argv[2]))).serve()
+    except BrokenPipeError:  # the node is gone
+        os._exit(1)
+
+
+if __name__ == '__main__':
+    main()

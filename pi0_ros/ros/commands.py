@@ -1,0 +1,43 @@
+"""How commands leave the node: as trajectories, or as plain positions."""
+
+from rclpy.lifecycle import LifecycleNode
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from std_msgs.msg import Float64MultiArray
+from trajectory_msgs.msg import JointTrajectory
+
+from pi0_ros.control.trajectory import Trajectory
+from pi0_ros.ros import conversions, qos
+
+INTERFACES = ('trajectory', 'positions')
+
+
+class CommandPublisher:
+    """Publishes windows of the plan, or where the plan is now.
+
+    A joint_trajectory_controller follows a window to its end when the node dies. A
+    forward_position_controller knows no names, no time and no end: it stops dead at the last
+    position and holds it.
+    """
+
+    def __init__(self, node: LifecycleNode, interface: str) -> None:
+        """Create the publisher; ``interface`` is one of INTERFACES."""
+        self.plain = interface == 'positions'
+        kind, topic = ((Float64MultiArray, 'position_commands') if self.plain
+                       else (JointTrajectory, 'joint_trajectory'))
+        self.publisher = node.create_lifecycle_publisher(
+            kind, topic, qos.COMMAND,
+            qos_overriding_options=QoSOverridingOptions.with_default_policies())
+
+    @property
+    def topic(self) -> str:
+        """Return the topic, remapped."""
+        return self.publisher.topic_name
+
+    def followed(self) -> bool:
+        """Return whether a controller subscribes."""
+        return self.publisher.get_subscription_count() > 0
+
+    def publish(self, trajectory: Trajectory) -> None:
+        """Publish a command."""
+        self.publisher.publish(Float64MultiArray(data=trajectory.start.tolist()) if self.plain
+                               else conversions.trajectory_message(trajectory))

@@ -1,0 +1,135 @@
+"""A policy in a process of its own: the same chunks, and what happens when it dies."""
+
+import os
+import signal
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from pi0_ros.observation.observation import Observation
+from pi0_ros.policy import remote
+from pi0_ros.policy.factory import complete, make_local_policy, make_policy
+from pi0_ros.policy.policy import Leftover, PolicyGone
+from pi0_ros.policy.remote import RemotePolicy, SharedImages
+from pi0_ros.policy.spec import CheckpointError
+from pi0_ros.sim import arm
+
+CAMERAS = ('overhead', 'wrist')
+
+
+def values(**changes):
+    parameters = pytest.importorskip('pi0_ros.ros.parameters', reason='needs ROS 2')
+    out = {entry.name: entry.default for entry in parameters.TABLE}
+    return complete(SimpleNamespace(**{
+        **out, 'policy': 'mock_sine', 'checkpoint': 'demo', 'joint_names': arm.JOINT_NAMES,
+        'cameras': CAMERAS, 'worker': 'process', **changes}))
+
+
+def observation(seed=0, t_obs_ns=1_000_000_000):
+    dice = np.random.default_rng(seed)
+    images = {name: dice.integers(0, 256, (48 + 16 * seed, 64, 3), np.uint8) for name in CAMERAS}
+    return Observation(t_obs_ns, dice.normal(0, 0.1, 5) + arm.home(), images,
+                       {name: t_obs_ns for name in CAMERAS}, 'pick up the red block')
+
+
+@pytest.fixture
+def started():
+    policies = []
+
+    def start(**changes):
+        policies.append(make_policy(values(**changes)))
+        policies[-1].load()
+        policies[-1].warm_up()
+        return policies[-1]
+
+    yield start
+    for policy in policies:
+        policy.close()
+        assert policy.process_id is None
+
+
+def test_images_of_any_size_pass_through_shared_memory():
+    one = SharedImages()
+    other = SharedImages(os.dup(one.descriptor))
+    for seed in (0, 3, 1):  # larger, then smaller
+        images = observation(seed).images
+        seen = other.read(one.write(images))
+        for name, image in images.items():
+            np.testing.assert_array_equal(seen[name], image)
+    one.close()
+    other.close()
+
+
+def test_chunks_are_those_of_a_policy_in_this_process(started):
+    policy, local = started(policy='pi0', handover='rtc'), make_local_policy(
+        values(policy='pi0', handover='rtc'))
+    local.load()
+    local.warm_up()
+    leftover = Leftover(np.tile(arm.home(), (20, 1)), 4)
+    for seed, more in ((0, {}), (2, {'leftover': leftover}), (1, {})):
+        wanted, got = (each.infer(observation(seed), **more) for each in (local, policy))
+        np.testing.assert_array_equal(got.positions, wanted.positions)
+        assert (got.number, got.seed, got.given, got.image_stamps_ns, got.instruction) == (
+            wanted.number, wanted.seed, wanted.given, wanted.image_stamps_ns, wanted.instruction)
+    told = policy.describe()
+    assert told['engine'] == 'fast' and int(told['process']) != os.getpid()
+
+
+@pytest.mark.parametrize('changes, kind, words', [
+    (dict(policy='pi0', checkpoint='/nowhere'), CheckpointError, "'/nowhere' does not exist"),
+    (dict(policy='pi0', cameras=('overhead', 'front')), ValueError, 'front')])
+def test_what_cannot_be_loaded_is_told_as_without_a_process(changes, kind, words):
+    policy = make_policy(values(**changes))
+    with pytest.raises(kind, match=words):
+        policy.load()
+    assert policy.process_id is None
+
+
+def test_what_the_process_logs_is_heard(started, caplog):
+    caplog.set_level('INFO')
+    started(policy='pi0')
+    assert any('checkpoint' in text and 'and this robot' in text for text in caplog.messages)
+    assert any(text.startswith('engine: fast') for text in caplog.messages)
+
+
+def test_an_error_in_the_process_is_an_error_here_and_it_goes_on(started):
+    policy = started(policy='mock_faulty')
+    with pytest.raises(RuntimeError, match='RuntimeError: the faulty mock policy failed'):
+        policy.infer(observation())
+    assert np.isnan(policy.infer(observation()).positions).all()
+
+
+def test_a_killed_process_is_named_and_the_next_call_starts_another(started):
+    policy = started()
+    policy.infer(observation())
+    before = policy.process_id
+    os.kill(before, signal.SIGKILL)
+    with pytest.raises(PolicyGone, match=rf'process {before} ended \(exit code -9\)'):
+        policy.infer(observation())
+    assert policy.process_id is None and 'ended' in policy.describe()['engine_reason']
+    assert policy.infer(observation()).positions.shape == (50, 5)
+    assert policy.process_id != before
+
+
+def test_a_process_that_hangs_is_killed(started, monkeypatch):
+    policy = started()
+    for _ in range(remote.FIRST):
+        policy.infer(observation())
+    monkeypatch.setattr(remote, 'POLL_S', 0.02)
+    before = policy.process_id
+    os.kill(before, signal.SIGSTOP)
+    with pytest.raises(PolicyGone, match='did not answer within .* killed it .exit code -9'):
+        policy.infer(observation())
+    assert policy.infer(observation()).number == 0
+
+
+def test_a_process_does_not_outlive_who_asked(started):
+    policy = started()
+    process = policy._process
+    policy._pipe.close()  # as when the node is killed
+    assert process.wait(10) == 0
+
+
+def test_closing_without_loading_is_allowed():
+    RemotePolicy(values()).close()
