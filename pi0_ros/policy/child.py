@@ -11,6 +11,9 @@ from pi0_ros.policy.factory import make_local_policy
 from pi0_ros.policy.remote import SharedImages
 
 
+NICE = 10  # the node, which must answer cameras and ticks, comes first
+
+
 class _ToPipe(logging.Handler):
     def __init__(self, pipe: Connection) -> None:
         super().__init__(logging.INFO)
@@ -56,6 +59,7 @@ class Child:
 
 def main() -> None:
     """Serve the pipe and the memory that the descriptors in the arguments name."""
+    os.nice(NICE)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the node, which then closes
     pipe = Connection(int(sys.argv[1]))
     core = logging.getLogger('pi0_ros')

@@ -135,6 +135,9 @@ TABLE = (
           'older than this, and at the latest at half a chunk. Shorter reacts faster and computes '
           'more.', 0.0, 10.0, dynamic=True,
           group='Control'),
+    Entry('realtime_priority', 10, '', 'SCHED_FIFO priority of the control thread, where the '
+          "system grants it (rtprio in /etc/security/limits.conf); below the controller's 50. 0 "
+          'asks for none.', 0, 49, group='Control'),
     Entry('allow_missing_limits', False, '', 'Move without position limits when no '
           'robot_description arrives. The robot is then protected by its controller alone.',
           group='Control'),

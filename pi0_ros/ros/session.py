@@ -97,7 +97,8 @@ class Session:
         """Start the control thread; the robot stays disarmed."""
         self.pilot.forget_time()
         self._loop = ControlLoop(self._node.get_clock(), self.pilot.timing.period_ns, self._tick,
-                                 lambda error: self._latch(f'control: {error!r}'))
+                                 lambda error: self._latch(f'control: {error!r}'),
+                                 self._values.realtime_priority)
         self._loop.start()
         self._log.info(f'active and disarmed; arm with: ros2 service call {self._own("enable")} '
                        'std_srvs/srv/SetBool "{data: true}"')

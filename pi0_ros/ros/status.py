@@ -90,7 +90,7 @@ def node_report(values: SimpleNamespace, policy: dict[str, str], pilot: Pilot, i
         ('armed' if pilot.enabled else 'disarmed'),
         rate_hz=ticks['rate'], tick_p50_ms=ticks['p50'], tick_p99_ms=ticks['p99'],
         tick_max_ms=ticks['max'], lateness_p99_ms=loop.lateness_p99_ms() if loop else 0.0,
-        ticks=loop.ticks if loop else 0, missed_ticks=loop.missed if loop else 0,
+        realtime=bool(loop and loop.realtime), ticks=loop.ticks if loop else 0, missed_ticks=loop.missed if loop else 0,
         queue_ms=queue.remaining_ns(now_ns) / 1e6, chunks_merged=queue.merged,
         chunks_dropped=queue.dropped, late_steps=queue.late_steps, late_ticks=pilot.late_ticks,
         clamps=pilot.clamps, handover=pilot.timing.handover, delay_steps=queue.delay,

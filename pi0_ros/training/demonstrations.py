@@ -74,7 +74,7 @@ def _run_up(rng: np.random.Generator, table: World, command: np.ndarray, side: n
                       world.behind(table), target)
     periods = np.where(rng.random(SHARD) < 0.12, 0, rng.integers(0, LONGEST, SHARD))
     # Most of what is to be learnt about a peg comes before it.
-    early = pegs & (rng.random(SHARD) < 0.7) if pegs.any() else pegs
+    early = pegs & (rng.random(SHARD) < 0.85) if pegs.any() else pegs
     periods = np.where(early, periods // 2, periods)
     for period in range(LONGEST):
         running = np.flatnonzero(period < periods)

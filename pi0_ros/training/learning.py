@@ -24,7 +24,7 @@ from pi0_ros.training import attention, instructions
 from pi0_ros.training.model import IMAGE_SIZE, PATCH, READABLE, WIDTH
 
 UNNAMED = 0.06          # share of instructions that name no block: the arm holds still
-BEHIND = 0.7            # share of instructions that name the block behind a peg, if there is one
+BEHIND = 0.9            # share of instructions that name the block behind a peg, if there is one
 REPEATS = 3             # flow times and noises drawn for each observation
 PLACE_WEIGHT = 0.3      # of the loss that reads the named block's place off the prompt
 PATCH_WEIGHT = 0.3      # of the loss that points at the named block's patch of the overhead image
