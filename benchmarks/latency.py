@@ -2,9 +2,9 @@
 
     python benchmarks/latency.py [--seconds 60] [--instructions 60]
 
-Three raw cameras of 640x480 at 30 Hz from a process of their own; the node infers continuously in a
-thread. Work is what the package does with a frame; a wait is for the policy to be free, or for the
-next tick. The instruction comes over its topic.
+Three raw cameras of 640x480 at 30 Hz from a process of their own; the node infers continuously in
+a thread. Work is what the package does with a frame; a wait is for the policy to be free, or for
+the next tick. The instruction comes over its topic.
 """
 
 import argparse

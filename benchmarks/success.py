@@ -14,23 +14,25 @@ import numpy as np
 from machine import machine
 from tqdm import tqdm
 
-from pi0_ros.policy.factory import checkpoint_folder
+from pi0_ros.control.handover import STRATEGIES
+from pi0_ros.policy.factory import checkpoint_folder, rtc_kind
 from pi0_ros.sim.episodes import FIRST_UNSEEN_SEED, Episode, run_episode
 from pi0_ros.sim.world import COLOURS
 
 _policy = None
 
 
-def _load(checkpoint: str) -> None:
+def _load(checkpoint: str, handover: str) -> None:
     global _policy
     from pi0_ros.policy.pi0 import Pi0Policy
-    _policy = Pi0Policy(checkpoint_folder(checkpoint))
+    _policy = Pi0Policy(checkpoint_folder(checkpoint), rtc=rtc_kind(handover, 'identity'))
     _policy.load()
     _policy.warm_up()
 
 
-def _run(job: tuple[int, float, float]) -> Episode:
-    return run_episode(_policy, *job)
+def _run(job: tuple[int, float, float, str]) -> Episode:
+    seed, delay_s, replan_s, handover = job
+    return run_episode(_policy, seed, delay_s, replan_s, handover=handover)
 
 
 def main() -> None:
@@ -41,13 +43,14 @@ def main() -> None:
     parser.add_argument('--episodes', type=int, default=200)
     parser.add_argument('--delay', type=float, default=0.0, help='added inference delay, s')
     parser.add_argument('--replan', type=float, default=0.3, help='replan period, s')
+    parser.add_argument('--handover', choices=STRATEGIES, default='rtc', help='default: rtc')
     parser.add_argument('--workers', type=int, default=2)
     parser.add_argument('--out', type=Path, default=Path('out/success.json'))
     args = parser.parse_args()
-    jobs = [(FIRST_UNSEEN_SEED + number, args.delay, args.replan)
+    jobs = [(FIRST_UNSEEN_SEED + number, args.delay, args.replan, args.handover)
             for number in range(args.episodes)]
     with ProcessPoolExecutor(args.workers, initializer=_load,
-                             initargs=(args.checkpoint,)) as pool:
+                             initargs=(args.checkpoint, args.handover)) as pool:
         episodes = list(tqdm(pool.map(_run, jobs), total=len(jobs), unit='episode'))
     print(f'{"named":8}{"episodes":>9}{"success":>9}{"wrong":>7}{"nothing":>9}{"median s":>10}')
     for name in (*COLOURS, 'all'):
@@ -60,6 +63,7 @@ def main() -> None:
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps({
         'machine': machine(), 'delay_s': args.delay, 'replan_s': args.replan,
+        'handover': args.handover,
         'success': sum(e.success for e in episodes) / len(episodes),
         'wrong': sum(e.wrong for e in episodes) / len(episodes),
         'episodes': [asdict(e) for e in episodes]}, indent=1) + '\n')

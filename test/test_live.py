@@ -28,7 +28,7 @@ def live(tmp_path, monkeypatch):
     children = Children(environment, tmp_path)
     rclpy.init()
     observer = demo.Observer()
-    run = demo.Demo(argparse.Namespace(seed=SEED), children, observer)
+    run = demo.Demo(argparse.Namespace(seed=SEED, delay=0.0), children, observer)
     try:
         yield run
         children.end()
@@ -43,7 +43,9 @@ def live(tmp_path, monkeypatch):
         rclpy.try_shutdown()
 
 
-def test_the_named_block_is_taken_and_a_change_of_mind_is_followed(live):
+@pytest.mark.parametrize('delay_s', [0.0, 0.2])
+def test_the_named_block_is_taken_and_a_change_of_mind_is_followed(live, delay_s):
+    live.args.delay = delay_s
     live.start()
     # A policy of 99 % may need a second try; it must never take another block.
     tries = [live.attempt('red', 'pick up the {} block')]
