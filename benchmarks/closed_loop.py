@@ -8,8 +8,9 @@ averaging fails; its checkpoint is made by
     python -m pi0_ros train --task peg --start-from demo --trained-delay 20 --work out/peg
 
 Accelerations and jerks are those of the commanded joints, the largest of all joints at each tick,
-95th percentile over ticks: at chunk borders (the three ticks from a take-over on) and inside
-chunks. A pause is a stretch of at least three ticks without motion after the first motion.
+95th percentile over ticks: at chunk borders (from the tick before a chunk's first step takes over
+until two ticks after the 0.1 s in which chunks are faded) and inside chunks. A pause is a stretch
+of at least three ticks without motion after the first motion.
 """
 
 import argparse
@@ -29,7 +30,8 @@ from pi0_ros.sim.world import TASKS
 STRATEGIES = ('synchronous', 'switch', 'blend', 'ensemble', 'rtc identity', 'rtc full',
               'rtc_trained')
 DELAYS_S = (0.0, 0.1, 0.2, 0.3)
-BORDER_TICKS, PAUSE_TICKS = 3, 3
+BEFORE_NS, AFTER_NS = TICK_NS, 140_000_000  # of a border
+PAUSE_TICKS = 3
 STILL = 2e-4  # radians or metres a tick
 _policies: dict = {}
 _folder = Path()
@@ -55,15 +57,17 @@ def _run(cell: tuple[str, str, float, int, float]) -> dict:
     """Run one episode; return what happened and how it moved."""
     task, strategy, delay_s, seed, replan_s = cell
     path: list[np.ndarray] = []
+    times: list[int] = []
     borders: list[int] = []
 
-    def watch(commanded: np.ndarray | None, taken_over: bool) -> None:
+    def watch(now_ns: int, commanded: np.ndarray | None, begins_ns: int | None) -> None:
         if commanded is None:
             commanded = path[-1] if path else None
+        if begins_ns is not None:
+            borders.append(begins_ns)
         if commanded is not None:
-            if taken_over:
-                borders.append(len(path))
             path.append(commanded)
+            times.append(now_ns)
 
     handover, _, jacobian = strategy.partition(' ')
     policy = _policy(rtc_kind(handover, jacobian))
@@ -72,9 +76,9 @@ def _run(cell: tuple[str, str, float, int, float]) -> dict:
     rate, moves = 1e9 / TICK_NS, np.array(path)
     acceleration = np.abs(np.diff(moves, 2, axis=0)).max(1) * rate**2
     jerk = np.abs(np.diff(moves, 3, axis=0)).max(1) * rate**3
-    border = np.zeros(len(moves), bool)
-    for at in borders[1:]:  # the first is the start from a stand
-        border[at:at + BORDER_TICKS] = True
+    at, border = np.array(times), np.zeros(len(moves), bool)
+    for begin in borders[1:]:  # the first is the start from a stand
+        border |= (at >= begin - BEFORE_NS) & (at <= begin + AFTER_NS)
     still = np.abs(np.diff(moves, axis=0)).max(1) < STILL
     first = np.flatnonzero(~still)[0] if (~still).any() else len(still)
     runs = np.split(still[first:], np.flatnonzero(np.diff(still[first:])) + 1)

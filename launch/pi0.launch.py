@@ -24,6 +24,8 @@ ARGUMENTS = {
     'joint_states': ('joint_states', 'Topic with the joint states.'),
     'joint_trajectory': ('joint_trajectory', 'Topic of the controller, for example '
                          '/joint_trajectory_controller/joint_trajectory.'),
+    'position_commands': ('position_commands', 'The same with command_interface: positions, for '
+                          'example /forward_position_controller/commands.'),
     'use_sim_time': ('false', 'Follow /clock instead of the system clock.'),
     'log_level': ('info', 'Level of the log: debug, info, warn, error.'),
     'fastdds_profile': ('true', 'Use config/fastdds.xml, which lets raw images through. Start the '
@@ -35,7 +37,8 @@ def generate_launch_description() -> LaunchDescription:
     """Return arguments, the transport profile and the node."""
     value = {name: LaunchConfiguration(name) for name in ARGUMENTS}
     remappings = [('joint_states', value['joint_states']),
-                  ('joint_trajectory', value['joint_trajectory'])]
+                  ('joint_trajectory', value['joint_trajectory']),
+                  ('position_commands', value['position_commands'])]
     for slot in (1, 2, 3):
         topic = value[f'camera_{slot}']
         remappings += [(f'camera_{slot}/image_raw', topic),

@@ -121,14 +121,15 @@ def test_the_plan_stays_whole_under_disturbances(strategy, disturbance):
     for now in range(TICK, 8_000 * MS, TICK):
         if pending is None and it.wants_chunk(now):
             delay = DISTURBANCES[disturbance](rng, number)
-            leftover = it.leftover(now, 'go')
+            seen = now - int(rng.integers(TICK))  # joint states come at times of their own
+            leftover = it.leftover(seen, 'go')
             assert leftover is None or it.queue.handover.continues
-            pending = (sine(now, number, leftover), it.queue.epoch,
-                       now + round(1e9 * (delay or 0.1)), delay)
+            pending = (sine(seen, number, leftover), it.queue.epoch,
+                       now + round(1e9 * (delay or 0.1)) + int(rng.integers(TICK)), delay)
             number += 1
         if pending and now >= pending[2]:
             if pending[3] is not None:
-                it.accept(pending[0], now, pending[1])
+                it.accept(pending[0], pending[2], pending[1])
             pending = None
         window = it.tick(now)
         times = it.queue._plan[0]
@@ -136,22 +137,23 @@ def test_the_plan_stays_whole_under_disturbances(strategy, disturbance):
         if window is not None:
             assert np.isfinite(window.positions).all() and (np.diff(window.times_ns) > 0).all()
             assert window.velocities[-1] == 0
-        positions.append(float(it.queue.sample(np.array([now]))[0, 0]))
-    speed = np.abs(np.diff(positions))[100:] * 50  # the start from a stand has to catch up
+        positions += it.queue.sample(np.arange(now, now + TICK, MS))[:, 0].tolist()
+    speed = np.abs(np.diff(positions)) * 1e3
     assert number > 4 and np.ptp(positions) > 1.5
-    # A plan that ran dry has to catch up within the fade.
-    allowed = SPEED * 1.2 if disturbance not in ('run dry', 'spiking') else 2 / 0.1 * 1.2
-    if strategy == 'synchronous':
-        allowed = 2 / 0.1 * 1.2  # it plays late what was seen early, and starts from a stand
-    assert speed.max() < allowed
+    # What has to be caught up with (a start, a plan that ran dry, what was seen early and is played
+    # late) is faded over 0.1 s, a cubic between its steps is half as fast again.
+    catches_up = disturbance in ('run dry', 'spiking') or strategy == 'synchronous'
+    assert speed[2000:].max() < (1.5 * 2 / 0.1 if catches_up else SPEED * 1.3)
+    if strategy not in ('switch', 'ensemble'):  # which jump
+        assert speed.max() < 1.5 * 2 / 0.1
 
 
 @pytest.mark.parametrize('strategy', STRATEGIES)
 @pytest.mark.parametrize('rates', [(50, 10), (10, 50), (100, 30)])
 def test_a_change_of_rates_leaves_no_gap(strategy, rates):
     """Commands and actions of different rates, and actions that change theirs."""
-    it = pilot(strategy)
-    step = round(1e9 / rates[0])
+    it, step = pilot(strategy), round(1e9 / rates[0])
+    it.timing = Timing.at_rate(rates[0], 0.3, strategy)
     positions = []
     for now in range(step, 6 * 10**9, step):
         if it.wants_chunk(now):

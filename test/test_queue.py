@@ -33,8 +33,18 @@ def test_step_k_is_due_at_observation_plus_k_plus_one_periods():
 
 def test_late_chunk_starts_further_into_itself():
     it = queue()
-    it.merge(chunk([1, 2, 3, 4]), 50 * MS, it.epoch)
-    assert it.late_steps == 2 and at(it, 50, 60, 80) == [0, 3, 4]
+    it.merge(chunk([0.0] * 20), 0, it.epoch)
+    it.merge(chunk([1, 2, 3, 4], t_obs_ns=20 * MS), 70 * MS, it.epoch)
+    assert it.late_steps == 2 and at(it, 70, 80, 100) == [0, 3, 4]
+
+
+def test_who_stood_since_the_observation_begins_with_the_first_step():
+    it = queue(brake_ns=100 * MS)
+    it.merge(chunk(np.arange(1, 21), t_obs_ns=10 * MS), 50 * MS, it.epoch)
+    assert it.late_steps == 0 and at(it, 50, 70, 90) == [0, 1, 2]
+    it.merge(chunk([20.0] * 30, t_obs_ns=300 * MS), 800 * MS, it.epoch)
+    assert it.late_steps == 25  # it still moved then
+    assert 'too late' in it.merge(chunk([9] * 4, t_obs_ns=1000 * MS), 1090 * MS, it.epoch)
 
 
 def test_chunk_that_is_wholly_late_is_dropped():
@@ -146,6 +156,14 @@ def test_velocity_has_no_steps_and_nothing_overshoots(knots, first):
         before, after = cubic(times, values, speeds, np.array([at - 1, at]))[1][:, 0]
         largest = np.abs(np.diff(values[:, 0]) / np.diff(times) * 1e9).max()
         assert abs(before - after) < 1e-5 * (largest + abs(first) + 1)
+    slope = (values[1, 0] - values[0, 0]) / times[1] * 1e9
+    inside = cubic(times, values, speeds, np.linspace(0, times[1], 23))[0]
+    over = 4 / 27 * abs(first) * times[1] / 1e9  # a velocity that is given takes way to lose
+    if first * slope < 0 or abs(first) > 3 * abs(slope):
+        assert inside.max() <= max(values[:2]) + over + 1e-9
+        assert inside.min() >= min(values[:2]) - over - 1e-9
+    else:
+        assert inside.max() <= max(values[:2]) + 1e-9 and inside.min() >= min(values[:2]) - 1e-9
     for begin, end, low, high in zip(times[1:], times[2:], values[1:, 0], values[2:, 0]):
         inside = cubic(times, values, speeds, np.linspace(begin, end, 23))[0]
         assert min(low, high) - 1e-9 <= inside.min() and inside.max() <= max(low, high) + 1e-9
@@ -226,3 +244,18 @@ def test_every_action_knows_where_it_comes_from():
         1, 'go 1', 7, 300 * MS, stamps)
     it.seed(np.zeros(1), 400 * MS)
     assert it.source(500 * MS) is None
+
+
+@given(st.integers(0, 99), st.integers(0, 99), st.sampled_from([10, 20, 67, 100]),
+       st.integers(0, 12), st.booleans())
+def test_a_fade_is_as_slow_as_it_says_whatever_the_times(seen_ms, came_ms, dt_ms, given_, rtc):
+    """Observations and chunks come at times that no grid knows; no step of a plan is 0.1 s."""
+    it = ActionQueue(1, make_handover('rtc' if rtc else 'blend', 100 * MS), 200 * MS)
+    it.seed(np.zeros(1), 0)
+    it.merge(chunk([0.0] * 50, dt_ns=dt_ms * MS), 0, it.epoch)
+    new = chunk([0.1] * 50, (100 + seen_ms) * MS, dt_ms * MS)
+    now = (100 + seen_ms + came_ms) * MS
+    assert it.merge(replace(new, given=given_ * rtc), now, it.epoch) is None
+    path = it.sample(np.arange(now, now + 16 * 10**8, MS))[:, 0]
+    speed = np.abs(np.diff(path)) * 1e3
+    assert path[-1] == pytest.approx(0.1) and speed.max() < 1.6 * 0.1 / 0.1 + 1e-6

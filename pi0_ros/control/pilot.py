@@ -8,11 +8,12 @@ import numpy as np
 from pi0_ros.control.handover import make_handover
 from pi0_ros.control.limits import JointLimits
 from pi0_ros.control.queue import ActionQueue
-from pi0_ros.control.trajectory import Trajectory, rolling_window, slowed
+from pi0_ros.control.trajectory import Trajectory, rolling_window
 from pi0_ros.policy.policy import ActionChunk, Leftover
 
 POINTS = 10
 CLOCK_JUMP_NS = 1_000_000_000
+MOST_SLACK_NS = 100_000_000
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,8 @@ class Pilot:
     def wants_chunk(self, now_ns: int) -> bool:
         """Return whether the next inference should start: at the latest at half a chunk."""
         if self.queue.handover.waits:
-            return self.enabled and not self.queue.remaining_ns(now_ns)
+            return self.enabled and (self.chunk_obs_ns is None
+                                     or not self.queue.remaining_ns(now_ns))
         obs_ns, queue = self.chunk_obs_ns, self.queue
         replan_ns = min(self.timing.replan_ns, self._chunk_ns // 2)
         return self.enabled and (obs_ns is None or now_ns - obs_ns >= replan_ns
@@ -103,22 +105,26 @@ class Pilot:
 
     def _needed_ns(self) -> int:
         """Return how long an inference may take: half as long again as measured, and two ticks."""
-        return 3 * self.queue.delay * self._dt_ns // 2 + 2 * self.timing.period_ns
+        slack_ns = min(2 * self.timing.period_ns, MOST_SLACK_NS)
+        return 3 * self.queue.delay * self._dt_ns // 2 + slack_ns
 
     def leftover(self, t_obs_ns: int, instruction: str) -> Leftover | None:
         """Return what the next chunk shall continue; None where the hand-over wants none.
 
         :param t_obs_ns: of the observation that it is decided from. Of a plan for another
-            instruction only what will have been executed before the chunk comes is left.
+            instruction only what will have been executed is left, if this inference takes as long
+            as the last one: an exceptional one before it shall not make the arm react late.
         """
         with self._lock:
             queue = self.queue
             if not (queue.handover.continues and self._dt_ns):
                 return None
             positions = queue.leftover(t_obs_ns, self._dt_ns, self._chunk_ns // self._dt_ns)
+            delay = queue.delay
             if instruction != queue.instruction:
-                positions = positions[:queue.delay]
-            return Leftover(positions, queue.delay) if len(positions) else None
+                delay = queue.last_delay
+                positions = positions[:delay]
+            return Leftover(positions, delay) if len(positions) else None
 
     def accept(self, chunk: ActionChunk, now_ns: int, epoch: int) -> str | None:
         """Take a chunk into the plan; return None, or why it is of no use any more.
@@ -129,12 +135,22 @@ class Pilot:
         with self._lock:
             if not self.enabled:
                 return 'the robot is disarmed'
-            problem = self.queue.merge(chunk, now_ns, epoch)
+            problem = self.queue.merge(chunk, self._changeable_ns(now_ns), epoch)
             if problem is None:
                 self.chunk_obs_ns, self._dt_ns = chunk.t_obs_ns, chunk.dt_ns
                 self._chunk_ns = chunk.end_ns - chunk.t_obs_ns
                 self.speaking, self._stopping = True, False
             return problem
+
+    def _changeable_ns(self, now_ns: int) -> int:
+        """Return from when on the robot can be told otherwise: the next tick.
+
+        Until then it follows the window that was published at the last, or stands.
+        """
+        if self._last_tick_ns is None:
+            return now_ns
+        next_ns = self._last_tick_ns + self.timing.period_ns
+        return max(now_ns, min(next_ns, now_ns + MOST_SLACK_NS))
 
     def tick(self, now_ns: int) -> Trajectory | None:
         """Return what to publish at ``now_ns``, or None for silence.
@@ -156,18 +172,20 @@ class Pilot:
     def _lost_track(self, gap_ns: int, last_ns: int, now_ns: int) -> bool:
         """Return whether the last window already slowed down, or the clock stepped.
 
-        The controller is then behind the plan: going on with it would jump. Stand where the
-        window has led to, or at the last command where there is no window, and ask for a new
-        chunk from there.
+        The controller is then behind the plan: going on with it would jump. Come to rest as the
+        window does, or stand at the last command where there is no window, and ask for a new chunk
+        from there.
         """
-        window_ns = self.timing.window_ns
-        if 0 <= gap_ns <= window_ns // 2:
+        window_ns, coasts = self.timing.window_ns, self.timing.coasts
+        if 0 <= gap_ns <= (window_ns // 2 if coasts else 2 * self.timing.period_ns):
             return False
         if self.speaking:
             self.late_ticks += 1
-            along_ns = slowed(np.array([min(max(gap_ns, 0), window_ns)]), window_ns)
-            here_ns = last_ns + along_ns * self.timing.coasts
-            self._stand(self.queue.sample(here_ns.astype(np.int64))[0], now_ns)
+            if coasts and gap_ns > 0:
+                self.queue.coast(last_ns, now_ns, window_ns)
+                self.chunk_obs_ns, self.speaking, self._stopping = None, False, False
+            else:
+                self._stand(self.queue.sample(np.array([last_ns]))[0], now_ns)
         if not -CLOCK_JUMP_NS <= gap_ns <= CLOCK_JUMP_NS + 3 * self.timing.period_ns:
             self.queue.epoch += 1
             self.enabled = self.speaking = False

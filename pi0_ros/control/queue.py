@@ -6,12 +6,13 @@ from dataclasses import replace
 import numpy as np
 
 from pi0_ros.control.handover import Switch
-from pi0_ros.control.trajectory import cubic, knot_velocities, without_overshoot
+from pi0_ros.control.trajectory import cubic, knot_velocities, slowed, without_overshoot
 from pi0_ros.policy.policy import ActionChunk
 
 BRAKE_STEP_NS = 10_000_000
 KEPT_DELAYS = 10   # of which the longest counts (arXiv 2506.07339)
 KEPT_SOURCES = 16
+HISTORY_NS = 200_000_000  # of the past that a plan still knows: a tick may come early
 
 
 class ActionQueue:
@@ -35,7 +36,7 @@ class ActionQueue:
         self._newest_obs_ns = -1
         self._sources: list[tuple[int, ActionChunk]] = []  # from when on which chunk is executed
         self._delays: deque[int] = deque(maxlen=KEPT_DELAYS)
-        self._first_delay = 0
+        self._first_delay = self.last_delay = 0
         self.instruction: str | None = None  # that the plan serves, None after a stop
         self.epoch = 0
         self.merged = self.dropped = self.late_steps = self.starved = 0
@@ -51,10 +52,26 @@ class ActionQueue:
         self._seeded, self._newest_obs_ns, self.epoch = True, -1, self.epoch + 1
         self.instruction = None
 
+    def coast(self, last_ns: int, now_ns: int, window_ns: int) -> None:
+        """Forget every action; come to rest as a window does that was published at ``last_ns``.
+
+        That is what the controller goes on with at ``now_ns`` when no other window has come.
+        """
+        rest_ns = last_ns + window_ns
+        times = np.unique(np.append(np.arange(min(now_ns, rest_ns), rest_ns, BRAKE_STEP_NS),
+                                    rest_ns))
+        positions = self.sample(last_ns + slowed(times - last_ns, window_ns).astype(np.int64))
+        self.seed(positions[-1], now_ns)
+        if len(times) > 1:
+            slope = (positions[1] - positions[0]) / (times[1] - times[0]) * 1e9
+            self._plan = times, positions, knot_velocities(times, positions, slope)
+            self._plan[2][-1] = 0
+
     def merge(self, chunk: ActionChunk, now_ns: int, epoch: int) -> str | None:
         """Put ``chunk`` in place of what was planned for its times.
 
-        Steps that are already due are dropped, and so are those that only repeat the plan.
+        Steps that are already due are dropped, and so are those that only repeat the plan. A robot
+        that has stood since the observation begins with the first step.
 
         :param epoch: value of ``epoch`` when the observation was taken.
         :returns: None, or one sentence on why the chunk is of no use any more.
@@ -81,31 +98,40 @@ class ActionQueue:
             return 'chunk was asked for before a reset'
         if chunk.t_obs_ns <= self._newest_obs_ns:
             return 'chunk is older than the one in use'
-        begin_ns = now_ns if self.handover.waits else chunk.t_obs_ns
+        stands, first = not self.remaining_ns(now_ns), self.instruction is None
+        self._measure((now_ns - chunk.t_obs_ns) // chunk.dt_ns, len(chunk.positions), first)
+        self.starved += not (first or self.handover.waits) and now_ns > self._end_ns
+        if chunk.end_ns <= now_ns and not self.handover.waits:
+            return (f'chunk came too late: its last action was due '
+                    f'{(now_ns - chunk.end_ns) / 1e9:.3f} s ago')
+        # Who has stood still since the observation has executed nothing meanwhile.
+        since = self._plan[0][-1] <= chunk.t_obs_ns or len(self._plan[0]) == 1
+        begin_ns = chunk.t_obs_ns
+        if self.handover.waits or (stands and since and begin_ns < now_ns):
+            begin_ns = now_ns
         due = begin_ns + chunk.dt_ns * np.arange(1, len(chunk.positions) + 1)
         late = int((due <= now_ns).sum())
-        if late == len(due):
-            return (f'chunk came too late: its last action was due '
-                    f'{(now_ns - due[-1]) / 1e9:.3f} s ago')
         if due[0] > now_ns + (chunk.end_ns - chunk.t_obs_ns):
             return (f'chunk lies in the future: its first action is due in '
                     f'{(due[0] - now_ns) / 1e9:.3f} s')
-        stands, first = not self.remaining_ns(now_ns), self.instruction is None
-        self._measure(late, stands)
-        self.starved += not (first or self.handover.waits) and now_ns > self._end_ns
         start = max(late, min(chunk.given, len(due) - 1))
         new_times, new = due[start:], np.array(chunk.positions[start:], float)
         changed, self.instruction = chunk.instruction != self.instruction, chunk.instruction
         if changed:
             self.handover.forget()
-        new = self.handover.take(new_times, new, self.sample(new_times),
-                                 max(now_ns, int(new_times[0]) - chunk.dt_ns), changed or stands)
-        times, positions, _ = self._plan
+        times, positions, velocities = self._plan
         kept = (times > now_ns) & (times < new_times[0])
+        past = (times < now_ns) & (times > now_ns - HISTORY_NS)
+        unchanged = max([now_ns, int(new_times[0]) - chunk.dt_ns, *times[kept].tolist()])
+        new = self.handover.take(new_times, new, self.sample(new_times), unchanged,
+                                 changed or stands)
         here, velocity = self._at(np.array([now_ns]))
-        times = np.concatenate([[now_ns], times[kept], new_times]).astype(np.int64)
-        positions = np.concatenate([here, positions[kept], new])
-        self._plan = times, positions, knot_velocities(times, positions, velocity[0])
+        coming = np.concatenate([[now_ns], times[kept], new_times]).astype(np.int64)
+        through = np.concatenate([here, positions[kept], new])
+        self._plan = (np.concatenate([times[past], coming]),
+                      np.concatenate([positions[past], through]),
+                      np.concatenate([velocities[past],
+                                      knot_velocities(coming, through, velocity[0])]))
         self._slow_down(max(now_ns, int(new_times[-1]) - self.brake_ns // 2))
         self._newest_obs_ns = chunk.t_obs_ns
         self.late_steps += late
@@ -115,20 +141,26 @@ class ActionQueue:
         self._sources = self._sources[-KEPT_SOURCES:]
         return None
 
-    def _measure(self, late: int, stands: bool) -> None:
-        """Remember how many steps were executed while a chunk was inferred.
+    def _measure(self, steps: int, length: int, first: bool) -> None:
+        """Remember how many steps were executed while a chunk of ``length`` was inferred.
 
-        The first from a stand is that of a policy that may still warm up.
+        The first after a seed or a stop is that of a policy that may still warm up.
         """
-        if stands:
-            self._first_delay = late
+        self.last_delay = max(0, min(steps, length))
+        if first:
+            self._first_delay = self.last_delay
         else:
-            self._delays.append(late)
+            self._delays.append(self.last_delay)
 
     @property
     def delay(self) -> int:
         """Return how many steps an inference takes, as measured: the longest of the last ten."""
         return max(self._delays, default=self._first_delay)
+
+    @property
+    def taken_over_ns(self) -> int | None:
+        """Return the due time of the first step of the newest chunk in the plan."""
+        return self._sources[-1][0] if self._sources else None
 
     def leftover(self, t_obs_ns: int, dt_ns: int, length: int) -> np.ndarray:
         """Return what is planned, [M, D], for the first M steps of a chunk of ``length`` steps."""

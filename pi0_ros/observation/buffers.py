@@ -8,6 +8,7 @@ import numpy as np
 
 T = TypeVar('T')
 KEPT_ARRIVALS = 100
+SILENCE_NS = 3_000_000_000
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,8 @@ class Arrivals:
 
     def rate_hz(self, now_ns: int) -> float:
         """Return how many came a second, of the last hundred and up to three seconds ago."""
-        recent = [received for _, received in self._times.copy() if received > now_ns - 3 * 10**9]
+        recent = [received for _, received in self._times.copy()
+                  if received > now_ns - SILENCE_NS]
         if len(recent) < 2 or recent[-1] <= recent[0]:
             return 0.0
         return 1e9 * (len(recent) - 1) / (recent[-1] - recent[0])
@@ -44,7 +46,12 @@ class Arrivals:
         gaps = np.diff([stamp for stamp, _ in self._times.copy()])
         if len(gaps) < 4 or np.median(gaps) <= 0:
             return 0
-        return int(np.maximum(np.round(gaps / np.median(gaps)) - 1, 0).sum())
+        missing = np.maximum(np.round(gaps / np.median(gaps)) - 1, 0)
+        return int(missing[gaps < SILENCE_NS].sum())  # whoever was silent lost nothing
+
+    def clear(self) -> None:
+        """Forget when they came, for example after the clock jumped; the count stays."""
+        self._times.clear()
 
 
 class LatestBuffer(Generic[T]):
@@ -70,6 +77,7 @@ class LatestBuffer(Generic[T]):
     def clear(self) -> None:
         """Forget the value, for example after the clock jumped back."""
         self._newest = None
+        self.arrivals.clear()
 
 
 class JointBuffer:

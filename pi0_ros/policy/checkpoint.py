@@ -47,10 +47,11 @@ def read(folder: Path, choices: Choices = Choices()) -> PolicySpec:
     layout = _layout(folder, config, kind)
     try:
         spec = layout.describe(folder.absolute(), config, choices)
+        spec = replace(spec, warnings=spec.warnings + _still(spec),
+                       trained_delay=whole(config, 'trained_delay', 0))
         _require_sane(spec, config)
         _require_image_size(spec, stored)
-        return replace(spec, warnings=spec.warnings + _still(spec),
-                       trained_delay=whole(config, 'trained_delay', 0))
+        return spec
     except (KeyError, TypeError, IndexError, AttributeError) as error:
         raise CheckpointError(f"checkpoint '{folder}' is incomplete or damaged: "
                               f'{type(error).__name__}: {error}') from error
@@ -74,6 +75,9 @@ def _require_sane(spec: PolicySpec, config: dict) -> None:
             ('prompt length', spec.max_prompt_tokens, MOST_STEPS)):
         if not 1 <= value <= high:
             raise ValueError(f'its {what} is {value}, expected 1 to {high}')
+    if not 0 <= spec.trained_delay <= spec.chunk_length:
+        raise ValueError(f'its trained_delay is {spec.trained_delay}, expected 0 to '
+                         f'{spec.chunk_length}')
 
 
 def _require_image_size(spec: PolicySpec, stored: dict[str, Stored]) -> None:

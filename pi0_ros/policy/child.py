@@ -1,5 +1,6 @@
 """The process of a RemotePolicy: answers its requests until the pipe is closed."""
 
+import ctypes
 import logging
 import os
 import signal
@@ -11,6 +12,7 @@ from pi0_ros.policy.factory import make_local_policy
 from pi0_ros.policy.remote import SharedImages
 
 
+PR_SET_PDEATHSIG = 1
 NICE = 10  # the node, which must answer cameras and ticks, comes first
 
 
@@ -40,7 +42,8 @@ class Child:
             try:
                 answer = getattr(self, f'_{what}')(*given)
             except Exception as error:
-                self._pipe.send(('error', (type(error).__name__, str(error))))
+                names = [kind.__name__ for kind in type(error).__mro__]
+                self._pipe.send(('error', (names, str(error))))
             else:
                 self._pipe.send(('answer', (answer, self._policy.describe())))
         if self._policy:
@@ -50,8 +53,9 @@ class Child:
         self._policy = make_local_policy(values)
         self._policy.load()
 
-    def _warm_up(self) -> None:
+    def _warm_up(self, number: int) -> None:
         self._policy.warm_up()
+        self._policy.number = number  # of the next chunk: no number, no noise comes twice
 
     def _infer(self, bare: object, places: dict, *given: object) -> object:
         return self._policy.infer(replace(bare, images=self._images.read(places)), *given)
@@ -60,6 +64,8 @@ class Child:
 def main() -> None:
     """Serve the pipe and the memory that the descriptors in the arguments name."""
     os.nice(NICE)
+    # Also when it hangs it ends with the node.
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the node, which then closes
     pipe = Connection(int(sys.argv[1]))
     core = logging.getLogger('pi0_ros')
@@ -67,9 +73,5 @@ def main() -> None:
     core.addHandler(_ToPipe(pipe))
     try:
         Child(pipe, SharedImages(int(sys.argv[2]))).serve()
-    except BrokenPipeError:  # the node is gone
+    except OSError:  # the node is gone
         os._exit(1)
-
-
-if __name__ == '__main__':
-    main()

@@ -9,6 +9,7 @@ import numpy as np
 
 from pi0_ros.policy.fit import Robot, fit, table, unfed
 from pi0_ros.policy.layout_lerobot import IMAGES
+from pi0_ros.policy.mapping import NONE
 from pi0_ros.policy.mock import MockPolicy
 from pi0_ros.policy.policy import Policy
 from pi0_ros.policy.remote import RemotePolicy
@@ -56,6 +57,10 @@ def make_local_policy(values: SimpleNamespace) -> Policy:
         compiled=values.compile, rtc=rtc_kind(values.handover, values.jacobian))
     robot = robot_from(values)
     policy.joints = fit(policy.spec, robot)
+    if policy.rtc == 'trained' and NONE in robot.action_names:
+        raise ValueError("hand-over 'rtc_trained' needs a joint for every action, but joint_names "
+                         f"has '{NONE}', which the network would be given a guess for: set "
+                         "'handover' to rtc")
     policy.cameras = tuple(name for name in policy.spec.cameras if name in robot.cameras)
     log.info(f'{policy.spec.layout} checkpoint ({policy.spec.trainer}) and this robot:\n'
              + table(policy.spec, robot))

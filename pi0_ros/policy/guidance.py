@@ -47,9 +47,11 @@ def factor(tau: float, beta: float = BETA) -> float:
 def steering(steps: int) -> Tensor:
     """Return [steps, 3] for every denoising step: flow time t, step dt, pull.
 
-    ``pull`` is the guidance factor times the length of a step.
+    ``pull`` is the guidance factor times the length of a step, at most 1: with few steps it would
+    push beyond the target.
     """
-    rows = [(1 - k / steps, -1 / steps, factor(k / steps) / steps) for k in range(steps)]
+    rows = [(1 - k / steps, -1 / steps, min(1.0, factor(k / steps) / steps))
+            for k in range(steps)]
     return torch.tensor(rows, dtype=torch.float32)
 
 

@@ -78,5 +78,8 @@ class MockPolicy:
         """Return the kind."""
         return {'engine': f'mock {self.kind}'}
 
+    def abort(self) -> None:
+        """Do nothing."""
+
     def close(self) -> None:
         """Do nothing."""

@@ -130,12 +130,18 @@ class Fast:
             ' in a CUDA graph' if isinstance(self._run, Graphs) else '')
 
     def __call__(self, pixels: Tensor, prompt: Prompt, *given: Tensor) -> Tensor:
-        """Return normalised actions [T, A] float32; see Engine for the arguments."""
+        """Return normalised actions [T, A] float32; see Engine for the arguments.
+
+        They may lie in memory of the host.
+        """
+        if self._run is self.engine:
+            return self.eager(pixels, prompt, *given)
         return self._run(pixels, prompt.text, *given)
 
     def eager(self, pixels: Tensor, prompt: Prompt, *given: Tensor) -> Tensor:
         """Return the same, not from a graph."""
-        return self.engine(pixels, prompt.text, *given)
+        device = self.engine.device
+        return self.engine(*(part.to(device) for part in (pixels, prompt.text, *given)))
 
     def forget(self) -> None:
         """Give back the graphs of the check, whose sizes may never come again."""
@@ -197,7 +203,7 @@ def choose(model: PI0ForConditionalGeneration, steps: int, cameras: int, prompt_
 
 def made_up(model: PI0ForConditionalGeneration, cameras: int, tokens: int,
             embed: Callable[[Tensor], Prompt], seed: int, rtc: str = '') -> tuple:
-    """Return random pixels, prompt, state, noise and guide where the model lies."""
+    """Return random pixels and prompt where the model lies; the rest on the host, as a policy."""
     config, device = model.config, model.action_out_proj.weight.device
     size = config.vlm_config.vision_config.image_size
     dice = torch.Generator().manual_seed(seed)
@@ -209,9 +215,8 @@ def made_up(model: PI0ForConditionalGeneration, cameras: int, tokens: int,
         falling = (falling == 1).float()
     guide = torch.randn(shape, generator=dice), falling[:, None].repeat(1, shape[1])
     return ((torch.rand(cameras, 3, size, size, generator=dice) * 2 - 1).to(device),
-            embed(ids.to(device)), torch.randn(config.max_state_dim, generator=dice).to(device),
-            torch.randn(shape, generator=dice).to(device),
-            *(part.to(device) for part in guide if rtc))
+            embed(ids.to(device)), torch.randn(config.max_state_dim, generator=dice),
+            torch.randn(shape, generator=dice), *(part for part in guide if rtc))
 
 
 def check(fast: Fast, reference: Reference, cameras: int, tokens: int,
@@ -228,10 +233,11 @@ def check(fast: Fast, reference: Reference, cameras: int, tokens: int,
     results = [fast(*given) for given in (a, b, a)]
     if not all(result.isfinite().all() for result in results):
         return float('inf')
-    if not torch.equal(results[0], results[2]):
+    exact = not (reference.rtc == 'full' and results[0].is_cuda)  # backward sums in any order
+    if exact and not torch.equal(results[0], results[2]):
         raise RuntimeError('the same input gave two results')
     for given, result in zip((a, b), results):
-        if not torch.equal(fast.eager(*given), result):
+        if exact and not torch.equal(fast.eager(*given), result):
             raise RuntimeError('a CUDA graph gave another result than its engine')
     differences = []
     for given, result in zip((a, b), results):

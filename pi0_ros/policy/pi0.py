@@ -57,7 +57,7 @@ class Pi0Policy:
             dtype = 'bfloat16' if device == 'cuda' else 'float32'
         self.device, self.dtype = torch.device(device), getattr(torch, dtype)
         self.steps, self.threads = steps or self.spec.denoising_steps, threads
-        self.seed, self.rtc = seed, rtc
+        self.seed, self.rtc, self._warned = seed, rtc, False
         self._tokenizer_name = tokenizer
         self._prompt: tuple[str, Prompt] | None = None
         self._engine, self._compiled = engine, compiled
@@ -165,7 +165,8 @@ class Pi0Policy:
         """Return how many first actions are given, and what the network reads of a leftover.
 
         Relative actions are relative to the state of the new observation, ``raw``. What no joint
-        takes, what is only padding and what stood still in training is not guided.
+        takes, what is only padding and what stood still in training is not guided; a trained
+        prefix is given whole, there with the mean of training.
         """
         if not self.rtc:
             return 0, ()
@@ -182,6 +183,11 @@ class Pi0Policy:
         known = np.isfinite(wanted)
         target[:len(planned), :width] = torch.from_numpy(np.where(known, wanted, 0.0))
         if self.rtc == 'trained':
+            if given > self.spec.trained_delay and not self._warned:
+                self._warned = True
+                log.warning(f'{given} actions are executed while a chunk is inferred, the '
+                            f'checkpoint was trained for {self.spec.trained_delay} at most: the '
+                            "rest is faded in; hand-over 'rtc' has no such bound")
             given = min(given, self.spec.trained_delay)
             weight[:given] = 1.0
         else:
@@ -254,6 +260,9 @@ class Pi0Policy:
                 'kernels': 'not counted' if kernels is None else str(kernels),
                 'device': str(self.device), 'dtype': str(self.dtype).removeprefix('torch.'),
                 'denoising_steps': str(self.steps)}
+
+    def abort(self) -> None:
+        """Do nothing: torch cannot be interrupted."""
 
     def close(self) -> None:
         """Free the network."""

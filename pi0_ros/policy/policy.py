@@ -64,5 +64,8 @@ class Policy(Protocol):
     def describe(self) -> dict[str, str]:
         """Return what diagnostics tell of it."""
 
+    def abort(self) -> None:
+        """Make a call that is under way fail, where that can be done; from any thread."""
+
     def close(self) -> None:
         """Give everything back. Calling it twice is allowed."""

@@ -9,6 +9,7 @@ import mmap
 import os
 import subprocess
 import sys
+from collections import deque
 from collections.abc import Mapping
 from multiprocessing.connection import Connection, Pipe
 from types import SimpleNamespace
@@ -21,10 +22,13 @@ from pi0_ros.policy.spec import CheckpointError
 
 log = logging.getLogger(__name__)
 POLL_S = 0.2         # wakes up for signals
+LOAD_PATIENCE = 3000  # polls without a word while loading and compiling: ten minutes
 FIRST_PATIENCE = 100  # polls, for the first inferences: a compiler may still be at work
 PATIENCE = 10        # polls at least, later
-PATIENCE_FACTOR = 5  # of the longest inference so far
-FIRST = 3
+PATIENCE_FACTOR = 5  # of the longest of the last inferences
+FIRST, KEPT = 3, 100  # inferences
+# Not -m: the working directory must not hide what is installed.
+CHILD = 'import sys; del sys.path[0]; from pi0_ros.policy.child import main; main()'
 END_S = 2.0               # between asking a process to end and killing it
 ERRORS = {error.__name__: error for error in (CheckpointError, ValueError)}
 
@@ -79,12 +83,14 @@ class RemotePolicy:
         self._pipe: Connection | None = None
         self._images: SharedImages | None = None
         self._told = {'engine': 'none', 'engine_reason': 'not loaded'}
-        self._longest = self._count = 0  # polls, inferences
+        self._waited: deque[int] = deque(maxlen=KEPT)  # polls, of the last inferences
+        self._count = self._number = 0
 
     @property
     def process_id(self) -> int | None:
         """Return the id of the process, None while there is none."""
-        return self._process.pid if self._process else None
+        process = self._process  # the policy thread may end it meanwhile
+        return process.pid if process else None
 
     def load(self) -> None:
         """Start the process and load the policy there.
@@ -97,12 +103,13 @@ class RemotePolicy:
         self._images = SharedImages()
         passed = there.fileno(), self._images.descriptor
         self._process = subprocess.Popen(
-            [sys.executable, '-m', 'pi0_ros.policy.child', *map(str, passed)], pass_fds=passed,
+            [sys.executable, '-c', CHILD, *map(str, passed)], pass_fds=passed,
             env={**os.environ, 'PYTHONPATH': os.pathsep.join(filter(None, sys.path))})
         there.close()
-        self._pipe, self._count, self._longest = here, 0, 0
+        self._pipe, self._count = here, 0
+        self._waited.clear()
         try:
-            self._ask('load', self._values)
+            self._ask('load', self._values, patience=LOAD_PATIENCE)
         except Exception:
             self._end()
             raise
@@ -110,7 +117,7 @@ class RemotePolicy:
     def warm_up(self) -> None:
         """Choose the path and infer once, there."""
         try:
-            self._ask('warm_up')
+            self._ask('warm_up', self._number, patience=LOAD_PATIENCE)
         except Exception:
             self._end()
             raise
@@ -129,20 +136,26 @@ class RemotePolicy:
         bare = Observation(observation.t_obs_ns, observation.state, {},
                            observation.image_stamps_ns, observation.instruction)
         patience = FIRST_PATIENCE if self._count < FIRST else max(
-            PATIENCE, PATIENCE_FACTOR * self._longest)
+            PATIENCE, PATIENCE_FACTOR * max(self._waited, default=0))
         chunk = self._ask('infer', bare, places, noise, leftover, patience=patience)
-        self._count += 1
+        self._count, self._number = self._count + 1, chunk.number + 1
         return chunk
 
     def describe(self) -> dict[str, str]:
         """Return what the policy told of itself last."""
         return {**self._told, 'process': str(self.process_id or 'none')}
 
+    def abort(self) -> None:
+        """Kill the process: a call that waits for it fails."""
+        process = self._process
+        if process:
+            process.kill()
+
     def close(self) -> None:
         """End the process."""
         self._end()
 
-    def _ask(self, what: str, *given: object, patience: int | None = None) -> object:
+    def _ask(self, what: str, *given: object, patience: int) -> object:
         """Return the answer to one request; log what the process logs meanwhile."""
         try:
             self._pipe.send((what, given))
@@ -157,13 +170,14 @@ class RemotePolicy:
                 kind, answer = self._pipe.recv()
                 if kind == 'log':
                     log.log(*answer)
+                    waited = 0  # it lives
                     continue
                 if kind == 'error':
-                    name, text = answer
-                    raise ERRORS.get(name, RuntimeError)(
-                        text if name in ERRORS else f'{name}: {text}')
-                if patience:
-                    self._longest = max(self._longest, waited)
+                    names, text = answer
+                    known = next((ERRORS[name] for name in names if name in ERRORS), None)
+                    raise known(text) if known else RuntimeError(f'{names[0]}: {text}')
+                if what == 'infer' and self._count >= FIRST:
+                    self._waited.append(waited)
                 answer, self._told = answer
                 return answer
         except (EOFError, OSError):

@@ -5,6 +5,8 @@ from collections.abc import Callable
 
 from pi0_ros.policy.policy import Policy
 
+ABORT_S = 3.0
+
 
 class PolicyWorker:
     """Loads a policy in a thread of its own and lets it work there whenever it is woken."""
@@ -45,6 +47,9 @@ class PolicyWorker:
         if not self._thread.is_alive():
             return True
         self._thread.join(timeout_s)
+        if self._thread.is_alive():
+            self._policy.abort()
+            self._thread.join(ABORT_S)
         return not self._thread.is_alive()
 
     def _run(self) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 from rclpy.clock import Clock, ROSClock
 
 SIMULATED_POLL_S = 0.002
+CLOCK_JUMP_NS = 1_000_000_000
 KEPT = 6000  # intervals kept for statistics: two minutes at 50 Hz
 
 
@@ -73,8 +74,8 @@ class ControlLoop:
             try:
                 os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(self._priority))
                 self.realtime = True
-            except OSError:
-                pass  # no right to: limits.conf grants it
+            except (OSError, AttributeError):
+                pass  # no right to it, which limits.conf grants; or no such system
 
     def _run(self) -> None:
         self._prioritise()
@@ -93,7 +94,9 @@ class ControlLoop:
             except Exception as error:
                 self._failed(error)
             if abs(now_ns - deadline_ns) > 2 * self._period_ns:
-                deadline_ns = now_ns  # the clock jumped, or the machine slept
+                if 0 < now_ns - deadline_ns < CLOCK_JUMP_NS:
+                    self.missed += (now_ns - deadline_ns) // self._period_ns
+                deadline_ns = now_ns  # the machine slept, or the clock jumped
             deadline_ns += self._period_ns
             late_ns = self._clock.now().nanoseconds - deadline_ns
             if late_ns >= 0:

@@ -67,6 +67,7 @@ class Inputs:
     def clear(self) -> None:
         """Forget everything received, for example after the clock went back."""
         self.joints.clear()
+        self.joint_arrivals.clear()
         for buffer in self.cameras.values():
             buffer.clear()
 

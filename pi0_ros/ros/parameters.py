@@ -132,9 +132,9 @@ TABLE = (
           'as the paper does, which takes longer; identity takes no gradient.',
           choices=JACOBIANS, group='Control'),
     Entry('replan_period', 0.3, 's', 'A new chunk is asked for when the newest observation is '
-          'older than this, and at the latest at half a chunk. Shorter reacts faster and computes '
-          'more.', 0.0, 10.0, dynamic=True,
-          group='Control'),
+          'older than this, at the latest at half a chunk, and earlier where inference is '
+          'measured to take long. Shorter reacts faster and computes more; 0 infers without a '
+          'break.', 0.0, 10.0, dynamic=True, group='Control'),
     Entry('realtime_priority', 10, '', 'SCHED_FIFO priority of the control thread, where the '
           "system grants it (rtprio in /etc/security/limits.conf); below the controller's 50. 0 "
           'asks for none.', 0, 49, group='Control'),

@@ -58,6 +58,7 @@ class Session:
         self._bad_chunks = self._retry_ns = self._image_problem_ns = 0
         self._latency = status.Latency()
         self._news_from = float('inf')
+        self._closing = threading.Event()
         self.inputs = Inputs(node, values)
         self._board = status.StatusBoard(node)
         self._command = CommandPublisher(node, values.command_interface)
@@ -116,6 +117,7 @@ class Session:
 
     def close(self) -> None:
         """Stop moving, then publishing, then the policy; then forget the topics."""
+        self._closing.set()
         self.deactivate()
         if not self._worker.close(CLOSE_TIMEOUT_S):
             self._log.error(f'the policy thread did not end within {CLOSE_TIMEOUT_S:.0f} s')
@@ -261,7 +263,7 @@ class Session:
         started = time.perf_counter()
         leftover = self.pilot.leftover(observation.t_obs_ns, instruction)
         chunk = policy.infer(observation, leftover=leftover)
-        threading.Event().wait(self._values.added_delay)
+        self._closing.wait(self._values.added_delay)
         self._latency.add(time.perf_counter() - started)
         dropped = self.pilot.accept(chunk, self._now(), epoch)
         self._bad_chunks = 0

@@ -109,5 +109,7 @@ def node_report(values: SimpleNamespace, policy: dict[str, str], pilot: Pilot, i
 def _input(name: str, newest: Stamped | None, arrivals: Arrivals, now_ns: int,
            problem: str | None) -> DiagnosticStatus:
     age_ms = (now_ns - newest.stamp_ns) / 1e6 if newest else -1.0
+    # Of joint states, which may come in parts, gaps tell nothing.
+    lost = {} if name == 'joint_states' else {'lost_of_100': arrivals.lost()}
     return status(WARN if problem else OK, name, problem or 'fresh', received=arrivals.count,
-                  rate_hz=arrivals.rate_hz(now_ns), lost_of_100=arrivals.lost(), age_ms=age_ms)
+                  rate_hz=arrivals.rate_hz(now_ns), **lost, age_ms=age_ms)

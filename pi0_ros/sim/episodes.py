@@ -13,14 +13,14 @@ from pi0_ros.policy.policy import Policy
 from pi0_ros.sim import arm
 from pi0_ros.sim.controller import TrajectoryMessage
 from pi0_ros.sim.description import urdf
-from pi0_ros.sim.robot import SimulatedRobot
+from pi0_ros.sim.robot import STEP_NS, SimulatedRobot
 from pi0_ros.sim.world import COLOURS
 
 TICK_NS = 20_000_000
 FRAME_TICKS = 2          # an image every 40 ms
 TIME_LIMIT_S = 10.0
 CAMERAS = ('overhead', 'wrist')
-Watch = Callable[[np.ndarray | None, bool], None]
+Watch = Callable[[int, np.ndarray | None, int | None], None]
 FIRST_UNSEEN_SEED = 1_000_000_000  # training draws its tables from other generators
 
 
@@ -45,18 +45,21 @@ class Episode:
 
 def run_episode(policy: Policy, seed: int, delay_s: float = 0.0, replan_s: float = 0.3,
                 instruction: str | None = None, named: str | None = None,
-                handover: str = 'blend', watch: Watch = lambda commanded, taken_over: None,
+                handover: str = 'blend', watch: Watch = lambda *given: None,
                 task: str = 'blocks') -> Episode:
     """Run one seeded episode: instruction given at once, ``delay_s`` of inference delay.
 
-    :param watch: called at every tick with the commanded joints [D], None for silence, and
-        whether a chunk has just taken over.
+    As on a robot, joint states are measured some milliseconds before a tick, by an offset that the
+    seed decides, and a chunk comes between two ticks, up to one later than ``delay_s``.
+
+    :param watch: called at every tick with the time, the commanded joints [D], None for silence,
+        and when the chunk that has just taken over begins, None if there is none.
     :param task: one of world.TASKS; peg names the block behind the peg.
     """
     rng = np.random.default_rng((seed, 1))
-    named = named or COLOURS[int(rng.integers(len(COLOURS)))]
+    drawn = COLOURS[int(rng.integers(len(COLOURS)))]
     robot = SimulatedRobot(seed, start_ns=TICK_NS, task=task)
-    named = robot.behind if task == 'peg' else named
+    named = named or (robot.behind if task == 'peg' else drawn)
     instruction = instruction or f'pick up the {named} block'
     joints = JointBuffer(arm.JOINT_NAMES)
     cameras = {name: LatestBuffer() for name in CAMERAS}
@@ -65,29 +68,35 @@ def run_episode(policy: Policy, seed: int, delay_s: float = 0.0, replan_s: float
     pilot = Pilot(arm.JOINT_NAMES, limits_from_urdf(urdf(), arm.JOINT_NAMES),
                   Timing.at_rate(50.0, replan_s, handover))
     pilot.enable(robot.joints, robot.now_ns)
+    phase_ns = STEP_NS * int(rng.integers(TICK_NS // STEP_NS))
+    measured = robot.joints.copy()
     grasped: list[str] = []
     pending, due_ns, chunks = None, 0, 0
     for tick in range(1, round(TIME_LIMIT_S * 1e9 / TICK_NS)):
         now_ns = robot.now_ns
-        joints.put(list(arm.JOINT_NAMES), robot.joints, now_ns, now_ns)
+        joints.put(list(arm.JOINT_NAMES), measured, now_ns - phase_ns, now_ns)
         if tick % FRAME_TICKS == 1:
             for name, buffer in cameras.items():
                 buffer.put(name, now_ns, now_ns)
         if pending is None and pilot.wants_chunk(now_ns):
             epoch = pilot.queue.epoch
-            leftover = pilot.leftover(now_ns, instruction)
-            pending = policy.infer(builder.build(now_ns, instruction), leftover=leftover), epoch
-            due_ns, chunks = now_ns + round(delay_s * 1e9), chunks + 1
-        taken_over = False
+            seen = builder.build(now_ns, instruction)
+            leftover = pilot.leftover(seen.t_obs_ns, instruction)
+            pending, chunks = (policy.infer(seen, leftover=leftover), epoch), chunks + 1
+            due_ns = now_ns + round(delay_s * 1e9) + int(rng.integers(TICK_NS))
+        begins_ns = None
         if pending is not None and now_ns >= due_ns:
-            taken_over = pilot.accept(pending[0], now_ns, pending[1]) is None
+            if pilot.accept(pending[0], due_ns, pending[1]) is None:
+                begins_ns = pilot.queue.taken_over_ns
             pending = None
         window = pilot.tick(now_ns)
-        watch(None if window is None else pilot.queue.sample(np.array([now_ns]))[0], taken_over)
+        watch(now_ns, None if window is None else window.start, begins_ns)
         if window is not None:
             robot.accept(TrajectoryMessage(window.stamp_ns, list(window.joint_names),
                                            window.times_ns.tolist(), window.positions.tolist(),
                                            window.velocities.tolist()))
+        robot.advance(now_ns + TICK_NS - phase_ns)
+        measured = robot.joints.copy()
         robot.advance(now_ns + TICK_NS)
         if robot.held and (not grasped or grasped[-1] != robot.held):
             grasped.append(robot.held)

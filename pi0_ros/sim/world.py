@@ -19,7 +19,7 @@ REST_HEIGHT = BLOCK_SIZE / 2
 NOTHING = -1            # value of ``held`` while the gripper is empty
 TASKS = ('blocks', 'peg')
 PEG_HEIGHT = 0.15       # higher than the hand travels: the way leads past it, left or right
-PEG_CLEARANCE = 0.03    # from its axis to the tool's: closer, the hand hits it, metres
+PEG_CLEARANCE = 0.025   # from its axis to the tool's: closer, the hand hits it, metres
 
 
 @dataclass

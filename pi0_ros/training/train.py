@@ -37,6 +37,7 @@ class Training:
         """Make what is missing in ``args.work`` and take up what is there."""
         self.args = args
         args.work.mkdir(parents=True, exist_ok=True)
+        self._require_same(args)
         device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
         shards = make_demonstrations(args.work / 'demonstrations', args.shards, args.seed,
                                      args.workers, args.task)
@@ -55,6 +56,20 @@ class Training:
         self.success = float('nan')
         if self.state.exists():
             self.learner.restore(self.state)
+
+    @staticmethod
+    def _require_same(args: argparse.Namespace) -> None:
+        """Refuse to go on with what was begun in another way: its weights would be mislabelled.
+
+        :raises SystemExit: the folder belongs to another run.
+        """
+        path = args.work / 'settings.json'
+        settings = {name: getattr(args, name) for name in
+                    ('task', 'trained_delay', 'start_from', 'seed')}
+        if path.exists() and json.loads(path.read_text()) != settings:
+            raise SystemExit(f"'{args.work}' was begun with {path.read_text().strip()}, this run "
+                             f'has {json.dumps(settings)}: give another --work')
+        path.write_text(json.dumps(settings) + '\n')
 
     def run(self) -> None:
         """Train to the last step, then write the checkpoint."""
