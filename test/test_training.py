@@ -2,6 +2,8 @@
 
 import json
 import random
+from copy import deepcopy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,11 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pi0_ros.policy.factory import DEMO
+from pi0_ros.policy import checkpoint
 from pi0_ros.policy.pi0 import Pi0Policy
-from pi0_ros.sim import expert
+from pi0_ros.policy.policy import ActionChunk
+from pi0_ros.policy.spec import CheckpointError
+from pi0_ros.sim import arm, expert, world
 from pi0_ros.sim.episodes import run_episode
+from pi0_ros.sim.robot import SimulatedRobot
 from pi0_ros.sim.world import COLOURS
 from pi0_ros.training import attention, demonstrations, instructions, learning, train
+from pi0_ros.training.export import export
 from pi0_ros.training.model import new_model
 
 
@@ -146,3 +153,116 @@ def test_demo_checkpoint_takes_it_also_with_300_ms_of_delay():
     policy.load()
     episodes = [run_episode(policy, seed, delay_s=0.3) for seed in range(50, 55)]
     assert sum(episode.success for episode in episodes) >= 3
+
+
+def test_a_given_prefix_has_no_loss_and_enters_without_noise(tokenizer, shard, monkeypatch):
+    """Training for hand-over rtc_trained (arXiv 2512.05964)."""
+    samples = learning.Samples(shard, tokenizer, 128, 0, 4)
+    learner = learning.Learner(new_model(0), 10, 1e-3, torch.device('cpu'), trained_delay=6)
+    given_ = learner._given(400, 50)
+    lengths = given_.sum(1)
+    assert set(lengths.tolist()) == set(range(7)) and 0.4 < (lengths == 0).float().mean() < 0.6
+    assert all(row[:n].all() and not row[n:].any() for row, n in zip(given_, lengths))
+
+    batch, seen = samples.batch(0), []
+    prefix = torch.arange(50) < 6
+    monkeypatch.setattr(learner, '_given', lambda count, length: prefix.repeat(count, 1))
+    embed = learning.embed_at
+    monkeypatch.setattr(learning, 'embed_at', lambda heads, state, noisy, times: (
+        seen.append((noisy.detach().clone(), times)), embed(heads, state, noisy, times))[1])
+    torch.manual_seed(1)
+    flow, _ = learner.losses(batch)
+    noisy, times = seen[0]
+    actions = batch.actions.repeat(learning.REPEATS, 1, 1)
+    assert (times[:, :6] == 0).all() and (times[:, 6:] > 0).all()
+    torch.testing.assert_close(noisy[:, :6], actions[:, :6])
+    assert (noisy[:, 6:] - actions[:, 6:]).abs().mean() > 0.1
+    # The loss looks at the rest alone: what the network says of the prefix does not matter.
+    monkeypatch.setattr(learner.model.action_out_proj, 'forward', lambda x, real=learner.model.
+                        action_out_proj.forward: real(x) + 9.0 * prefix[:, None])
+    torch.manual_seed(1)
+    torch.testing.assert_close(learner.losses(batch)[0], flow)
+
+
+def test_a_run_is_not_gone_on_with_as_another(tmp_path):
+    args = train.parser().parse_args(['--work', str(tmp_path), '--task', 'peg'])
+    train.Training._require_same(args)
+    train.Training._require_same(args)
+    args.trained_delay = 5
+    with pytest.raises(SystemExit, match='was begun with .*"trained_delay": 0.*another --work'):
+        train.Training._require_same(args)
+
+
+def test_a_checkpoint_says_what_it_was_trained_for(tmp_path, tokenizer, shard):
+    samples = learning.Samples(shard, tokenizer, 128, 0, 4)
+    weights = {name: value for name, value in new_model(0).state_dict().items()}
+    for delay in (0, 7):
+        export(tmp_path / str(delay), weights, samples, tokenizer, delay)
+        assert checkpoint.read(tmp_path / str(delay)).trained_delay == delay
+    policy = Pi0Policy(tmp_path / '7', rtc='trained')
+    policy.load()
+    text = (tmp_path / '7' / 'config.json').read_text()
+    (tmp_path / '7' / 'config.json').write_text(text.replace('"trained_delay": 7',
+                                                             '"trained_delay": -3'))
+    with pytest.raises(CheckpointError, match='trained_delay is -3, expected 0 to 50'):
+        checkpoint.read(tmp_path / '7')
+
+
+def test_peg_is_passed_on_both_sides_and_never_hit():
+    """The task with two right ways: what the demonstrator does, and that a straight way hits."""
+    rng = np.random.default_rng(0)
+    table, count = world.random_world(rng, 60, 'peg'), 60
+    target, side = world.behind(table), rng.choice([-1, 1], count)
+    command, taken, passed = table.joints.copy(), np.zeros(count, bool), np.zeros(count)
+    bearing = np.arctan2(table.peg[:, 1], table.peg[:, 0])
+    away = np.hypot(table.peg[:, 0], table.peg[:, 1])
+    for _ in range(200):
+        command = expert.advance(table, command, target, 0.02, side)
+        world.step(table, command, 0.02)
+        tool = arm.tool_polar(table.joints[:, :4])
+        beside = np.abs(tool[:, 1] - away) < 0.01
+        passed = np.where(beside, np.sign(tool[:, 0] - bearing), passed)
+        height = table.blocks[np.arange(count), target, 2]
+        taken |= (table.held == target) & (height > world.REST_HEIGHT + 0.02)
+    assert taken.all() and not table.hit.any()
+    assert (passed == side).mean() > 0.9 and set(passed) == {-1, 1}
+    straight = world.random_world(rng, 20, 'peg')
+    target, command = world.behind(straight), straight.joints.copy()
+    for _ in range(150):
+        blind = replace(straight, peg=np.full_like(straight.peg, np.nan))
+        command = expert.advance(blind, command, target, 0.02)
+        world.step(straight, command, 0.02)
+    assert straight.hit.all()
+
+
+def test_peg_demonstrations_go_both_ways_and_name_the_block_behind(monkeypatch):
+    monkeypatch.setattr(demonstrations, 'SHARD', 24)
+    shard = demonstrations.make_shard(3, 16, 'peg')
+    assert set(shard['behind']) == {0, 1, 2}
+    turns = shard['actions'][np.arange(24), shard['behind'], :, 0] - shard['hold'][:, None, 0]
+    assert turns.max() > 0.15 and turns.min() < -0.15
+
+
+@pytest.mark.parametrize('end', ['taken', 'hit'])
+def test_an_episode_with_a_peg_ends_with_the_block_or_at_the_peg(end):
+    class Expert:
+        """Knows the table; plans around the peg, or through it."""
+
+        def infer(self, seen, leftover=None):
+            robot = robots[0]
+            table, command = deepcopy(robot.world), seen.state[None].copy()
+            if end == 'hit':
+                table.peg[:] = np.nan
+            out = np.empty((50, 5))
+            for k in range(50):
+                command = expert.advance(table, command, world.behind(robot.world), 0.02)
+                world.step(table, command, 0.02)
+                out[k] = command[0]
+            return ActionChunk(seen.t_obs_ns, 20_000_000, out, seen.instruction)
+
+    robots, begin = [], SimulatedRobot.__init__
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SimulatedRobot, '__init__', lambda self, *given, **more: (
+            robots.append(self), begin(self, *given, **more))[1])
+        episode = run_episode(Expert(), 5, task='peg')
+    assert episode.success == (end == 'taken') and episode.hit == (end == 'hit')
