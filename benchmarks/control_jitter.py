@@ -51,9 +51,9 @@ def idle(out: Path, cameras: bool) -> dict:
         live.close()
 
 
-def busy(out: Path, worker: str, seconds: float) -> dict:
+def busy(out: Path, worker: str, seconds: float, realtime: bool) -> dict:
     """Return what happened while the node moved the robot for ``seconds``."""
-    live = Live(out, worker=worker)
+    live = Live(out, worker=worker, **({} if realtime else {'realtime_priority': 0}))
     try:
         live.move('pick up the red block')
         live.run(3.0)
@@ -70,7 +70,7 @@ def busy(out: Path, worker: str, seconds: float) -> dict:
         took = time.monotonic() - start
         return {
             'worker': worker, 'seconds': round(took, 1), 'ticks': live.loop.ticks - ticks,
-            'missed': live.loop.missed,
+            'missed': live.loop.missed, 'realtime_priority': live.loop.realtime,
             'interval_ms': percentiles(np.array(live.loop._intervals_ns) / 1e6),
             'lateness_ms': percentiles(np.array(live.loop._lateness_ns) / 1e6),
             'images_per_s': {name: round((session.inputs.cameras[name].arrivals.count
@@ -94,19 +94,22 @@ def main() -> None:
     parser.add_argument('--seconds', type=float, default=600.0)
     parser.add_argument('--workers', nargs='+', choices=('thread', 'process'),
                         default=('thread', 'process'))
+    parser.add_argument('--no-realtime', action='store_true',
+                        help='ask for no real-time priority of the control thread')
     parser.add_argument('--out', type=Path, default=Path('out/control_jitter.json'))
     parser.add_argument('--part', help=argparse.SUPPRESS)
     args = parser.parse_args()
     folder = args.out.parent / 'control_jitter'
     if args.part:
         result = (idle(folder, args.part == 'cameras') if args.part in ('cameras', 'none')
-                  else busy(folder, args.part, args.seconds))
+                  else busy(folder, args.part, args.seconds, not args.no_realtime))
         (folder / f'{args.part}.json').write_text(json.dumps(result))
         return
     results = {}
     for part in ('none', 'cameras', *args.workers):
         subprocess.run([sys.executable, __file__, '--part', part, '--seconds', str(args.seconds),
-                        '--out', str(args.out)], check=True, stderr=subprocess.DEVNULL)
+                        '--out', str(args.out), *(['--no-realtime'] * args.no_realtime)],
+                       check=True, stderr=subprocess.DEVNULL)
         results[part] = json.loads((folder / f'{part}.json').read_text())
     receiving = {name: results['cameras'].get(name, 0.0) - results['none'].get(name, 0.0)
                  for name in results['cameras']}
@@ -115,7 +118,8 @@ def main() -> None:
     for part in args.workers:
         row = results[part]
         print(f'\nworker {part}: {row["ticks"]} ticks in {row["seconds"]} s, {row["missed"]} '
-              f'missed; {row["chunks_per_s"]} chunks a second, inference '
+              f'missed; real-time priority {row["realtime_priority"]}\n'
+              f'{row["chunks_per_s"]} chunks a second, inference '
               f'{row["inference_ms"]["p50"]:.0f} ms; images a second '
               f'{list(row["images_per_s"].values())}; cores {row["cpu_of_a_core"]}')
         print(f'{"ms":28}{"p50":>9}{"p99":>9}{"p99.9":>9}{"max":>9}')

@@ -32,12 +32,12 @@ class Stages:
         self.rows: list[dict[str, float]] = []
         self.instructed: list[tuple[int, str]] = []  # when a command first served an instruction
         self._now: dict[str, float] = {}
-        self._pending: tuple[dict[str, float], int, int, int] | None = None
+        self._pending: tuple[dict[str, float], int] | None = None
         self._tick_ns, self._served = 0, ''
         self.session = session = live.session
         policy, builder = session._policy, session.inputs.builder
         self._build = builder.build
-        builder.build = self._timed('decode', builder.build)
+        builder.build = self._on_build
         policy.prepare = self._timed('prepare', policy.prepare)
         policy._compute = self._timed('model', policy._compute)
         policy.infer = self._timed('infer', policy.infer)
@@ -50,19 +50,23 @@ class Stages:
             began = time.perf_counter()
             out = call(*given, **more)
             self._now[name] = 1e3 * (time.perf_counter() - began)
-            if name == 'decode':
-                self._observed(began)
             return out
         return timed
 
-    def _observed(self, began: float) -> None:
-        ago_ns = round(1e9 * (time.perf_counter() - began))
-        start_ns = self.session._now() - ago_ns
-        newest = [self.session.inputs.cameras[name].get() for name in CAMERAS]
-        last = max(newest, key=lambda stamped: stamped.received_ns)
-        self._now['transport'] = max((s.received_ns - s.stamp_ns) / 1e6 for s in newest)
-        self._now['wait for the policy'] = max(0.0, (start_ns - last.received_ns) / 1e6)
-        self._now['stamp'] = min(s.stamp_ns for s in newest)
+    def _on_build(self, now_ns: int, instruction: str) -> object:
+        """Take an observation; its frames are the ones that lie ready now, or come meanwhile."""
+        start_ns, began = self.session._now(), time.perf_counter()
+        before = [self.session.inputs.cameras[name].get() for name in CAMERAS]
+        seen = self._build(now_ns, instruction)
+        self._now['decode'] = 1e3 * (time.perf_counter() - began)
+        used = [stamped for stamped in before
+                if stamped.stamp_ns in seen.image_stamps_ns.values()]
+        if len(used) == len(CAMERAS):  # else one came while the others were decoded
+            last_ns = max(stamped.received_ns for stamped in used)
+            self._now['transport'] = max((s.received_ns - s.stamp_ns) / 1e6 for s in used)
+            self._now['wait for the policy'] = (start_ns - last_ns) / 1e6
+            self._now['stamp'] = min(s.stamp_ns for s in used)
+        return seen
 
     def _on_accept(self, chunk, now_ns, epoch):
         began = time.perf_counter()
@@ -71,7 +75,8 @@ class Stages:
             row, self._now = self._now, {}
             row['hand over'] = 1e3 * (time.perf_counter() - began)
             row['restore'] = row['infer'] - row['prepare'] - row['model']
-            self._pending = row, self.session._now(), chunk.number, 0
+            if 'stamp' in row:
+                self._pending = row, self.session._now()
         return problem
 
     def _on_tick(self, now_ns: int) -> None:
@@ -79,13 +84,14 @@ class Stages:
         self._tick(now_ns)
 
     def _on_publish(self, trajectory) -> None:
-        pending, self._pending = self._pending, None
+        pending = self._pending
         self._publish(trajectory)
         end_ns = self.session._now()
-        if pending is not None:
-            row, accepted_ns = pending[:2]
-            row['wait for the tick'] = max(0.0, (self._tick_ns - accepted_ns) / 1e6)
-            row['publish'] = (end_ns - max(self._tick_ns, accepted_ns)) / 1e6
+        if pending is not None and pending[1] <= self._tick_ns:  # else the window is older
+            row, accepted_ns = pending
+            self._pending = None
+            row['wait for the tick'] = (self._tick_ns - accepted_ns) / 1e6
+            row['publish'] = (end_ns - self._tick_ns) / 1e6
             row['frame to command'] = (end_ns - row.pop('stamp')) / 1e6
             row['work'] = sum(row[name] for name in WORK)
             self.rows.append(row)

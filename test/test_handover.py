@@ -140,8 +140,8 @@ def test_the_plan_stays_whole_under_disturbances(strategy, disturbance):
         positions += it.queue.sample(np.arange(now, now + TICK, MS))[:, 0].tolist()
     speed = np.abs(np.diff(positions)) * 1e3
     assert number > 4 and np.ptp(positions) > 1.5
-    # What has to be caught up with (a start, a plan that ran dry, what was seen early and is played
-    # late) is faded over 0.1 s, a cubic between its steps is half as fast again.
+    # What has to be caught up with (a start, a plan that ran dry, what was seen early and played
+    # late) is faded over 0.1 s; a cubic between its steps is half as fast again.
     catches_up = disturbance in ('run dry', 'spiking') or strategy == 'synchronous'
     assert speed[2000:].max() < (1.5 * 2 / 0.1 if catches_up else SPEED * 1.3)
     if strategy not in ('switch', 'ensemble'):  # which jump
