@@ -43,7 +43,7 @@ def main() -> None:
     parser.add_argument('--episodes', type=int, default=200)
     parser.add_argument('--delay', type=float, default=0.0, help='added inference delay, s')
     parser.add_argument('--replan', type=float, default=0.3, help='replan period, s')
-    parser.add_argument('--handover', choices=STRATEGIES, default='rtc', help='default: rtc')
+    parser.add_argument('--handover', choices=STRATEGIES, default='blend', help='default: blend')
     parser.add_argument('--workers', type=int, default=2)
     parser.add_argument('--out', type=Path, default=Path('out/success.json'))
     args = parser.parse_args()

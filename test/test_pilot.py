@@ -44,7 +44,7 @@ def test_chunk_is_published_as_ten_points_that_end_at_rest():
     it = pilot()
     it.accept(chunk(np.arange(1, 51) / 100), 0, it.queue.epoch)
     it.queue.handover.fade_ns = 0
-    window = run(it, 200, 220)[0]
+    window = run(it, 0, 220)[-1]  # at 200 ms
     assert window.times_ns.tolist() == [20 * MS * k for k in range(1, 11)]
     np.testing.assert_allclose(window.positions[:5, 0], np.arange(11, 16) / 100)
     assert window.velocities[-1] == 0 and (window.velocities[:-1] > 0).all()
@@ -175,7 +175,7 @@ def test_replanning_follows_the_age_of_the_observation():
     assert it.wants_chunk(0)
     it.accept(chunk([0.1] * 50), 0, it.queue.epoch)
     assert not it.wants_chunk(299 * MS) and it.wants_chunk(300 * MS)
-    it.want_chunk()
+    it.want_chunk(0)
     assert it.wants_chunk(1)
 
 
@@ -259,3 +259,93 @@ def test_bad_urdf_is_refused(text, words):
 def test_continuous_joint_has_no_limits():
     limits = limits_from_urdf('<robot><joint name="a" type="continuous"/></robot>', ('a',))
     assert limits.clamp(np.array([99.0])) == 99
+
+
+class Arm:
+    """A pilot and the controller that follows it, on one clock in milliseconds."""
+
+    def __init__(self, rate=50.0, strategy='blend'):
+        self.pilot = Pilot(('a',), unlimited(1), Timing.at_rate(rate, 0.3, strategy))
+        self.pilot.enable(np.zeros(1), 1000 * MS)
+        self.controller = TrajectoryController(('a',), np.zeros(1))
+        self.now, self.period, self.path = 1000, round(1000 / rate), []
+
+    def pass_time(self, until_ms):
+        while self.now < until_ms:
+            self.now += 1
+            self.path.append(self.controller.sample(self.now * MS, np.zeros(1), np.zeros(1))[0])
+
+    def tick(self, *times_ms):
+        for at in times_ms:
+            self.pass_time(at)
+            window = self.pilot.tick(at * MS)
+            if window is not None:
+                self.controller.accept(TrajectoryMessage(
+                    window.stamp_ns, ['a'], window.times_ns.tolist(), window.positions.tolist(),
+                    window.velocities.tolist()), at * MS)
+
+    def accept(self, at, values, seen_ms):
+        self.pass_time(at)
+        chunk_ = chunk(values, t_obs_ns=seen_ms * MS)
+        assert self.pilot.accept(chunk_, at * MS, self.pilot.queue.epoch) is None
+
+    def speeds(self, since_ms=1000):
+        return np.diff(self.path)[since_ms - 1000:] * 1e3
+
+
+@pytest.mark.parametrize('gap', [20, 40, 60, 80, 100, 120, 150, 180])
+@pytest.mark.parametrize('moves', [True, False])
+def test_a_chunk_that_meets_a_late_tick_fades_in_from_what_the_robot_follows(gap, moves):
+    """Between the chunk and the tick the controller goes on with the window before."""
+    arm = Arm()
+    arm.tick(1000)
+    if moves:
+        arm.accept(1001, np.zeros(60), 1000)
+    arm.tick(*range(1020, 1400, 20))
+    arm.accept(1381, np.full(60, 0.2), 1375)
+    late = 1380 + gap
+    arm.tick(late)
+    if gap > 100:
+        arm.accept(late + 5, np.full(60, 0.2), late)
+    arm.tick(*range(late + 20, 2200, 20))
+    assert arm.path[-1] == pytest.approx(0.2, abs=1e-3)
+    assert np.abs(arm.speeds()).max() < 1.9 * 0.2 / 0.1  # a cubic, of 0.2 rad in 0.1 s
+
+
+@pytest.mark.parametrize('rate', [50, 15, 10, 5, 2, 1])
+def test_a_stop_between_two_ticks_never_goes_back(rate):
+    arm = Arm(rate)
+    arm.tick(1000)
+    arm.accept(1001, np.arange(1, 300) * 0.02, 1000)  # 1 rad/s
+    ticks = list(range(1000 + arm.period, 3001, arm.period))
+    arm.tick(*ticks)
+    arm.pass_time(ticks[-1] + 1)
+    arm.pilot.stop((ticks[-1] + 1) * MS)
+    arm.tick(*range(ticks[-1] + arm.period, ticks[-1] + 5000, arm.period))
+    speeds = arm.speeds(ticks[-1])
+    assert speeds.min() > -1e-6 and speeds.max() < 1.05 and abs(speeds[-1]) < 1e-9
+
+
+@pytest.mark.parametrize('rate', [20, 9, 7, 5, 3, 2])
+def test_a_chunk_fades_in_at_any_control_rate(rate):
+    arm = Arm(rate)
+    arm.tick(1000)
+    arm.accept(1001, np.zeros(200), 1000)
+    ticks = [1000 + arm.period * k for k in range(1, 12)]
+    arm.tick(*ticks[:3])
+    arm.accept(ticks[2] + 1, np.full(200, 0.2), ticks[2] - 5)
+    arm.tick(*ticks[3:])
+    assert arm.path[-1] == pytest.approx(0.2, abs=1e-3)
+    assert np.abs(arm.speeds()).max() < 1.7 * 0.2 / 0.1
+
+
+def test_who_plays_chunks_whole_comes_to_rest_for_another_instruction():
+    arm = Arm(strategy='synchronous')
+    arm.tick(1000)
+    arm.accept(1001, np.arange(1, 151) * 0.02, 1000)
+    arm.tick(*range(1020, 1500, 20))
+    arm.pilot.want_chunk(1490 * MS)
+    assert not arm.pilot.wants_chunk(1500 * MS)
+    asked = next(at for at in range(1500, 3000, 20)
+                 if (arm.tick(at), arm.pilot.wants_chunk(at * MS))[1])
+    assert 1680 <= asked <= 1720 and arm.speeds().min() > -1e-6

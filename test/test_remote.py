@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 from types import SimpleNamespace
 
 import numpy as np
@@ -122,6 +123,39 @@ def test_a_process_that_hangs_is_killed(started, monkeypatch):
     with pytest.raises(PolicyGone, match='did not answer within .* killed it .exit code -9'):
         policy.infer(observation())
     assert policy.infer(observation()).number == remote.FIRST  # no number comes twice
+
+
+def test_a_policy_that_is_always_slow_is_not_taken_for_hanging(started, monkeypatch):
+    """The network at full size on a processor takes seconds for every chunk."""
+    policy = started()
+    monkeypatch.setattr(remote, 'POLL_S', 0.01)
+    monkeypatch.setattr(remote, 'PATIENCE', 2)
+    stop = threading.Event()
+
+    def nap():
+        for _ in range(60):
+            os.kill(policy.process_id, signal.SIGSTOP)
+            stop.wait(0.08)
+            os.kill(policy.process_id, signal.SIGCONT)
+            if stop.wait(0.01):
+                return
+
+    napping = threading.Thread(target=nap)
+    napping.start()
+    try:
+        numbers = [policy.infer(observation()).number for _ in range(remote.FIRST + 3)]
+    finally:
+        stop.set()
+        napping.join()
+    assert numbers == list(range(remote.FIRST + 3))
+
+
+def test_an_abort_ends_a_call_that_waits(started):
+    policy = started()
+    os.kill(policy.process_id, signal.SIGSTOP)
+    threading.Timer(0.3, policy.abort).start()
+    with pytest.raises(PolicyGone, match='ended .exit code -9'):
+        policy.infer(observation())
 
 
 def test_a_process_does_not_outlive_who_asked(started):

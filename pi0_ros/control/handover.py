@@ -49,6 +49,12 @@ class Switch:
     def forget(self) -> None:
         """Forget older chunks: the robot stands somewhere else."""
 
+    def state(self) -> object:
+        """Return what ``restore`` takes back."""
+
+    def restore(self, state: object) -> None:
+        """Know again what was known at ``state``."""
+
 
 class Blend(Switch):
     """The new chunk, faded in evenly."""
@@ -84,6 +90,14 @@ class Ensemble(Switch):
     def forget(self) -> None:
         """Forget all chunks."""
         self._older = []
+
+    def state(self) -> object:
+        """Return the chunks that are known."""
+        return list(self._older)
+
+    def restore(self, state: object) -> None:
+        """Know these chunks again."""
+        self._older = list(state)
 
 
 def make_handover(strategy: str, fade_ns: int) -> Switch:

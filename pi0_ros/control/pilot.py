@@ -1,6 +1,7 @@
 """Decides at every control tick what is published: a window of the plan, a stop, or nothing."""
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,6 +60,8 @@ class Pilot:
         self._chunk_ns = self._dt_ns = 0
         self._stopping = False
         self._last_tick_ns: int | None = None
+        self._told: tuple | None = None  # the queue at the last tick
+        self._changes: list[tuple[int, Callable[[int], str | None]]] = []  # since then
         self._lock = threading.RLock()
 
     def enable(self, positions: np.ndarray, now_ns: int) -> None:
@@ -81,7 +84,7 @@ class Pilot:
         with self._lock:
             self.queue.epoch += 1
             if not self._stopping:
-                self.queue.brake(now_ns)
+                self._change(self.queue.brake, now_ns)
             self.chunk_obs_ns, self._stopping = None, True
 
     def forget_time(self) -> None:
@@ -89,15 +92,20 @@ class Pilot:
         with self._lock:
             self.speaking, self._last_tick_ns = False, None
 
-    def want_chunk(self) -> None:
-        """Ask for a chunk at once, for example because the instruction changed."""
-        self.chunk_obs_ns = None
+    def want_chunk(self, now_ns: int) -> None:
+        """Ask for a chunk at once, for example because the instruction changed.
+
+        Whoever plays chunks whole comes to rest first.
+        """
+        with self._lock:
+            if self.queue.handover.waits and self.queue.remaining_ns(now_ns):
+                self.stop(now_ns)
+            self.chunk_obs_ns = None
 
     def wants_chunk(self, now_ns: int) -> bool:
         """Return whether the next inference should start: at the latest at half a chunk."""
         if self.queue.handover.waits:
-            return self.enabled and (self.chunk_obs_ns is None
-                                     or not self.queue.remaining_ns(now_ns))
+            return self.enabled and not self.queue.remaining_ns(now_ns)
         obs_ns, queue = self.chunk_obs_ns, self.queue
         replan_ns = min(self.timing.replan_ns, self._chunk_ns // 2)
         return self.enabled and (obs_ns is None or now_ns - obs_ns >= replan_ns
@@ -135,22 +143,35 @@ class Pilot:
         with self._lock:
             if not self.enabled:
                 return 'the robot is disarmed'
-            problem = self.queue.merge(chunk, self._changeable_ns(now_ns), epoch)
+            problem = self._change(lambda at_ns: self.queue.merge(chunk, at_ns, epoch), now_ns)
             if problem is None:
                 self.chunk_obs_ns, self._dt_ns = chunk.t_obs_ns, chunk.dt_ns
                 self._chunk_ns = chunk.end_ns - chunk.t_obs_ns
                 self.speaking, self._stopping = True, False
             return problem
 
-    def _changeable_ns(self, now_ns: int) -> int:
-        """Return from when on the robot can be told otherwise: the next tick.
+    def _change(self, how: Callable[[int], str | None], now_ns: int) -> str | None:
+        """Change the plan from the next tick on; until then the robot follows what it was told.
 
-        Until then it follows the window that was published at the last, or stands.
+        That tick may come at another time than expected: then the change is made again.
         """
-        if self._last_tick_ns is None:
-            return now_ns
-        next_ns = self._last_tick_ns + self.timing.period_ns
-        return max(now_ns, min(next_ns, now_ns + MOST_SLACK_NS))
+        at_ns = now_ns
+        if self._last_tick_ns is not None:
+            next_ns = self._last_tick_ns + self.timing.period_ns
+            at_ns = max(now_ns, min(next_ns, now_ns + MOST_SLACK_NS))
+        problem = how(at_ns)
+        if problem is None:
+            self._changes.append((at_ns, how))
+        return problem
+
+    def _make_changes_again(self, now_ns: int) -> None:
+        """Let changes begin now, at a tick, where another time was expected."""
+        changes, self._changes = self._changes, []
+        if self._told is not None and any(at_ns < now_ns for at_ns, _ in changes):
+            self.queue.restore(self._told)
+            for _, how in changes:
+                if how(now_ns) is not None:  # too late by now
+                    self.chunk_obs_ns = None
 
     def tick(self, now_ns: int) -> Trajectory | None:
         """Return what to publish at ``now_ns``, or None for silence.
@@ -162,6 +183,8 @@ class Pilot:
             last, self._last_tick_ns = self._last_tick_ns, now_ns
             if last is not None and self._lost_track(now_ns - last, last, now_ns):
                 return None
+            self._make_changes_again(now_ns)
+            self._told = self.queue.state()
             if not self.speaking:
                 return None
             # The last message of a stop says where to rest; after it a live node is silent.
@@ -179,11 +202,14 @@ class Pilot:
         window_ns, coasts = self.timing.window_ns, self.timing.coasts
         if 0 <= gap_ns <= (window_ns // 2 if coasts else 2 * self.timing.period_ns):
             return False
+        if self._told is not None:  # what came since has not been published
+            self.queue.restore(self._told)
+        self._changes = []
         if self.speaking:
             self.late_ticks += 1
             if coasts and gap_ns > 0:
                 self.queue.coast(last_ns, now_ns, window_ns)
-                self.chunk_obs_ns, self.speaking, self._stopping = None, False, False
+                self._begin_anew()
             else:
                 self._stand(self.queue.sample(np.array([last_ns]))[0], now_ns)
         if not -CLOCK_JUMP_NS <= gap_ns <= CLOCK_JUMP_NS + 3 * self.timing.period_ns:
@@ -194,6 +220,10 @@ class Pilot:
 
     def _stand(self, positions: np.ndarray, now_ns: int) -> None:
         self.queue.seed(positions, now_ns)
+        self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        self._changes, self._told = [], self.queue.state()
         self.chunk_obs_ns, self.speaking, self._stopping = None, False, False
 
     def _inside_limits(self, times_ns: np.ndarray) -> np.ndarray:

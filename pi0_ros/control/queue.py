@@ -83,6 +83,17 @@ class ActionQueue:
         self.merged += problem is None
         return problem
 
+    def state(self) -> tuple:
+        """Return what ``restore`` takes back."""
+        return (self._plan, self._end_ns, list(self._sources), self._newest_obs_ns,
+                self.instruction, self.handover.state())
+
+    def restore(self, state: tuple) -> None:
+        """Plan again what was planned at ``state``; counters and measured delays stay."""
+        (self._plan, self._end_ns, self._sources, self._newest_obs_ns, self.instruction,
+         older) = state
+        self.handover.restore(older)
+
     def _require_well_formed(self, chunk: ActionChunk) -> None:
         shape = chunk.positions.shape
         if len(shape) != 2 or shape[1] != self.joint_count or not shape[0]:

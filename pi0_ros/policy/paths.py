@@ -152,7 +152,9 @@ class Fast:
         """Return how many kernels a chunk takes; None where torch compiled them."""
         if self.engine.compiled:
             return None
-        return count_kernels(lambda: self.eager(*given))
+        pixels, prompt, *rest = (part.to(self.engine.device) if isinstance(part, Tensor) else part
+                                 for part in given)  # copies are no kernels
+        return count_kernels(lambda: self.eager(pixels, prompt, *rest))
 
 
 def choose(model: PI0ForConditionalGeneration, steps: int, cameras: int, prompt_tokens: int,

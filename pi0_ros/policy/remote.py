@@ -23,12 +23,13 @@ from pi0_ros.policy.spec import CheckpointError
 log = logging.getLogger(__name__)
 POLL_S = 0.2         # wakes up for signals
 LOAD_PATIENCE = 3000  # polls without a word while loading and compiling: ten minutes
-FIRST_PATIENCE = 100  # polls, for the first inferences: a compiler may still be at work
+FIRST_PATIENCE = 300  # polls, for the first inferences: a compiler may still be at work
 PATIENCE = 10        # polls at least, later
 PATIENCE_FACTOR = 5  # of the longest of the last inferences
 FIRST, KEPT = 3, 100  # inferences
 # Not -m: the working directory must not hide what is installed.
-CHILD = 'import sys; del sys.path[0]; from pi0_ros.policy.child import main; main()'
+CHILD = ('import sys; sys.path[:1] = [path for path in sys.path[:1] if path]; '
+         'from pi0_ros.policy.child import main; main()')
 END_S = 2.0               # between asking a process to end and killing it
 ERRORS = {error.__name__: error for error in (CheckpointError, ValueError)}
 
@@ -85,6 +86,7 @@ class RemotePolicy:
         self._told = {'engine': 'none', 'engine_reason': 'not loaded'}
         self._waited: deque[int] = deque(maxlen=KEPT)  # polls, of the last inferences
         self._count = self._number = 0
+        self._aborted = False
 
     @property
     def process_id(self) -> int | None:
@@ -106,6 +108,8 @@ class RemotePolicy:
             [sys.executable, '-c', CHILD, *map(str, passed)], pass_fds=passed,
             env={**os.environ, 'PYTHONPATH': os.pathsep.join(filter(None, sys.path))})
         there.close()
+        if self._aborted:
+            self._process.kill()
         self._pipe, self._count = here, 0
         self._waited.clear()
         try:
@@ -147,6 +151,7 @@ class RemotePolicy:
 
     def abort(self) -> None:
         """Kill the process: a call that waits for it fails."""
+        self._aborted = True
         process = self._process
         if process:
             process.kill()
@@ -159,10 +164,10 @@ class RemotePolicy:
         """Return the answer to one request; log what the process logs meanwhile."""
         try:
             self._pipe.send((what, given))
-            waited = 0
+            waited = total = 0
             while True:
                 if not self._pipe.poll(POLL_S):
-                    waited += 1
+                    waited, total = waited + 1, total + 1
                     if waited == patience:
                         self._process.kill()
                         self._gone(f'did not answer within {waited * POLL_S:.0f} s: killed it')
@@ -176,8 +181,8 @@ class RemotePolicy:
                     names, text = answer
                     known = next((ERRORS[name] for name in names if name in ERRORS), None)
                     raise known(text) if known else RuntimeError(f'{names[0]}: {text}')
-                if what == 'infer' and self._count >= FIRST:
-                    self._waited.append(waited)
+                if what == 'infer':
+                    self._waited.append(total)
                 answer, self._told = answer
                 return answer
         except (EOFError, OSError):

@@ -123,9 +123,9 @@ TABLE = (
           'joint_trajectory, for a joint_trajectory_controller. positions: where the plan is now '
           'on position_commands, without names or time, for a forward_position_controller; needs '
           'a control_rate of 20 Hz and more.', choices=INTERFACES, group='Control'),
-    Entry('handover', 'rtc', '', 'How a new chunk takes over. rtc (real-time chunking): the '
-          'network itself continues what is executed while it infers; rtc_trained the same in the '
-          'way a checkpoint was trained for; blend over 0.1 s, switch at once; ensemble averages '
+    Entry('handover', 'blend', '', 'How a new chunk takes over: blend over 0.1 s; rtc (real-time '
+          'chunking): the network itself continues what is executed while it infers; rtc_trained '
+          'the same in the way a checkpoint was trained for; switch at once; ensemble averages '
           'all chunks as ACT does; synchronous stops, infers and plays a chunk whole. '
           'docs/control.md compares them.', choices=STRATEGIES, group='Control'),
     Entry('jacobian', 'identity', '', 'Of hand-over rtc: full differentiates the action expert, '

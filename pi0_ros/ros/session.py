@@ -150,7 +150,7 @@ class Session:
             self._log.info(f"instruction: '{text}'" if text else 'empty instruction: holding')
         self._instruction = text
         if text:
-            self.pilot.want_chunk()
+            self.pilot.want_chunk(self._now())
         else:
             self.pilot.stop(self._now())
         self._active_instruction.publish(String(data=text))
@@ -268,7 +268,7 @@ class Session:
         dropped = self.pilot.accept(chunk, self._now(), epoch)
         self._bad_chunks = 0
         if instruction != self._instruction:
-            self.pilot.want_chunk()
+            self.pilot.want_chunk(self._now())
         if self._chunks.get_subscription_count():
             self._chunks.publish(conversions.chunk_message(chunk, self._values.joint_names))
         if dropped and self.pilot.enabled and self.pilot.queue.epoch == epoch:
