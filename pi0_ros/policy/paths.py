@@ -134,14 +134,15 @@ class Fast:
 
         They may lie in memory of the host.
         """
-        if self._run is self.engine:
-            return self.eager(pixels, prompt, *given)
-        return self._run(pixels, prompt.text, *given)
+        given = pixels, prompt.text, *given
+        return self._run(*(self._here(given) if self._run is self.engine else given))
 
     def eager(self, pixels: Tensor, prompt: Prompt, *given: Tensor) -> Tensor:
         """Return the same, not from a graph."""
-        device = self.engine.device
-        return self.engine(*(part.to(device) for part in (pixels, prompt.text, *given)))
+        return self.engine(*self._here((pixels, prompt.text, *given)))
+
+    def _here(self, given: tuple[Tensor, ...]) -> list[Tensor]:
+        return [part.to(self.engine.device) for part in given]
 
     def forget(self) -> None:
         """Give back the graphs of the check, whose sizes may never come again."""
