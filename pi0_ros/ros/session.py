@@ -1,6 +1,7 @@
 """What a configured node holds: inputs, policy, control, and the operator's topics."""
 
 import fnmatch
+import gc
 import threading
 import time
 from types import SimpleNamespace
@@ -88,6 +89,8 @@ class Session:
         self._log.info(self.inputs.decoder.note)
         values, started = self._values, time.perf_counter()
         self._worker.start()
+        gc.collect()
+        gc.freeze()  # else a collection looks through all of torch, and the control thread waits
         what = values.checkpoint if values.policy == 'pi0' else values.policy
         self._log.info(
             f'policy {what} is ready after {time.perf_counter() - started:.1f} s; joints '
@@ -121,6 +124,7 @@ class Session:
         self.deactivate()
         if not self._worker.close(CLOSE_TIMEOUT_S):
             self._log.error(f'the policy thread did not end within {CLOSE_TIMEOUT_S:.0f} s')
+        gc.unfreeze()
         self.inputs.close()
         node = self._node
         for destroy, entities in (
