@@ -74,8 +74,8 @@ class Stages:
         if problem is None:
             row, self._now = self._now, {}
             row['hand over'] = 1e3 * (time.perf_counter() - began)
-            row['restore'] = row['infer'] - row['prepare'] - row['model']
-            if 'stamp' in row:
+            if {'stamp', 'infer'} <= set(row):  # not of the chunk under way when this began
+                row['restore'] = row['infer'] - row['prepare'] - row['model']
                 self._pending = row, self.session._now()
         return problem
 
