@@ -91,6 +91,7 @@ class Pilot:
         """Be silent, and take the next tick for the first: the control thread is new."""
         with self._lock:
             self.speaking, self._last_tick_ns = False, None
+            self._changes, self._told = [], None
 
     def want_chunk(self, now_ns: int) -> None:
         """Ask for a chunk at once, for example because the instruction changed.

@@ -236,7 +236,8 @@ class Engine:
 
         :param pixels: [C, 3, size, size] in [-1, 1]. :param text: embedded prompt [N, W].
         :param state: [A] normalised and padded. :param noise: [T, A] float32.
-        :param guide: with ``rtc``, target and weight of a guidance.Guide.
+        :param guide: with ``rtc``, what to continue, normalised, and how much, both [T, A]
+            float32; of a trained prefix 1 in the rows that are given, else 0.
         """
         x = torch.cat([self.images(pixels).flatten(0, 1), text])
         end = len(x)

@@ -10,7 +10,6 @@ trained to be given the first actions.
 """
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -75,14 +74,6 @@ def steer_full(actions: Tensor, velocity: Tensor, step: Tensor, target: Tensor, 
     error = (weight * (target - clean)).detach()
     gradient, = torch.autograd.grad(clean, actions, error)
     return (actions + step[1] * velocity + step[2] * gradient).detach()
-
-
-@dataclass(frozen=True)
-class Guide:
-    """What a chunk shall continue, as the network reads it."""
-
-    target: Tensor  # [T, A] float32, normalised
-    weight: Tensor  # [T, A] float32; of a trained prefix 1 in the rows that are given, else 0
 
 
 def embed_at(heads: nn.Module, state: Tensor, actions: Tensor, times: Tensor) -> Tensor:
