@@ -10,7 +10,8 @@ averaging fails; its checkpoint is made by
 Accelerations and jerks are those of the commanded joints, the largest of all joints at each tick,
 95th percentile over ticks: at chunk borders (from the tick before a chunk's first step takes over
 until two ticks after the 0.1 s in which chunks are faded) and inside chunks. A pause is a stretch
-of at least three ticks without motion after the first motion.
+of at least three ticks without motion after the first motion. Accelerations are not limited, which
+would make all borders alike, unless --limits is given.
 """
 
 import argparse
@@ -25,6 +26,7 @@ from tqdm import tqdm
 
 from pi0_ros.policy.factory import checkpoint_folder, rtc_kind
 from pi0_ros.sim.episodes import FIRST_UNSEEN_SEED, TICK_NS, run_episode
+from pi0_ros.sim.description import RULES, UNLIMITED_RULES
 from pi0_ros.sim.world import TASKS
 
 STRATEGIES = ('synchronous', 'switch', 'blend', 'ensemble', 'rtc identity', 'rtc full',
@@ -53,9 +55,9 @@ def _policy(kind: str) -> object:
     return _policies[kind]
 
 
-def _run(cell: tuple[str, str, float, int, float]) -> dict:
+def _run(cell: tuple[str, str, float, int, float, bool]) -> dict:
     """Run one episode; return what happened and how it moved."""
-    task, strategy, delay_s, seed, replan_s = cell
+    task, strategy, delay_s, seed, replan_s, limited = cell
     path: list[np.ndarray] = []
     times: list[int] = []
     borders: list[int] = []
@@ -72,7 +74,8 @@ def _run(cell: tuple[str, str, float, int, float]) -> dict:
     handover, _, jacobian = strategy.partition(' ')
     policy = _policy(rtc_kind(handover, jacobian))
     policy.seed, policy.number = seed, 0
-    end = run_episode(policy, seed, delay_s, replan_s, handover=handover, watch=watch, task=task)
+    end = run_episode(policy, seed, delay_s, replan_s, handover=handover, watch=watch, task=task,
+                      rules=RULES if limited else UNLIMITED_RULES)
     rate, moves = 1e9 / TICK_NS, np.array(path)
     acceleration = np.abs(np.diff(moves, 2, axis=0)).max(1) * rate**2
     jerk = np.abs(np.diff(moves, 3, axis=0)).max(1) * rate**3
@@ -155,6 +158,7 @@ def main() -> None:
     parser.add_argument('--strategies', nargs='+', choices=STRATEGIES, metavar='NAME',
                         help=f"default: all that the checkpoint can: {', '.join(STRATEGIES)}")
     parser.add_argument('--delays', nargs='+', type=float, default=DELAYS_S, metavar='S')
+    parser.add_argument('--limits', action='store_true', help='with the joint limits of the demo')
     parser.add_argument('--workers', type=int, default=2)
     parser.add_argument('--out', type=Path, default=Path('out/closed_loop.json'))
     args = parser.parse_args()
@@ -162,7 +166,8 @@ def main() -> None:
     trained = json.loads((folder / 'config.json').read_text()).get('trained_delay')
     strategies = args.strategies or [name for name in STRATEGIES
                                      if trained or name != 'rtc_trained']
-    cells = [(args.task, strategy, delay_s, FIRST_UNSEEN_SEED + 5000 + i, args.replan)
+    cells = [(args.task, strategy, delay_s, FIRST_UNSEEN_SEED + 5000 + i, args.replan,
+              args.limits)
              for strategy, delay_s, i in product(strategies, args.delays, range(args.episodes))]
     with ProcessPoolExecutor(args.workers, initializer=_begin, initargs=(folder,)) as pool:
         episodes = list(tqdm(pool.map(_run, cells, chunksize=4), total=len(cells),
@@ -178,6 +183,7 @@ def main() -> None:
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps({'machine': machine(), 'task': args.task,
                                     'episodes': args.episodes, 'replan_s': args.replan,
+                                    'limits': args.limits,
                                     'rows': rows}, indent=1) + '\n')
     plot(rows, f'task {args.task}, {args.episodes} episodes a point', args.out.with_suffix('.png'))
     print(f'{args.out} and {args.out.with_suffix(".png")}')

@@ -62,10 +62,10 @@ def busy(out: Path, worker: str, seconds: float, realtime: bool) -> dict:
         session, children = live.session, live.children.running
         processes = {'node': 'self', 'inputs': children['inputs'].pid}
         if worker == 'process':
-            processes['policy'] = int(session._policy.describe()['process'])
+            processes['policy'] = int(session.policy.describe()['process'])
         begun = {name: process_seconds(pid) for name, pid in processes.items()}
         received = {name: session.inputs.cameras[name].arrivals.count for name in CAMERAS}
-        chunks, ticks, start = session._latency.count, live.loop.ticks, time.monotonic()
+        chunks, ticks, start = session.latency.count, live.loop.ticks, time.monotonic()
         live.run(seconds)
         took = time.monotonic() - start
         return {
@@ -78,9 +78,9 @@ def busy(out: Path, worker: str, seconds: float, realtime: bool) -> dict:
             'callback_ms': {name: percentiles(values) for name, values in callbacks.items()},
             'cpu_of_a_core': {name: round((process_seconds(pid) - begun[name]) / took, 3)
                               for name, pid in processes.items()},
-            'chunks_per_s': round((session._latency.count - chunks) / took, 2),
-            'inference_ms': {'p50': session._latency.percentile(50),
-                             'p95': session._latency.percentile(95)},
+            'chunks_per_s': round((session.latency.count - chunks) / took, 2),
+            'inference_ms': {'p50': session.latency.percentile(50),
+                             'p95': session.latency.percentile(95)},
             'enabled_at_the_end': session.pilot.enabled,
             'starved': session.pilot.queue.starved}
     finally:

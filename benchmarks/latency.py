@@ -35,7 +35,7 @@ class Stages:
         self._pending: tuple[dict[str, float], int] | None = None
         self._tick_ns, self._served = 0, ''
         self.session = session = live.session
-        policy, builder = session._policy, session.inputs.builder
+        policy, builder = session.policy, session.inputs.builder
         self._build = builder.build
         builder.build = self._on_build
         policy.prepare = self._timed('prepare', policy.prepare)
@@ -43,7 +43,7 @@ class Stages:
         policy.infer = self._timed('infer', policy.infer)
         self._accept, session.pilot.accept = session.pilot.accept, self._on_accept
         self._tick, live.loop._tick = live.loop._tick, self._on_tick
-        self._publish, session._command.publish = session._command.publish, self._on_publish
+        self._publish, session.command.publish = session.command.publish, self._on_publish
 
     def _timed(self, name: str, call):
         def timed(*given, **more):
@@ -55,7 +55,7 @@ class Stages:
 
     def _on_build(self, now_ns: int, instruction: str) -> object:
         """Take an observation; its frames are the ones that lie ready now, or come meanwhile."""
-        start_ns, began = self.session._now(), time.perf_counter()
+        start_ns, began = self.session.now(), time.perf_counter()
         before = [self.session.inputs.cameras[name].get() for name in CAMERAS]
         seen = self._build(now_ns, instruction)
         self._now['decode'] = 1e3 * (time.perf_counter() - began)
@@ -76,17 +76,17 @@ class Stages:
             row['hand over'] = 1e3 * (time.perf_counter() - began)
             if {'stamp', 'infer'} <= set(row):  # not of the chunk under way when this began
                 row['restore'] = row['infer'] - row['prepare'] - row['model']
-                self._pending = row, self.session._now()
+                self._pending = row, self.session.now()
         return problem
 
     def _on_tick(self, now_ns: int) -> None:
-        self._tick_ns = self.session._now()
+        self._tick_ns = self.session.now()
         self._tick(now_ns)
 
     def _on_publish(self, trajectory) -> None:
         pending = self._pending
         self._publish(trajectory)
-        end_ns = self.session._now()
+        end_ns = self.session.now()
         if pending is not None and pending[1] <= self._tick_ns:  # else the window is older
             row, accepted_ns = pending
             self._pending = None
@@ -121,7 +121,7 @@ def main() -> None:
         rows, dice = list(stages.rows), np.random.default_rng(0)
         for number in range(args.instructions):
             text = f'take the {("red", "green", "blue")[number % 3]} block'
-            asked.append((live.session._now(), text))
+            asked.append((live.session.now(), text))
             publisher.publish(String(data=text))
             live.run(dice.uniform(0.6, 0.8))
         served = stages.instructed

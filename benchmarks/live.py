@@ -22,7 +22,6 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import String
-from std_srvs.srv import SetBool
 from trajectory_msgs.msg import JointTrajectory
 
 from pi0_ros.policy.factory import DEMO
@@ -97,14 +96,17 @@ class Live:
         start([])
         values = {'checkpoint': str(three_camera_checkpoint(out / 'checkpoint')),
                   'joint_names': list(arm.JOINT_NAMES), 'cameras': list(CAMERAS),
-                  'replan_period': 0.0, 'max_skew': 0.3, 'max_image_age': 1.0, **parameters}
+                  'replan_period': 0.0, 'max_skew': 0.3, 'max_image_age': 1.0,
+                  # These inputs stand still, whatever is commanded.
+                  'max_tracking_error': 10.0, 'max_jump': 10.0, 'max_chunk_age': 5.0,
+                  'gripper_joints': ['gripper'], **parameters}
         self.node = Pi0Node(parameter_overrides=[Parameter(name, value=value)
                                                  for name, value in values.items()])
         self.executor = SingleThreadedExecutor()
         self.executor.add_node(self.node)
         self.node.trigger_configure()
         self.node.trigger_activate()
-        self.session, self.loop = self.node.session, self.node.session._loop
+        self.session, self.loop = self.node.session, self.node.session.loop
 
     def wait(self, done: Callable[[], object], timeout_s: float = 30.0) -> None:
         """Let callbacks run until ``done``.
@@ -115,7 +117,7 @@ class Live:
         while not done():
             if time.monotonic() > end:
                 raise RuntimeError(f'waited {timeout_s} s in vain: '
-                                   f'{self.session.inputs.problem(self.session._now())}')
+                                   f'{self.session.inputs.problem(self.session.now())}')
             self.executor.spin_once(timeout_sec=0.05)
 
     def run(self, seconds: float) -> None:
@@ -127,9 +129,10 @@ class Live:
     def move(self, instruction: str) -> None:
         """Arm the robot and instruct it; return when it is moved."""
         session = self.session
-        answer = SetBool.Response()
-        self.wait(lambda: session._on_enable(SetBool.Request(data=True), answer).success)
-        session._on_instruction(String(data=instruction))
+        self.wait(lambda: session.command.followed() and not session.guard.why_not(
+            session.now(), session.inputs.problem(session.now())))
+        session.guard.arm(session.now())
+        session.operator._on_instruction(String(data=instruction))
         self.wait(lambda: session.pilot.speaking)
 
     def measure_all(self) -> None:

@@ -17,10 +17,10 @@ from trajectory_msgs.msg import JointTrajectory
 
 from pi0_ros.ros import qos
 from pi0_ros.ros.node import Pi0Node
+from support import robot_urdf
 
 JOINTS = ('a', 'b')
-URDF = ('<robot>' + ''.join(f'<joint name="{name}" type="revolute"><limit lower="-2" upper="2" '
-                            'velocity="1" effort="1"/></joint>' for name in JOINTS) + '</robot>')
+URDF = robot_urdf(**{name: 'revolute -2 2 1' for name in JOINTS})
 TIMEOUT_S = 20.0
 
 
@@ -109,9 +109,10 @@ class Graph:
         assert self.node.trigger_configure().name == 'SUCCESS'
         assert self.node.trigger_activate().name == 'SUCCESS'
         robot, session = self.robot, self.node.session
-        self.wait(lambda: session._limits_known and robot.instruction.get_subscription_count()
-                  and session._command.followed() and robot.commands_in)
-        self.wait(lambda: session.inputs.problem(session._now()) is None)
+        self.wait(lambda: not session.pilot.limits.unknown
+                  and robot.instruction.get_subscription_count()
+                  and session.command.followed() and robot.commands_in)
+        self.wait(lambda: session.inputs.problem(session.now()) is None)
         return self
 
     def wait(self, done, timeout_s=TIMEOUT_S):
@@ -146,8 +147,8 @@ class Graph:
         """
         session = self.node.session
         self.wait(lambda: not session.pilot.speaking)
-        ticks = session._loop.ticks
-        self.wait(lambda: session._loop.ticks > ticks + 30)
+        ticks = session.loop.ticks
+        self.wait(lambda: session.loop.ticks > ticks + 30)
         assert not session.pilot.speaking
         return len(self.robot.commands)
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pi0_ros.control.limits import JointLimits
 from pi0_ros.policy.policy import ActionChunk
 
 DATA = Path(__file__).parent / 'data'
@@ -46,3 +47,25 @@ def command_problem(message) -> str | None:
     if any(message.points[-1].velocities):
         return f'last velocity {list(message.points[-1].velocities)}'
     return None
+
+
+def box(count, lower=-np.inf, upper=np.inf, velocity=1e6, acceleration=1e6, jump=np.inf,
+        tracking=np.inf) -> JointLimits:
+    """Return the same limits for ``count`` joints."""
+    return JointLimits(*(np.full(count, float(value)) for value in (
+        lower, upper, velocity, acceleration, jump, tracking)), np.zeros(count, bool))
+
+
+def robot_urdf(**joints: str) -> str:
+    """Return a URDF; every joint is 'TYPE LOWER UPPER VELOCITY [LEADER FACTOR OFFSET]'."""
+    def joint(name: str, text: str) -> str:
+        kind, *numbers = text.split()
+        limit = (f'<limit lower="{numbers[0]}" upper="{numbers[1]}" velocity="{numbers[2]}" '
+                 'effort="1"/>') if numbers else ''
+        mimic = (f'<mimic joint="{numbers[3]}" multiplier="{numbers[4]}" offset="{numbers[5]}"/>'
+                 if len(numbers) > 3 else '')
+        return (f'<joint name="{name}" type="{kind}"><parent link="base"/><child '
+                f'link="{name}_link"/>{limit}{mimic}</joint>')
+
+    return ('<robot name="r">' + ''.join(joint(name, text) for name, text in joints.items())
+            + '</robot>')

@@ -4,6 +4,7 @@ import math
 import os
 import re
 import signal
+from dataclasses import replace
 
 import pytest
 
@@ -73,13 +74,13 @@ def test_instruction_that_stops_discards_the_inference_under_way(make, text):
     graph = make(policy='mock_sine', added_delay=0.3, known_instructions=['swing*'])
     graph.enable()
     graph.instruct('')
-    policy, begun = graph.node.session._worker._policy, []
+    policy, begun = graph.node.session.policy, []
     infer = policy.infer
     policy.infer = lambda *given, **more: (begun.append(1), infer(*given, **more))[1]
     graph.instruct('swing')
     graph.wait(lambda: begun)
     graph.instruct(text)
-    graph.wait(lambda: graph.node.session._latency.count)
+    graph.wait(lambda: graph.node.session.latency.count)
     assert graph.quiet() == 0
 
 
@@ -88,9 +89,9 @@ def test_new_instruction_during_an_inference_is_asked_for_at_once(make):
     graph.enable()
     graph.instruct('one')
     moving(graph)
-    asked = graph.node.session._latency.count
+    asked = graph.node.session.latency.count
     graph.instruct('two')
-    graph.wait(lambda: graph.node.session._latency.count > asked + 1)
+    graph.wait(lambda: graph.node.session.latency.count > asked + 1)
     graph.wait(lambda: graph.robot.chunks)
 
 
@@ -254,7 +255,7 @@ def test_enable_says_which_input_is_missing():
         graph.node.trigger_configure()
         assert 'not active' in graph.enable().message
         graph.node.trigger_activate()
-        graph.wait(lambda: graph.node.session._limits_known
+        graph.wait(lambda: not graph.node.session.pilot.limits.unknown
                    and graph.node.session.inputs.joints.get())
         answer = graph.enable()
         assert not answer.success
@@ -265,11 +266,12 @@ def test_enable_says_which_input_is_missing():
 
 def test_enable_needs_limits_and_a_controller(make):
     graph = make()
-    graph.node.session._limits_known = False
-    assert 'joint limits are unknown' in graph.enable().message
-    graph.node.session._limits_known = True
+    pilot = graph.node.session.pilot
+    known, pilot.limits = pilot.limits, replace(pilot.limits, unknown=("position of 'a'",))
+    assert "joint limits are unknown, position of 'a'" in graph.enable().message
+    pilot.limits = known
     graph.robot.destroy_subscription(graph.robot.commands_in)
-    graph.wait(lambda: not graph.node.session._command.followed())
+    graph.wait(lambda: not graph.node.session.command.followed())
     assert "no controller subscribes to '/joint_trajectory'" in graph.enable().message
 
 
@@ -282,6 +284,8 @@ def test_failing_policy_latches_a_fault_until_reset(make):
     assert graph.quiet() == 0
     assert 'call /pi0/reset' in graph.enable().message
     assert 'cleared: 3 inferences' in graph.reset().message
+    assert 'faulty mock policy failed' in graph.enable().message  # it looks ahead first
+    graph.instruct('')
     assert graph.enable().success
 
 
@@ -356,7 +360,7 @@ def test_the_measured_delay_is_told(make):
 
     graph.wait(lambda: int(told().get('delay_steps', 0)) >= 7)
     assert told()['handover'] == 'rtc' and 'starved' in told()
-    assert queue.source(graph.node.session._now()).instruction == 'swing'
+    assert queue.source(graph.node.session.now()).instruction == 'swing'
 
 
 def test_lifecycle_can_be_repeated(make):

@@ -48,7 +48,7 @@ def live_chunk(name, state=None, **parameters):
 
         robot.create_timer(0.1, show)
         assert graph.node.trigger_configure().name == 'SUCCESS'
-        policy = graph.node.session._worker._policy
+        policy = graph.node.session.policy
         noise, infer = np.load(folder / 'noise.npy'), policy.infer
         policy.infer = lambda seen, start=None, leftover=None: infer(seen, noise, leftover)
         assert graph.node.trigger_activate().name == 'SUCCESS'

@@ -114,24 +114,24 @@ def test_stamps_in_the_future_do_not_hide_silence():
     for buffer in it.cameras.values():
         buffer.put('x', 1000 * MS + ahead, 1000 * MS)
     assert it.check(1050 * MS) is None
-    assert 'joint states of pan, lift, grip are 0.15 s old' in it.check(1150 * MS)
+    assert 'joint states of pan, lift, grip are 0.15 s old' in str(it.check(1150 * MS))
     it.joints.put(list(NAMES), [1.0, 2.0, 3.0], 1250 * MS + ahead, 1250 * MS)
-    assert "camera 'top' is silent" in it.check(1250 * MS)
+    assert "camera 'top' is silent" in str(it.check(1250 * MS))
 
 
 def test_stamps_too_far_in_the_future_are_named():
     it = builder()
     fill(it, 5000 * MS)
     it.joints.put(list(NAMES), [1.0, 2.0, 3.0], 9000 * MS, 5000 * MS)
-    assert it.check(5000 * MS) == ('joint states are stamped 4.00 s in the future: check the '
-                                   'clocks')
+    assert str(it.check(5000 * MS)) == (
+        'joint states are stamped 4.00 s in the future: check the clocks')
 
 
 def test_a_joint_that_is_not_published_any_more_is_named():
     it = builder()
     fill(it, 1000 * MS)
     it.joints.put(['pan', 'lift'], [1.0, 2.0], 1150 * MS, 1150 * MS)
-    assert it.check_joints(1150 * MS).startswith('joint states of grip are 0.15 s old')
+    assert str(it.check_joints(1150 * MS)).startswith('joint states of grip are 0.15 s old')
 
 
 def test_arrivals_know_rate_and_losses():

@@ -7,13 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pi0_ros.control.limits import JointLimits, limits_from_urdf, unlimited
+from pi0_ros.control.limits import unlimited
 from pi0_ros.control.pilot import ClockJump, Pilot, Timing
-from pi0_ros.control.trajectory import point_velocities, rolling_window
+from pi0_ros.control.trajectory import rolling_window
 from pi0_ros.ros.conversions import trajectory_message
 from pi0_ros.sim.controller import TrajectoryController, TrajectoryMessage
-from pi0_ros.sim.description import urdf
-from support import MS, chunk, command_problem
+from support import MS, box, chunk, command_problem
 
 TICK = 20 * MS
 
@@ -180,10 +179,11 @@ def test_replanning_follows_the_age_of_the_observation():
 
 
 def test_positions_are_clamped_to_the_limits():
-    it = pilot(limits=JointLimits(np.array([-0.1]), np.array([0.1])))
+    it = pilot(limits=box(1, -0.1, 0.1))
     it.accept(chunk(np.arange(1, 51) / 50), 0, it.queue.epoch)
     windows = run(it, 0, 800)
-    assert max(window.positions.max() for window in windows) == 0.1 and it.clamps
+    assert max(window.positions.max() for window in windows) == pytest.approx(0.1, abs=1e-4)
+    assert it.queue.clamped
     # The controller's cubic may pass the last point by what it cannot brake in one period.
     assert follow(windows, 900).max() <= 0.1 + 0.003
 
@@ -223,42 +223,19 @@ def test_every_window_obeys_the_rules_of_the_controller(values, now_ms, period_m
     assert np.abs(window.positions).max() <= np.abs(values).max() + 1e-9
 
 
-@given(st.lists(st.floats(-1, 1), min_size=2, max_size=12))
-def test_velocity_is_the_smaller_difference_and_0_where_direction_reverses(values):
-    positions = np.array(values)[:, None]
-    times = np.arange(1, len(values) + 1) * 0.02
-    out = point_velocities(times, positions, positions[0])[:, 0]
-    slopes = np.diff(positions[:, 0], prepend=positions[0, 0]) / 0.02
-    for k in range(len(values) - 1):
-        before, after = slopes[k], slopes[k + 1]
-        smaller = 0 if before * after <= 0 else min(before, after, key=abs)
-        assert out[k] == pytest.approx(smaller)
-    assert out[-1] == 0
+def test_velocities_are_those_of_the_plan_at_the_pace_of_the_window():
+    window = rolling_window(lambda times: (times[:, None] * 2e-9, np.full((len(times), 1), 2.0)),
+                            ('a',), 0, 200 * MS, 10)
+    np.testing.assert_allclose(window.velocities[:, 0],
+                               [2, 2, 2, 2, 2, 1.6, 1.2, 0.8, 0.4, 0], atol=1e-9)
+    np.testing.assert_allclose(window.positions[:5, 0], 0.04 * np.arange(1, 6))
+    assert window.positions[-1, 0] == pytest.approx(0.3)  # half of the second half
 
 
 def test_window_of_a_standing_plan_stands():
-    window = rolling_window(lambda times: np.ones((len(times), 1)), ('a',), 5, 200 * MS, 10)
+    window = rolling_window(lambda times: (np.ones((len(times), 1)), np.zeros((len(times), 1))),
+                            ('a',), 5, 200 * MS, 10)
     assert (window.positions == 1).all() and (window.velocities == 0).all()
-
-
-def test_limits_come_from_the_urdf_in_the_configured_order():
-    limits = limits_from_urdf(urdf(), ('gripper', 'shoulder_pan'))
-    assert limits.lower.tolist() == [0, -2] and limits.upper.tolist() == [0.06, 2]
-
-
-@pytest.mark.parametrize('text, words', [
-    ('<robot', 'is no URDF'), ('<robot/>', "has no joint 'a'"),
-    ('<robot><joint name="a" type="revolute"/></robot>', "'a' of robot_description has no limits"),
-    ('<robot><joint name="a" type="revolute"><limit lower="1" upper="1"/></joint></robot>',
-     'leave it no room')])
-def test_bad_urdf_is_refused(text, words):
-    with pytest.raises(ValueError, match=words):
-        limits_from_urdf(text, ('a',))
-
-
-def test_continuous_joint_has_no_limits():
-    limits = limits_from_urdf('<robot><joint name="a" type="continuous"/></robot>', ('a',))
-    assert limits.clamp(np.array([99.0])) == 99
 
 
 class Arm:
@@ -323,7 +300,8 @@ def test_a_stop_between_two_ticks_never_goes_back(rate):
     arm.pilot.stop((ticks[-1] + 1) * MS)
     arm.tick(*range(ticks[-1] + arm.period, ticks[-1] + 5000, arm.period))
     speeds = arm.speeds(ticks[-1])
-    assert speeds.min() > -1e-6 and speeds.max() < 1.05 and abs(speeds[-1]) < 1e-9
+    # Where the plan ends between two points, the cubic to the last one swings by 0.03 mrad.
+    assert speeds.min() > -5e-3 and speeds.max() < 1.05 and abs(speeds[-1]) < 1e-9
 
 
 @pytest.mark.parametrize('rate', [20, 9, 7, 5, 3, 2])

@@ -175,9 +175,9 @@ def test_velocity_has_no_step_at_a_splice(dt_ms):
     it = queue(fade_ms=100, brake_ns=200 * MS)
     sine = np.sin(np.arange(1, 51) * dt_ms * 2e-3)
     it.merge(chunk(sine, dt_ns=dt_ms * MS), 0, it.epoch)
-    now, before = 333 * MS, it._at(np.array([333 * MS]))
+    now, before = 333 * MS, it.motion(np.array([333 * MS]))
     it.merge(chunk(sine[300 // dt_ms:] + 0.2, 300 * MS, dt_ms * MS), now, it.epoch)
-    after = it._at(np.array([now]))
+    after = it.motion(np.array([now]))
     np.testing.assert_allclose(np.ravel(before), np.ravel(after), atol=1e-9)
     moved = np.diff(it.sample(np.arange(335, 1000, 5) * MS)[:, 0]) / 0.005
     assert np.abs(np.diff(moved)).max() < 1.5  # 0.2 in 0.1 s, sped up within it

@@ -1,56 +1,232 @@
-"""Joint limits, from the URDF that the robot publishes."""
+"""Joint limits: those of the robot's URDF, and parameters that can only tighten them."""
 
+import fnmatch
+import logging
 import xml.etree.ElementTree as ElementTree
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
+from urdf_parser_py.urdf import Joint
+from urdf_parser_py.xml_reflection import core as urdf_parser
+
+MOST_MARGIN = 0.05         # of a joint's range
+PRISMATIC_JUMP, PRISMATIC_TRACKING = 0.10, 0.15  # of its range, where radians mean nothing
+UNLIMITED = 1e6            # stands for no limit of velocity or acceleration
+OUTSIDE = 0.1              # radians or metres beyond a limit that a joint may be measured at
+TIGHTER = ('lower', 'upper', 'velocity', 'acceleration')
+
+urdf_parser.on_error = logging.getLogger(__name__).debug  # else it writes to stderr
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What the operator allows, beside the URDF."""
+
+    velocity_scale: float = 0.5       # of the URDF's velocity
+    acceleration_scale: float = 1.0   # of what is below
+    acceleration: float = 5.0         # rad/s^2 or m/s^2; URDF has none
+    margin: float = 0.05              # rad or m inside the position limits
+    jump: float = 0.2                 # rad
+    tracking: float = 0.3             # rad
+    grippers: tuple[str, ...] = ()    # names or shell patterns
+    tighter: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class JointLimits:
-    """Position limits of D joints, radians or metres, in a fixed joint order."""
+    """Limits of D joints, radians or metres and seconds, in a fixed joint order."""
 
-    lower: np.ndarray  # [D]
-    upper: np.ndarray  # [D]
+    lower: np.ndarray         # [D] the margin is taken off
+    upper: np.ndarray         # [D]
+    velocity: np.ndarray      # [D]
+    acceleration: np.ndarray  # [D]
+    jump: np.ndarray          # [D] between where the robot is and where a chunk begins
+    tracking: np.ndarray      # [D] between where the robot is and where it was told to be
+    turns: np.ndarray         # [D] bool: continuous, whole turns make no difference
+    unknown: tuple[str, ...] = ()  # what neither URDF nor parameters limit, one text for a joint
+
+    @property
+    def none(self) -> bool:
+        """Return whether everything passes."""
+        return bool(np.isinf(self.upper).all() and np.isinf(self.lower).all()
+                    and (self.velocity >= UNLIMITED).all()
+                    and (self.acceleration >= UNLIMITED).all())
 
     def clamp(self, positions: np.ndarray) -> np.ndarray:
-        """Return ``positions`` [..., D] inside the limits."""
+        """Return ``positions`` [..., D] inside the position limits."""
         return np.clip(positions, self.lower, self.upper)
+
+    def including(self, positions: np.ndarray) -> 'JointLimits':
+        """Return limits that ``positions`` [D] are inside of: a robot may begin in the margin."""
+        return replace(self, lower=np.minimum(self.lower, positions),
+                       upper=np.maximum(self.upper, positions))
+
+    def nearest_turn(self, positions: np.ndarray, reference: np.ndarray) -> np.ndarray:
+        """Return ``positions`` [T, D], those of continuous joints without jumps of whole turns.
+
+        :param reference: [D] where the first row is taken to be near.
+        """
+        if not self.turns.any():
+            return positions
+        out = np.unwrap(positions, axis=0)
+        out += 2 * np.pi * np.round((reference - out[0]) / (2 * np.pi))
+        return np.where(self.turns, out, positions)
 
 
 def unlimited(joint_count: int) -> JointLimits:
     """Return limits that let everything pass."""
-    return JointLimits(np.full(joint_count, -np.inf), np.full(joint_count, np.inf))
+    most, all_joints = np.full(joint_count, UNLIMITED), np.full(joint_count, np.inf)
+    return JointLimits(-all_joints, all_joints, most, most, all_joints, all_joints,
+                       np.zeros(joint_count, bool))
 
 
-def limits_from_urdf(urdf: str, joint_names: tuple[str, ...]) -> JointLimits:
-    """Return the position limits of ``joint_names``; a continuous joint has none.
+def make_limits(joint_names: Sequence[str], rules: Rules, urdf: str | None = None) -> JointLimits:
+    """Return the limits of ``joint_names``.
 
-    :raises ValueError: the text is no URDF, or lacks a joint or its limits.
+    :param urdf: the robot's description; None: parameters alone.
+    :raises ValueError: the text is no URDF, or a joint cannot be commanded by its position.
     """
-    try:
-        joints = {joint.get('name'): joint for joint in ElementTree.fromstring(urdf).iter('joint')
-                  if joint.get('type') and joint.get('name')}
-    except ElementTree.ParseError as error:
-        raise ValueError(f'robot_description is no URDF: {error}') from error
-    lower, upper = [], []
+    joints = _joints(urdf) if urdf is not None else {}
+    columns, unknown = [], []
     for name in joint_names:
         joint = joints.get(name)
-        if joint is None:
+        if joint is None and urdf is not None:
             raise ValueError(f"robot_description has no joint '{name}', it has "
                              f"{', '.join(sorted(joints))}: check parameter 'joint_names'")
-        if joint.get('type') == 'continuous':
-            lower.append(-np.inf)
-            upper.append(np.inf)
-            continue
-        limit = joint.find('limit')
+        limits, missing = _one(name, joint, joints, rules)
+        columns.append(limits)
+        unknown += [f"{' and '.join(missing)} of '{name}'"] if missing else []
+    lower, upper, velocity, acceleration, jump, tracking, turns = np.array(columns).T
+    return JointLimits(lower, upper, velocity, acceleration, jump, tracking, turns.astype(bool),
+                       tuple(unknown))
+
+
+def limits_from_urdf(urdf: str, joint_names: Sequence[str], rules: Rules = Rules()
+                     ) -> JointLimits:
+    """Return the limits of ``joint_names`` in ``urdf``; see ``make_limits``.
+
+    :raises ValueError: also if a limit is missing.
+    """
+    out = make_limits(joint_names, rules, urdf)
+    if out.unknown:
+        raise ValueError(f"robot_description does not limit {'; '.join(out.unknown)}")
+    return out
+
+
+def _joints(urdf: str) -> dict[str, Joint]:
+    """Return the joints of a robot; whatever else its description has is nobody's business."""
+    try:
+        elements = ElementTree.fromstring(urdf).findall('joint')
+    except ElementTree.ParseError as error:
+        raise ValueError(f'robot_description is no URDF: {error}') from error
+    out = {}
+    for element in elements:
         try:
-            low, high = float(limit.get('lower', 0)), float(limit.get('upper', 0))
-        except (AttributeError, ValueError) as error:
-            raise ValueError(f"joint '{name}' of robot_description has no limits") from error
-        if not low < high:
-            raise ValueError(f"joint '{name}' of robot_description has limits {low} to {high}, "
-                             'which leave it no room')
-        lower.append(low)
-        upper.append(high)
-    return JointLimits(np.array(lower), np.array(upper))
+            joint = Joint.from_xml_string(ElementTree.tostring(element))
+        except Exception as error:  # the library raises what it comes across
+            raise ValueError(f"joint '{element.get('name')}' of robot_description cannot be "
+                             f'read: {error}') from error
+        out[joint.name] = joint
+    return out
+
+
+def _one(name: str, joint: Joint | None, joints: Mapping[str, Joint], rules: Rules
+         ) -> tuple[tuple[float, ...], list[str]]:
+    """Return the limits of one joint, in the order of JointLimits, and what is unknown of it."""
+    kind = joint.type if joint else 'revolute'
+    if kind not in ('revolute', 'prismatic', 'continuous'):
+        raise ValueError(f"joint '{name}' of robot_description is {kind}, which no position "
+                         "commands: check parameter 'joint_names'")
+    if joint and joint.mimic:
+        raise ValueError(f"joint '{name}' of robot_description mimics '{joint.mimic.joint}': "
+                         "put that one in parameter 'joint_names'")
+    lower, upper, velocity = _of_urdf(joint, joints)
+    tighter = rules.tighter.get(name, {})
+    for key, value, loose in (('lower', lower, min), ('upper', upper, max),
+                              ('velocity', velocity, max)):
+        if np.isfinite(value) and key in tighter and loose(tighter[key], value) != value:
+            _log.warning("parameter 'joint_limits' has %s %s for '%s', looser than %s of "
+                         'robot_description, which stays', key, tighter[key], name, value)
+    lower, upper = max(lower, tighter.get('lower', lower)), min(upper, tighter.get('upper', upper))
+    if not lower < upper:
+        raise ValueError(f"joint '{name}' has limits {lower} to {upper}, which leave it no room: "
+                         "check robot_description and parameter 'joint_limits'")
+    velocity = min(velocity * rules.velocity_scale, tighter.get('velocity', np.inf))
+    acceleration = rules.acceleration_scale * min(
+        rules.acceleration, tighter.get('acceleration', np.inf))
+    turns = kind == 'continuous'
+    missing = [what for what, known in (
+        ('position', turns or np.isfinite([lower, upper]).all()),
+        ('velocity', np.isfinite(velocity))) if not known]
+    jump, tracking = rules.jump, rules.tracking
+    wide = upper - lower
+    if kind == 'prismatic' and np.isfinite(wide):
+        jump, tracking = PRISMATIC_JUMP * wide, PRISMATIC_TRACKING * wide
+    margin = min(rules.margin, MOST_MARGIN * wide)
+    if any(fnmatch.fnmatchcase(name, pattern) for pattern in rules.grippers):
+        # Things in the hand keep it from closing, and a policy closes it in one step.
+        margin, jump, tracking = 0.0, np.inf, np.inf
+    return (lower + margin, upper - margin, min(velocity, UNLIMITED), acceleration, jump, tracking,
+            turns), missing
+
+
+def _of_urdf(joint: Joint | None, joints: Mapping[str, Joint]) -> tuple[float, float, float]:
+    """Return lower, upper and velocity, infinite where unknown; mimics must stay inside theirs."""
+    lower, upper, velocity = -np.inf, np.inf, np.inf
+    if joint is None:
+        return lower, upper, velocity
+    if joint.limit is not None:
+        if joint.type != 'continuous' and (joint.limit.lower or joint.limit.upper):
+            lower, upper = float(joint.limit.lower or 0), float(joint.limit.upper or 0)
+        velocity = float(joint.limit.velocity or np.inf)
+    for other in joints.values():
+        if other.mimic is None or other.mimic.joint != joint.name or other.limit is None:
+            continue
+        factor = 1.0 if other.mimic.multiplier is None else float(other.mimic.multiplier)
+        if not factor:
+            continue
+        if other.type != 'continuous' and (other.limit.lower or other.limit.upper):
+            ends = sorted((float(end or 0) - float(other.mimic.offset or 0)) / factor
+                          for end in (other.limit.lower, other.limit.upper))
+            lower, upper = max(lower, ends[0]), min(upper, ends[1])
+        velocity = min(velocity, float(other.limit.velocity or np.inf) / abs(factor))
+    return lower, upper, velocity
+
+
+def parse_tighter(texts: Sequence[str], joints: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Return the limits that ``texts`` set, by joint; ``JOINT: lower -1.5, velocity 1.0``.
+
+    JOINT may be a shell pattern; where several fit, the tightest counts.
+
+    :raises ValueError: a text is none of these, or names no joint.
+    """
+    out: dict[str, dict[str, float]] = {}
+    for text in texts:
+        pattern, _, values = text.partition(':')
+        found = fnmatch.filter(joints, pattern.strip())
+        if not found:
+            raise ValueError(f"parameter 'joint_limits' names joint '{pattern.strip()}', which is "
+                             f"none of {', '.join(joints)}")
+        for value in values.split(','):
+            key, number = _value(value, text)
+            for joint in found:
+                pick = max if key == 'lower' else min
+                old = out.setdefault(joint, {})
+                old[key] = pick(number, old.get(key, number))
+    return out
+
+
+def _value(value: str, text: str) -> tuple[str, float]:
+    words = value.split()
+    try:
+        key, number = words[0], float(words[1])
+    except (IndexError, ValueError):
+        key, number = '', np.nan
+    if len(words) != 2 or key not in TIGHTER or not np.isfinite(number) or (
+            key in TIGHTER[2:] and number <= 0):
+        raise ValueError(f"parameter 'joint_limits' has '{text}', expected 'JOINT: KEY NUMBER, "
+                         f"KEY NUMBER' with keys {', '.join(TIGHTER)}, velocity and acceleration "
+                         'above 0')
+    return key, number

@@ -15,6 +15,7 @@ from pi0_ros.policy.policy import ActionChunk, Leftover
 POINTS = 10
 CLOCK_JUMP_NS = 1_000_000_000
 MOST_SLACK_NS = 100_000_000
+ON_TIME_NS = 2_000_000  # a tick that comes so close to when it was expected
 
 
 @dataclass(frozen=True)
@@ -52,11 +53,11 @@ class Pilot:
         """Start disarmed."""
         self.joint_names, self.limits, self.timing = joint_names, limits, timing
         self.queue = ActionQueue(len(joint_names), make_handover(timing.handover, timing.fade_ns),
-                                 timing.brake_ns)
+                                 timing.brake_ns, limits)
         self.enabled = False
         self.speaking = False  # whether the next tick publishes
         self.chunk_obs_ns: int | None = None  # of the chunk in use, None: another is wanted
-        self.clamps = self.late_ticks = 0
+        self.late_ticks = 0
         self._chunk_ns = self._dt_ns = 0
         self._stopping = False
         self._last_tick_ns: int | None = None
@@ -65,8 +66,12 @@ class Pilot:
         self._lock = threading.RLock()
 
     def enable(self, positions: np.ndarray, now_ns: int) -> None:
-        """Arm: the plan stands still at the measured ``positions`` [D] until a chunk comes."""
+        """Arm: the plan stands still at the measured ``positions`` [D] until a chunk comes.
+
+        Where that is in the margin of a limit, the robot may move out of it.
+        """
         with self._lock:
+            self.queue.limits = self.limits.including(positions)
             self._stand(positions, now_ns)
             self.enabled = True
 
@@ -168,7 +173,8 @@ class Pilot:
     def _make_changes_again(self, now_ns: int) -> None:
         """Let changes begin now, at a tick, where another time was expected."""
         changes, self._changes = self._changes, []
-        if self._told is not None and any(at_ns < now_ns for at_ns, _ in changes):
+        if self._told is not None and any(
+                at_ns < now_ns - ON_TIME_NS for at_ns, _ in changes):
             self.queue.restore(self._told)
             for _, how in changes:
                 if how(now_ns) is not None:  # too late by now
@@ -227,8 +233,7 @@ class Pilot:
         self._changes, self._told = [], self.queue.state()
         self.chunk_obs_ns, self.speaking, self._stopping = None, False, False
 
-    def _inside_limits(self, times_ns: np.ndarray) -> np.ndarray:
-        planned = self.queue.sample(times_ns)
-        inside = self.limits.clamp(planned)
-        self.clamps += not np.array_equal(inside, planned)
-        return inside
+    def _inside_limits(self, times_ns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the plan; it keeps the limits already, which is said once more for the last."""
+        positions, velocities = self.queue.motion(times_ns)
+        return self.queue.limits.clamp(positions), velocities

@@ -6,12 +6,15 @@ from dataclasses import replace
 import numpy as np
 
 from pi0_ros.control.handover import Switch
+from pi0_ros.control.limiter import limit
+from pi0_ros.control.limits import JointLimits, unlimited
 from pi0_ros.control.trajectory import cubic, knot_velocities, slowed, without_overshoot
 from pi0_ros.policy.policy import ActionChunk
 
 BRAKE_STEP_NS = 10_000_000
 KEPT_DELAYS = 10   # of which the longest counts (arXiv 2506.07339)
 KEPT_SOURCES = 16
+STOP_SHARE = 1.3   # of the time that the acceleration limit takes: the path may bend too
 HISTORY_NS = 200_000_000  # of the past that a plan still knows: a tick may come early
 
 
@@ -23,12 +26,15 @@ class ActionQueue:
     a chunk that is never followed by another is no reason to stop dead.
     """
 
-    def __init__(self, joint_count: int, handover: Switch, brake_ns: int) -> None:
+    def __init__(self, joint_count: int, handover: Switch, brake_ns: int,
+                 limits: JointLimits | None = None) -> None:
         """Plan for ``joint_count`` joints.
 
-        :param handover: from chunk to chunk. :param brake_ns: length of every stop.
+        :param handover: from chunk to chunk. :param brake_ns: length of every stop that the
+            acceleration limit does not make longer. :param limits: that every plan keeps.
         """
         self.joint_count, self.handover, self.brake_ns = joint_count, handover, brake_ns
+        self.limits = limits or unlimited(joint_count)
         still = np.zeros((1, joint_count))
         self._plan = np.zeros(1, np.int64), still, still  # times, positions, velocities
         self._end_ns = 0  # where the plan begins to stop
@@ -40,6 +46,7 @@ class ActionQueue:
         self.instruction: str | None = None  # that the plan serves, None after a stop
         self.epoch = 0
         self.merged = self.dropped = self.late_steps = self.starved = 0
+        self.clamped = self.slowed = 0  # plans that the limits changed
 
     def seed(self, positions: np.ndarray, now_ns: int) -> None:
         """Forget every action and stand still at ``positions`` [D].
@@ -126,7 +133,8 @@ class ActionQueue:
             return (f'chunk lies in the future: its first action is due in '
                     f'{(due[0] - now_ns) / 1e9:.3f} s')
         start = max(late, min(chunk.given, len(due) - 1))
-        new_times, new = due[start:], np.array(chunk.positions[start:], float)
+        steps = self.limits.nearest_turn(chunk.positions, self.sample(due[:1])[0])
+        new_times, new = due[start:], np.array(steps[start:], float)
         changed, self.instruction = chunk.instruction != self.instruction, chunk.instruction
         if changed:
             self.handover.forget()
@@ -136,14 +144,16 @@ class ActionQueue:
         unchanged = max([now_ns, int(new_times[0]) - chunk.dt_ns, *times[kept].tolist()])
         new = self.handover.take(new_times, new, self.sample(new_times), unchanged,
                                  changed or stands)
-        here, velocity = self._at(np.array([now_ns]))
+        here, velocity = self.motion(np.array([now_ns]))
         coming = np.concatenate([[now_ns], times[kept], new_times]).astype(np.int64)
         through = np.concatenate([here, positions[kept], new])
         self._plan = (np.concatenate([times[past], coming]),
                       np.concatenate([positions[past], through]),
                       np.concatenate([velocities[past],
                                       knot_velocities(coming, through, velocity[0])]))
-        self._slow_down(max(now_ns, int(new_times[-1]) - self.brake_ns // 2))
+        stop_ns = self._stop_ns(int(new_times[-1]))
+        self._slow_down(max(now_ns, int(new_times[-1]) - stop_ns // 2), stop_ns)
+        self._keep_limits(now_ns)
         self._newest_obs_ns = chunk.t_obs_ns
         self.late_steps += late
         begin = int(new_times[0])
@@ -188,10 +198,10 @@ class ActionQueue:
 
     def sample(self, times_ns: np.ndarray) -> np.ndarray:
         """Return planned positions [N, D] at ``times_ns`` [N]."""
-        return self._at(times_ns)[0]
+        return self.motion(times_ns)[0]
 
-    def _at(self, times_ns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return positions and velocities, both [N, D], of the plan."""
+    def motion(self, times_ns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return planned positions and velocities, both [N, D], at ``times_ns`` [N]."""
         return cubic(*self._plan, times_ns)
 
     def remaining_ns(self, now_ns: int) -> int:
@@ -204,22 +214,37 @@ class ActionQueue:
         return max(0, self._end_ns - now_ns)
 
     def brake(self, now_ns: int) -> None:
-        """Come to rest on the planned path within ``brake_ns``, and plan nothing after."""
+        """Come to rest on the planned path as fast as allowed, and plan nothing after."""
         self.instruction = None
-        self._slow_down(now_ns)
+        self._slow_down(now_ns, self._stop_ns(now_ns))
+        self._keep_limits(now_ns)
 
-    def _slow_down(self, start_ns: int) -> None:
-        """Replace the plan after ``start_ns`` by a stop on its path.
+    def _stop_ns(self, at_ns: int) -> int:
+        """Return how long a stop takes: longer where the robot is too fast for ``brake_ns``."""
+        if self.limits.none:
+            return self.brake_ns
+        times_ns = np.array([at_ns - BRAKE_STEP_NS, at_ns])
+        speed = np.abs(self.motion(times_ns)[1])
+        needed_s = STOP_SHARE * (speed / self.limits.acceleration).max()
+        return max(self.brake_ns, round(1e9 * needed_s))
+
+    def _keep_limits(self, start_ns: int) -> None:
+        self._plan, clamped, slowed = limit(self._plan, start_ns, self.limits)
+        self.clamped += clamped
+        self.slowed += slowed
+
+    def _slow_down(self, start_ns: int, stop_ns: int) -> None:
+        """Replace the plan after ``start_ns`` by a stop of ``stop_ns`` on its path.
 
         Time along the plan slows down evenly from its pace to zero, so the stop covers half of
         what the plan would have covered.
         """
-        after = np.unique(np.append(np.arange(0, self.brake_ns, BRAKE_STEP_NS), self.brake_ns))
-        along = after - after**2 / (2 * self.brake_ns)
+        after = np.unique(np.append(np.arange(0, stop_ns, BRAKE_STEP_NS), stop_ns))
+        along = after - after**2 / (2 * stop_ns)
         times, positions, velocities = self._plan
         before = times < start_ns
-        stop, speed = self._at(start_ns + along.astype(np.int64))
-        speed *= (1 - after / self.brake_ns)[:, None]
+        stop, speed = self.motion(start_ns + along.astype(np.int64))
+        speed *= (1 - after / stop_ns)[:, None]
         speed[1:] = without_overshoot(after, stop, speed)[1:]
         self._plan = (np.concatenate([times[before], start_ns + after]).astype(np.int64),
                       np.concatenate([positions[before], stop]),

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+CLOSE_NS = 25_000_000  # between points that a cubic through them misses nothing of
+
 
 @dataclass(frozen=True)
 class Trajectory:
@@ -18,21 +20,30 @@ class Trajectory:
     start: np.ndarray       # [D] position at the stamp
 
 
-def rolling_window(sample: Callable[[np.ndarray], np.ndarray], joint_names: tuple[str, ...],
-                   now_ns: int, length_ns: int, points: int) -> Trajectory:
+def rolling_window(sample: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]],
+                   joint_names: tuple[str, ...], now_ns: int, length_ns: int, points: int
+                   ) -> Trajectory:
     """Return the plan's next ``length_ns`` as ``points`` equally spaced points that end at rest.
 
     The first half follows the plan on time. In the second half time slows down evenly to a stop,
     so that a robot whose node dies comes to rest on the planned path. The next window replaces
-    this one long before.
+    this one long before. Velocities are the plan's own, so that the controller's cubic between
+    two points is the plan, and accelerates no harder.
 
-    :param sample: returns planned positions [N, D] at times [N] in nanoseconds.
+    :param sample: returns planned positions and velocities, both [N, D], at times [N] in
+        nanoseconds.
     """
-    times_ns = length_ns * np.arange(1, points + 1, dtype=np.int64) // points
-    along_ns = np.concatenate([[0], slowed(times_ns, length_ns)])
-    planned = sample(now_ns + along_ns.astype(np.int64))
-    return Trajectory(now_ns, joint_names, times_ns, planned[1:],
-                      point_velocities(times_ns / 1e9, planned[1:], planned[0]), planned[0])
+    times_ns = length_ns * np.arange(points + 1, dtype=np.int64) // points
+    planned, velocities = sample(now_ns + slowed(times_ns, length_ns).astype(np.int64))
+    velocities = velocities * pace(times_ns, length_ns)[:, None]
+    if length_ns > points * CLOSE_NS:  # sparse points: what lies between is not known to them
+        velocities = without_overshoot(times_ns, planned, velocities)
+    return Trajectory(now_ns, joint_names, times_ns[1:], planned[1:], velocities[1:], planned[0])
+
+
+def pace(times_ns: np.ndarray, length_ns: int) -> np.ndarray:
+    """Return how fast time passes along the plan in a window; see ``slowed``."""
+    return np.minimum(1.0, 2 - 2 * times_ns / length_ns)
 
 
 def slowed(times_ns: np.ndarray, length_ns: int) -> np.ndarray:
@@ -43,25 +54,6 @@ def slowed(times_ns: np.ndarray, length_ns: int) -> np.ndarray:
     half = length_ns / 2
     late = np.maximum(times_ns - half, 0)
     return np.minimum(times_ns, half) + late - late**2 / length_ns
-
-
-def point_velocities(times_s: np.ndarray, positions: np.ndarray,
-                     start: np.ndarray) -> np.ndarray:
-    """Return a velocity for every point: the smaller one-sided difference, at last 0.
-
-    It is 0 where the direction reverses (the rule of moveit_servo, ``utils/common.cpp``): a
-    cubic through such points does not overshoot.
-
-    :param times_s: [N] seconds after the start. :param positions: [N, D].
-    :param start: [D] position at time 0.
-    """
-    slopes = (np.diff(positions, axis=0, prepend=start[None])
-              / np.diff(times_s, prepend=0.0)[:, None])
-    before, after = slopes[:-1], slopes[1:]
-    smaller = np.where(np.abs(before) < np.abs(after), before, after)
-    out = np.zeros_like(positions)
-    out[:-1] = np.where(before * after > 0, smaller, 0.0)
-    return out
 
 
 def knot_velocities(times_ns: np.ndarray, positions: np.ndarray, first: np.ndarray) -> np.ndarray:

@@ -88,6 +88,7 @@ class JointBuffer:
         self.joint_names = joint_names
         self._row = {name: row for row, name in enumerate(joint_names)}
         self._message_names: tuple[str, ...] | None = None
+        self._past: deque[tuple[int, np.ndarray]] = deque(maxlen=KEPT_ARRIVALS)
         self._sources = self._targets = np.zeros(0, int)
         self.clear()
 
@@ -111,6 +112,7 @@ class JointBuffer:
         stamps[self._targets] = stamp_ns or received_ns
         received[self._targets] = received_ns
         self._snapshot = (position, stamps, received)
+        self._past.append((received_ns, position))
 
     def _index(self, names: tuple[str, ...]) -> None:
         twice = {name for name in names if names.count(name) > 1 and name in self._row}
@@ -139,8 +141,22 @@ class JointBuffer:
         return [name for name, stamp, arrived in zip(self.joint_names, stamps, received)
                 if min(stamp, arrived) < before_ns]
 
+    def speeds(self, over_ns: int) -> np.ndarray:
+        """Return how fast each joint [D] has moved since ``over_ns`` ago, per second.
+
+        Told by positions: not every driver sends velocities. 0 where nothing is known.
+        """
+        past = list(self._past.copy())
+        newest_ns, newest = past[-1] if past else (0, self._snapshot[0])
+        older = [row for row in past if newest_ns - row[0] >= over_ns] or past[:1]
+        if not older or older[-1][0] >= newest_ns:
+            return np.zeros(len(self.joint_names))
+        since_ns, before = older[-1]
+        return np.nan_to_num(np.abs(newest - before) / ((newest_ns - since_ns) / 1e9))
+
     def clear(self) -> None:
         """Forget all positions."""
+        self._past.clear()
         count = len(self.joint_names)
         self._snapshot = (np.full(count, np.nan), np.zeros(count, np.int64),
                           np.zeros(count, np.int64))

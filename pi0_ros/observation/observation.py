@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from pi0_ros.observation.buffers import JointBuffer, LatestBuffer
+from pi0_ros.observation.finding import Finding
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,12 @@ class Observation:
 
 
 class NotReady(Exception):
-    """No observation can be taken now; the text names the input and what is wrong with it."""
+    """No observation can be taken now; ``finding`` names the input and what is wrong with it."""
+
+    def __init__(self, finding: Finding) -> None:
+        """Keep ``finding``; the text is its sentence."""
+        super().__init__(finding.text)
+        self.finding = finding
 
 
 @dataclass(frozen=True)
@@ -52,49 +58,53 @@ class ObservationBuilder:
         self.joints, self.cameras = joints, dict(cameras)
         self.decode, self.freshness = decode, freshness
 
-    def check(self, now_ns: int) -> str | None:
-        """Return what is wrong with the inputs at ``now_ns`` in one sentence, or None."""
+    def check(self, now_ns: int) -> Finding | None:
+        """Return what is wrong with the inputs at ``now_ns``, or None."""
         problem = self.check_joints(now_ns)
         for name in self.cameras:
             problem = problem or self.check_camera(name, now_ns)
         return problem
 
-    def check_joints(self, now_ns: int) -> str | None:
+    def check_joints(self, now_ns: int) -> Finding | None:
         """Return what is wrong with the joint states at ``now_ns``, or None."""
-        joints, limits = self.joints.get(), self.freshness
+        joints, allowed_ns = self.joints.get(), self.freshness.joint_age_ns
         if joints is None:
-            return f"no joint state yet for {', '.join(self.joints.missing())}"
-        late = self.joints.late(now_ns - limits.joint_age_ns)
+            missing = ', '.join(self.joints.missing())
+            return Finding('joints_missing', f'no joint state yet for {missing}', missing)
+        late = ', '.join(self.joints.late(now_ns - allowed_ns))
         if late:
             age_s = (now_ns - min(joints.stamp_ns, joints.received_ns)) / 1e9
-            return (f"joint states of {', '.join(late)} are {age_s:.2f} s old, allowed are "
-                    f'{limits.joint_age_ns / 1e9:.2f} s')
-        return self._future('joint states are', joints.stamp_ns - now_ns)
+            return Finding('joints_silent', f'joint states of {late} are {age_s:.2f} s old, '
+                           f'allowed are {allowed_ns / 1e9:.2f} s', late, age_s, allowed_ns / 1e9)
+        return self._future('joint_states', 'joint states are', joints.stamp_ns - now_ns)
 
-    def check_camera(self, name: str, now_ns: int) -> str | None:
+    def check_camera(self, name: str, now_ns: int) -> Finding | None:
         """Return what is wrong with camera ``name`` at ``now_ns``, or None."""
         image, joints = self.cameras[name].get(), self.joints.get()
         if image is None:
-            return f"camera '{name}' has not published an image"
+            return Finding('camera_missing', f"camera '{name}' has not published an image", name)
         allowed_ns, skew_ns = self.freshness.image_age_ns, self.freshness.skew_ns
-        age_ns = now_ns - min(image.stamp_ns, image.received_ns)
-        if age_ns > allowed_ns:
-            return (f"camera '{name}' is silent: its newest image is {age_ns / 1e9:.2f} s old, "
-                    f'allowed are {allowed_ns / 1e9:.2f} s')
+        age_s = (now_ns - min(image.stamp_ns, image.received_ns)) / 1e9
+        silent = f"camera '{name}' is silent: its newest image is {age_s:.2f} s old"
+        if age_s > allowed_ns / 1e9:
+            return Finding('camera_silent', f'{silent}, allowed are {allowed_ns / 1e9:.2f} s',
+                           name, age_s, allowed_ns / 1e9)
         apart_ns = abs(image.stamp_ns - joints.stamp_ns) if joints else 0
+        apart_s, skew_s = apart_ns / 1e9, skew_ns / 1e9
         if apart_ns > skew_ns and now_ns - image.received_ns > skew_ns:
-            return (f"camera '{name}' is silent: its newest image is {age_ns / 1e9:.2f} s old and "
-                    f'{apart_ns / 1e9:.2f} s behind the joint states, allowed are '
-                    f'{skew_ns / 1e9:.2f} s')
+            return Finding('camera_silent', f'{silent} and {apart_s:.2f} s behind the joint '
+                           f'states, allowed are {skew_s:.2f} s', name, apart_s, skew_s)
         if apart_ns > skew_ns:
-            return (f"camera '{name}' and the joint states are {apart_ns / 1e9:.2f} s apart, "
-                    f'allowed are {skew_ns / 1e9:.2f} s: check their clocks')
-        return self._future(f"camera '{name}' is", image.stamp_ns - now_ns)
+            return Finding('camera_skew', f"camera '{name}' and the joint states are "
+                           f'{apart_s:.2f} s apart, allowed are {skew_s:.2f} s: check their '
+                           'clocks', name, apart_s, skew_s)
+        return self._future(name, f"camera '{name}' is", image.stamp_ns - now_ns)
 
-    def _future(self, subject: str, ahead_ns: int) -> str | None:
-        if ahead_ns > self.freshness.skew_ns:
-            return f'{subject} stamped {ahead_ns / 1e9:.2f} s in the future: check the clocks'
-        return None
+    def _future(self, subject: str, words: str, ahead_ns: int) -> Finding | None:
+        if ahead_ns <= self.freshness.skew_ns:
+            return None
+        return Finding('future_stamp', f'{words} stamped {ahead_ns / 1e9:.2f} s in the future: '
+                       'check the clocks', subject, ahead_ns / 1e9, self.freshness.skew_ns / 1e9)
 
     def build(self, now_ns: int, instruction: str) -> Observation:
         """Return the observation at ``now_ns``.
@@ -109,10 +119,11 @@ class ObservationBuilder:
         for name, buffer in self.cameras.items():
             stamped = buffer.get()
             if joints is None or stamped is None:
-                raise NotReady('the inputs were cleared')
+                raise NotReady(Finding('cleared', 'the inputs were cleared', 'clock'))
             try:
                 images[name] = self.decode(stamped.value)
             except ValueError as error:
-                raise NotReady(f"camera '{name}': {error}") from error
+                raise NotReady(Finding('camera_unreadable', f"camera '{name}': {error}", name)
+                               ) from error
             stamps[name] = stamped.stamp_ns
         return Observation(joints.stamp_ns, joints.value, images, stamps, instruction)

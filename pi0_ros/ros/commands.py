@@ -19,13 +19,17 @@ class CommandPublisher:
     position and holds it.
     """
 
-    def __init__(self, node: LifecycleNode, interface: str) -> None:
-        """Create the publisher; ``interface`` is one of INTERFACES."""
+    def __init__(self, node: LifecycleNode, interface: str, dry_run: bool = False) -> None:
+        """Create the publisher.
+
+        :param interface: one of INTERFACES. :param dry_run: publish where no robot listens.
+        """
+        self._node, self._dry_run = node, dry_run
         self.plain = interface == 'positions'
         kind, topic = ((Float64MultiArray, 'position_commands') if self.plain
                        else (JointTrajectory, 'joint_trajectory'))
         self.publisher = node.create_lifecycle_publisher(
-            kind, topic, qos.COMMAND,
+            kind, f'~/dry_run/{topic}' if dry_run else topic, qos.COMMAND,
             qos_overriding_options=QoSOverridingOptions.with_default_policies())
 
     @property
@@ -34,8 +38,12 @@ class CommandPublisher:
         return self.publisher.topic_name
 
     def followed(self) -> bool:
-        """Return whether a controller subscribes."""
-        return self.publisher.get_subscription_count() > 0
+        """Return whether a controller subscribes; a dry run needs none."""
+        return self._dry_run or self.publisher.get_subscription_count() > 0
+
+    def others(self) -> int:
+        """Return how many other publishers the topic has."""
+        return max(0, self._node.count_publishers(self.topic) - 1)
 
     def publish(self, trajectory: Trajectory) -> None:
         """Publish a command."""

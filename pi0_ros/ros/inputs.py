@@ -1,5 +1,6 @@
 """Subscriptions: every callback keeps the newest message and its stamp, and nothing else."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,6 +9,7 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CompressedImage, Image, JointState
 
 from pi0_ros.observation.buffers import Arrivals, JointBuffer, LatestBuffer
+from pi0_ros.observation.finding import Finding
 from pi0_ros.observation.observation import Freshness, ObservationBuilder
 from pi0_ros.ros import conversions, qos
 
@@ -59,10 +61,12 @@ class Inputs:
     def _now(self) -> int:
         return self._node.get_clock().now().nanoseconds
 
-    def problem(self, now_ns: int) -> str | None:
+    def problem(self, now_ns: int) -> Finding | None:
         """Return what is wrong with the inputs, or None."""
         found = self.builder.check(now_ns)
-        return f'{found} ({self.joint_error})' if found and self.joint_error else found
+        if found and self.joint_error:
+            return replace(found, text=f'{found} ({self.joint_error})')
+        return found
 
     def clear(self) -> None:
         """Forget everything received, for example after the clock went back."""

@@ -3,6 +3,7 @@
 import argparse
 import signal
 import sys
+import threading
 from collections.abc import Callable
 
 import rclpy
@@ -10,6 +11,7 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.node import Node
 
+_interrupted = threading.Event()
 SWITCH_INTERVAL_S = 5e-4  # lets the control thread in when another thread computes in Python
 
 
@@ -23,6 +25,9 @@ def spin(node: Node) -> None:
             executor.spin_once(timeout_sec=0.2)
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
+    except RuntimeError:
+        if not _interrupted.is_set():  # inside a conversion of rclpy an interrupt becomes this
+            raise
 
 
 def start(argv: list[str]) -> None:
@@ -31,6 +36,7 @@ def start(argv: list[str]) -> None:
     sys.setswitchinterval(SWITCH_INTERVAL_S)
 
     def interrupt(number: int, frame: object) -> None:
+        _interrupted.set()
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGINT, interrupt)

@@ -1,18 +1,21 @@
 """What the node tells its operator: status on change, diagnostics once a second."""
 
 from collections import deque
-from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.lifecycle import LifecycleNode
 
-from pi0_ros.control.pilot import Pilot
 from pi0_ros.observation.buffers import Arrivals, Stamped
+from pi0_ros.observation.finding import Finding
 from pi0_ros.ros import qos
-from pi0_ros.ros.control_loop import ControlLoop
 from pi0_ros.ros.inputs import Inputs
 
+if TYPE_CHECKING:
+    from pi0_ros.ros.session import Session
+
+RATE_OVER_NS = 10_000_000_000
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 
 
@@ -58,12 +61,19 @@ class Latency:
     def __init__(self) -> None:
         """Start empty."""
         self._recent: deque[float] = deque(maxlen=600)
+        self._ends: deque[int] = deque(maxlen=50)
         self.count = 0
 
-    def add(self, seconds: float) -> None:
-        """Remember one duration."""
+    def add(self, seconds: float, steady_ns: int) -> None:
+        """Remember one duration, and when it ended."""
         self._recent.append(seconds * 1e3)
+        self._ends.append(steady_ns)
         self.count += 1
+
+    def rate_hz(self, steady_ns: int) -> float:
+        """Return how many ended a second, of the last fifty and up to ten seconds ago."""
+        ends = [end for end in self._ends.copy() if end > steady_ns - RATE_OVER_NS]
+        return 1e9 * (len(ends) - 1) / (ends[-1] - ends[0]) if len(ends) > 1 else 0.0
 
     def percentile(self, percent: float) -> float:
         """Return a percentile in milliseconds, 0 before the first duration."""
@@ -71,45 +81,80 @@ class Latency:
         return float(np.percentile(np.array(recent), percent)) if recent else 0.0
 
 
-def node_report(values: SimpleNamespace, policy: dict[str, str], pilot: Pilot, inputs: Inputs,
-                loop: ControlLoop | None, latency: Latency, fault: str, others: int,
-                now_ns: int) -> list[DiagnosticStatus]:
-    """Return the node's diagnostics: policy, control, and one for each input."""
-    queue = pilot.queue
-    obs_ns = pilot.chunk_obs_ns
+def node_report(session: 'Session', controller: str) -> list[DiagnosticStatus]:
+    """Return the node's diagnostics: policy, control, and one for each input.
+
+    :param controller: what is wrong with the controller's settings.
+    """
+    now_ns = session.now()
+    return [_policy(session, now_ns), _control(session, controller, now_ns),
+            *_inputs(session.inputs, now_ns)]
+
+
+def _policy(session: 'Session', now_ns: int) -> DiagnosticStatus:
+    values, latency, fault = session.values, session.latency, session.guard.fault
+    told, obs_ns = session.policy.describe(), session.pilot.chunk_obs_ns
     age_ms = (now_ns - obs_ns) / 1e6 if obs_ns is not None else 0.0
-    out = [status(
-        ERROR if fault else OK, 'policy', fault or values.policy, checkpoint=values.checkpoint,
-        **policy, chunks=latency.count, inference_p50_ms=latency.percentile(50),
+    about = f"{values.policy}, {told.get('engine', '?')} on {told.get('device', 'no device')}"
+    mine = fault if fault and fault.subject in ('policy', 'chunk') else None
+    return status(
+        ERROR if mine else OK, 'policy', str(mine or about), checkpoint=values.checkpoint, **told,
+        instruction=session.operator.instruction, chunks=latency.count,
+        rate_hz=latency.rate_hz(session.steady()), inference_p50_ms=latency.percentile(50),
         inference_p95_ms=latency.percentile(95), inference_max_ms=latency.percentile(100),
-        chunk_age_ms=age_ms)]
+        chunk_age_ms=age_ms)
+
+
+def _control(session: 'Session', controller: str, now_ns: int) -> DiagnosticStatus:
+    pilot, guard, loop = session.pilot, session.guard, session.loop
+    queue = pilot.queue
     ticks = loop.intervals_ms() if loop else {'p50': 0.0, 'p99': 0.0, 'max': 0.0, 'rate': 0.0}
-    out.append(status(
-        WARN if others > 0 else OK, 'control',
-        f'{others} other publishers command this robot' if others > 0 else
-        ('armed' if pilot.enabled else 'disarmed'),
-        rate_hz=ticks['rate'], tick_p50_ms=ticks['p50'], tick_p99_ms=ticks['p99'],
-        tick_max_ms=ticks['max'], lateness_p99_ms=loop.lateness_p99_ms() if loop else 0.0,
+    others = session.command.others() if loop else 0
+    reason = guard.stopped_by
+    doing = ('disarmed' if not pilot.enabled else 'moves' if pilot.speaking else
+             f'stands: {reason}' if reason else 'stands')
+    level, message = OK, doing + (' (dry run)' if session.values.dry_run else '')
+    if others:
+        level, message = WARN, f'{others} other publishers command this robot'
+    elif controller:
+        level, message = WARN, controller
+    if guard.fault:
+        level, message = ERROR, f'disarmed by a fault: {guard.fault}'
+    return status(
+        level, 'control', message, rate_hz=ticks['rate'], tick_p50_ms=ticks['p50'],
+        tick_p99_ms=ticks['p99'], tick_max_ms=ticks['max'],
+        lateness_p99_ms=loop.lateness_p99_ms() if loop else 0.0,
         realtime=bool(loop and loop.realtime), ticks=loop.ticks if loop else 0,
         missed_ticks=loop.missed if loop else 0,
         queue_ms=queue.remaining_ns(now_ns) / 1e6, chunks_merged=queue.merged,
-        chunks_dropped=queue.dropped, late_steps=queue.late_steps, late_ticks=pilot.late_ticks,
-        clamps=pilot.clamps, handover=pilot.timing.handover, delay_steps=queue.delay,
-        starved=queue.starved))
-    joints = inputs.joints.get()
-    out.append(_input('joint_states', joints, inputs.joint_arrivals, now_ns,
-                      inputs.builder.check_joints(now_ns)))
+        chunks_dropped=queue.dropped, chunks_rejected=guard.rejections,
+        inferences_failed=guard.failures, late_steps=queue.late_steps,
+        late_ticks=pilot.late_ticks, clamps=queue.clamped, slowed=queue.slowed,
+        handover=pilot.timing.handover, delay_steps=queue.delay, starved=queue.starved,
+        stop_reason=reason.reason if reason else '')
+
+
+def _inputs(inputs: Inputs, now_ns: int) -> list[DiagnosticStatus]:
+    joints, builder = inputs.joints.get(), inputs.builder
+    out = [_input('joint_states', joints, inputs.joint_arrivals, now_ns,
+                  builder.check_joints(now_ns))]
     for name, buffer in inputs.cameras.items():
         newest = buffer.get()
+        skew_ms = (newest.stamp_ns - joints.stamp_ns) / 1e6 if newest and joints else 0.0
         out.append(_input(f'camera {name}', newest, buffer.arrivals, now_ns,
-                          inputs.builder.check_camera(name, now_ns)))
+                          builder.check_camera(name, now_ns), skew_ms=skew_ms,
+                          lost_of_100=buffer.arrivals.lost(),
+                          encoding=_encoding(newest.value) if newest else ''))
     return out
 
 
+def _encoding(message: object) -> str:
+    return getattr(message, 'encoding', '') or getattr(message, 'format', '')
+
+
 def _input(name: str, newest: Stamped | None, arrivals: Arrivals, now_ns: int,
-           problem: str | None) -> DiagnosticStatus:
+           problem: Finding | None, **more: object) -> DiagnosticStatus:
+    rate_hz = arrivals.rate_hz(now_ns)
     age_ms = (now_ns - newest.stamp_ns) / 1e6 if newest else -1.0
-    # Of joint states, which may come in parts, gaps tell nothing.
-    lost = {} if name == 'joint_states' else {'lost_of_100': arrivals.lost()}
-    return status(WARN if problem else OK, name, problem or 'fresh', received=arrivals.count,
-                  rate_hz=arrivals.rate_hz(now_ns), **lost, age_ms=age_ms)
+    return status(WARN if problem else OK, name, str(problem or f'{rate_hz:.0f} Hz'),
+                  received=arrivals.count, rate_hz=rate_hz, age_ms=age_ms, **more)

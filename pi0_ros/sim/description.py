@@ -1,6 +1,12 @@
 """The URDF of the simulated arm, from the numbers of its kinematics."""
 
+from dataclasses import replace
+
+from pi0_ros.control.limits import UNLIMITED, Rules
 from pi0_ros.sim import arm
+
+RULES = Rules(grippers=('gripper',))  # as config/sim.yaml has them
+UNLIMITED_RULES = replace(RULES, velocity_scale=UNLIMITED, acceleration=UNLIMITED, margin=0.0)
 
 
 def urdf() -> str:

@@ -5,14 +5,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pi0_ros.control.limits import limits_from_urdf
+from pi0_ros.control.guard import Guard, GuardRules
+from pi0_ros.control.limits import Rules, limits_from_urdf
 from pi0_ros.control.pilot import Pilot, Timing
 from pi0_ros.observation.buffers import JointBuffer, LatestBuffer
 from pi0_ros.observation.observation import Freshness, ObservationBuilder
 from pi0_ros.policy.policy import Policy
 from pi0_ros.sim import arm
 from pi0_ros.sim.controller import TrajectoryMessage
-from pi0_ros.sim.description import urdf
+from pi0_ros.sim.description import RULES, urdf
 from pi0_ros.sim.robot import STEP_NS, SimulatedRobot
 from pi0_ros.sim.world import COLOURS
 
@@ -36,6 +37,7 @@ class Episode:
     chunks: int
     starved: int = 0         # chunks that came when the plan before was at its end
     hit: bool = False         # whether the hand hit the peg, which is no success
+    fault: str = ''           # that ended it
 
     @property
     def wrong(self) -> bool:
@@ -46,7 +48,7 @@ class Episode:
 def run_episode(policy: Policy, seed: int, delay_s: float = 0.0, replan_s: float = 0.3,
                 instruction: str | None = None, named: str | None = None,
                 handover: str = 'blend', watch: Watch = lambda *given: None,
-                task: str = 'blocks') -> Episode:
+                task: str = 'blocks', rules: Rules = RULES) -> Episode:
     """Run one seeded episode: instruction given at once, ``delay_s`` of inference delay.
 
     As on a robot, joint states are measured some milliseconds before a tick, by an offset that the
@@ -55,6 +57,7 @@ def run_episode(policy: Policy, seed: int, delay_s: float = 0.0, replan_s: float
     :param watch: called at every tick with the time, the commanded joints [D], None for silence,
         and when the chunk that has just taken over begins, None if there is none.
     :param task: one of world.TASKS; peg names the block behind the peg.
+    :param rules: of the joint limits.
     """
     rng = np.random.default_rng((seed, 1))
     drawn = COLOURS[int(rng.integers(len(COLOURS)))]
@@ -65,9 +68,11 @@ def run_episode(policy: Policy, seed: int, delay_s: float = 0.0, replan_s: float
     cameras = {name: LatestBuffer() for name in CAMERAS}
     builder = ObservationBuilder(joints, cameras, lambda name: robot.image(name),
                                  Freshness(10**8, 10**8, 10**8))
-    pilot = Pilot(arm.JOINT_NAMES, limits_from_urdf(urdf(), arm.JOINT_NAMES),
+    pilot = Pilot(arm.JOINT_NAMES, limits_from_urdf(urdf(), arm.JOINT_NAMES, rules),
                   Timing.at_rate(50.0, replan_s, handover))
-    pilot.enable(robot.joints, robot.now_ns)
+    guard = Guard(pilot, builder, GuardRules())
+    joints.put(list(arm.JOINT_NAMES), robot.joints, robot.now_ns, robot.now_ns)
+    guard.arm(robot.now_ns)
     phase_ns = STEP_NS * int(rng.integers(TICK_NS // STEP_NS))
     measured = robot.joints.copy()
     grasped: list[str] = []
@@ -78,18 +83,18 @@ def run_episode(policy: Policy, seed: int, delay_s: float = 0.0, replan_s: float
         if tick % FRAME_TICKS == 1:
             for name, buffer in cameras.items():
                 buffer.put(name, now_ns, now_ns)
-        if pending is None and pilot.wants_chunk(now_ns):
+        if pending is None and guard.wants_chunk(now_ns):
             epoch = pilot.queue.epoch
             seen = builder.build(now_ns, instruction)
             leftover = pilot.leftover(seen.t_obs_ns, instruction)
-            pending, chunks = (policy.infer(seen, leftover=leftover), epoch), chunks + 1
+            pending, chunks = (policy.infer(seen, leftover=leftover), seen, epoch), chunks + 1
             due_ns = now_ns + round(delay_s * 1e9) + int(rng.integers(TICK_NS))
         begins_ns = None
         if pending is not None and now_ns >= due_ns:
-            if pilot.accept(pending[0], due_ns, pending[1]) is None:
+            if guard.accept(*pending[:2], due_ns, pending[2]) is None:
                 begins_ns = pilot.queue.taken_over_ns
             pending = None
-        window = pilot.tick(now_ns)
+        window, _ = guard.tick(now_ns)
         watch(now_ns, None if window is None else window.start, begins_ns)
         if window is not None:
             robot.accept(TrajectoryMessage(window.stamp_ns, list(window.joint_names),
@@ -100,9 +105,10 @@ def run_episode(policy: Policy, seed: int, delay_s: float = 0.0, replan_s: float
         robot.advance(now_ns + TICK_NS)
         if robot.held and (not grasped or grasped[-1] != robot.held):
             grasped.append(robot.held)
-        if robot.taken == named or robot.hit:
+        if robot.taken == named or robot.hit or guard.fault:
             break
     wrong = any(colour != named for colour in grasped)
     return Episode(seed, named, tuple(grasped),
                    robot.taken == named and not wrong and not robot.hit, tick * TICK_NS / 1e9,
-                   chunks, pilot.queue.starved, robot.hit)
+                   chunks, pilot.queue.starved, robot.hit,
+                   guard.fault.text if guard.fault else '')

@@ -1,0 +1,273 @@
+"""Whether the robot may move: everything that is asked before a command leaves.
+
+At every tick, in this order, and the first that finds something decides: a latched fault, not
+armed, inputs, the robot itself (tracking error). A chunk is asked before it becomes part of the
+plan: its shape, its values, its age, whether it begins where the robot is, steps, limits. What the
+plan is made of then keeps the limits by itself (limiter.py).
+"""
+
+import threading
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from pi0_ros.control import safety
+from pi0_ros.control.pilot import ClockJump, Pilot
+from pi0_ros.control.trajectory import Trajectory
+from pi0_ros.observation.finding import Finding
+from pi0_ros.observation.observation import NotReady, Observation, ObservationBuilder
+from pi0_ros.policy.policy import ActionChunk
+
+RETRY_NS = 100_000_000          # between inferences while one fails or an image cannot be read
+IMAGE_PROBLEM_NS = 500_000_000  # for which an image that could not be read is news
+STILL_OVER_NS = 50_000_000
+
+
+@dataclass(frozen=True)
+class GuardRules:
+    """What the operator allows; nanoseconds."""
+
+    chunk_age_ns: int = 500_000_000
+    tracking_ns: int = 200_000_000
+    hang_ns: int = 2_000_000_000  # of an inference, at least; also five times its 95th percentile
+    rejections: int = 3           # of chunks in a row, and of inferences that fail, before a fault
+    allow_missing_limits: bool = False
+    tracks: bool = True           # whether the robot follows: not in a dry run
+
+
+class Guard:
+    """Keeps watch over one robot. Any method may be called from any thread.
+
+    Times are nanoseconds: ``now_ns`` of the clock of stamps, ``steady_ns`` of one nobody sets.
+    """
+
+    def __init__(self, pilot: Pilot, builder: ObservationBuilder, rules: GuardRules) -> None:
+        """Begin without a fault."""
+        self.pilot, self.builder, self.rules = pilot, builder, rules
+        self.fault: Finding | None = None
+        self.stop_pressed = False
+        self.stopped_by: Finding | None = None  # the last reason, also after it is gone
+        self.rejections = self.failures = 0     # in all
+        self._in_a_row = 0
+        self._away_since_ns: int | None = None
+        self._image: tuple[int, Finding] | None = None
+        self._retry_ns = 0
+        self._working_since_ns: int | None = None
+        self._lock = threading.RLock()
+
+    # ---- every tick ----
+
+    def tick(self, now_ns: int) -> tuple[Trajectory | None, bool]:
+        """Return what to publish, None for silence, and whether the policy should decide.
+
+        :raises ClockJump: as Pilot.tick; the robot is disarmed.
+        """
+        wants = False
+        if self.pilot.enabled:
+            finding = self.fault or self.builder.check(now_ns) or self._tracking(now_ns)
+            if self.fault:
+                self.pilot.disable(now_ns)
+            elif finding:
+                self._stop(finding, now_ns)
+            else:
+                wants = self.wants_chunk(now_ns)
+        try:
+            return self.pilot.tick(now_ns), wants and self.pilot.enabled
+        except ClockJump as jump:
+            self._retry_ns, self._away_since_ns, self._image = 0, None, None
+            self.stopped_by = Finding('clock_jump', f'{jump}: disarmed; arm it again', 'clock')
+            raise
+
+    def wants_chunk(self, now_ns: int) -> bool:
+        """Return whether the next inference should start."""
+        return now_ns >= self._retry_ns and self.pilot.wants_chunk(now_ns)
+
+    def _tracking(self, now_ns: int) -> Finding | None:
+        """Latch a robot that is not where it is told to be for too long; return that."""
+        joints, queue = self.builder.joints.get(), self.pilot.queue
+        if not self.rules.tracks or joints is None:
+            return None
+        told = queue.sample(np.array([joints.stamp_ns]))[0]
+        finding = safety.check_tracking(joints.value[:len(told)], told, queue.limits.tracking,
+                                        self.pilot.joint_names)
+        if finding is None:
+            self._away_since_ns = None
+            return None
+        if self._away_since_ns is None:
+            self._away_since_ns = now_ns
+        if now_ns - self._away_since_ns < self.rules.tracking_ns:
+            return None
+        self.latch(finding, now_ns)
+        return finding
+
+    # ---- the policy's thread ----
+
+    def observe(self, now_ns: int, instruction: str) -> Observation | Finding:
+        """Return the observation at ``now_ns``, or, after a stop, why it cannot be taken."""
+        try:
+            observation = self.builder.build(now_ns, instruction)
+        except NotReady as error:
+            self._image = now_ns, error.finding
+            self._retry_ns = now_ns + RETRY_NS
+            self._stop(error.finding, now_ns)
+            return error.finding
+        self._image = None
+        return observation
+
+    def begin(self, steady_ns: int) -> None:
+        """Begin to wait for an inference."""
+        self._working_since_ns = steady_ns
+
+    def end(self) -> None:
+        """Wait no longer for an inference."""
+        self._working_since_ns = None
+
+    def accept(self, chunk: ActionChunk, observation: Observation, now_ns: int, epoch: int
+               ) -> Finding | None:
+        """Take a chunk into the plan; return None, or why not.
+
+        Three in a row that a check rejects latch a fault; those that only came too late, after a
+        stop or for a robot that is not armed do not count.
+        """
+        self._working_since_ns = None
+        finding = self.check(chunk, observation, now_ns)
+        if not finding:
+            dropped = self.pilot.accept(chunk, now_ns, epoch)
+            self._in_a_row = 0
+            return Finding('dropped', dropped, 'chunk') if dropped else None
+        if not self.pilot.enabled or self.pilot.queue.epoch != epoch:
+            return finding
+        self.rejections += 1
+        self._count(finding, now_ns)
+        return finding
+
+    def failed(self, text: str, now_ns: int, gone: bool = False) -> None:
+        """Count an inference that raised; three in a row latch a fault, ``gone`` at once."""
+        self._working_since_ns = None
+        self.failures += 1
+        if gone:
+            self.latch(Finding('policy_gone', text, 'policy'), now_ns)
+        else:
+            self._count(Finding('policy_failed', text, 'policy'), now_ns)
+
+    def _count(self, finding: Finding, now_ns: int) -> None:
+        self._in_a_row += 1
+        self._retry_ns = now_ns + RETRY_NS
+        if self._in_a_row >= self.rules.rejections:
+            self.latch(replace(finding, text=f'{self._in_a_row} inferences in a row failed, the '
+                               f'last: {finding}'), now_ns)
+
+    def check(self, chunk: ActionChunk, observation: Observation, now_ns: int) -> Finding | None:
+        """Return why a chunk must not become part of the plan, or None."""
+        names, limits = self.pilot.joint_names, self.pilot.queue.limits
+        return (safety.check_form(chunk, names)
+                or safety.check_age(chunk, now_ns, self.rules.chunk_age_ns)
+                or safety.check_way(chunk.positions, self._near(observation), limits, names))
+
+    def _near(self, observation: Observation) -> list[np.ndarray]:
+        """Return where the robot was, as measured and, if it is armed, as told."""
+        out = [observation.state[:len(self.pilot.joint_names)]]
+        if self.pilot.enabled:
+            out.append(self.pilot.queue.sample(np.array([observation.t_obs_ns]))[0])
+        return out
+
+    # ---- supervision ----
+
+    def hung(self, now_ns: int, steady_ns: int, usual_ns: int) -> None:
+        """Latch an inference that does not come back.
+
+        :param usual_ns: the 95th percentile of what inferences take.
+        """
+        since, allowed_ns = self._working_since_ns, max(self.rules.hang_ns, 5 * usual_ns)
+        if since is not None and steady_ns - since > allowed_ns:
+            self.latch(self._hanging(steady_ns - since, allowed_ns), now_ns)
+
+    @staticmethod
+    def _hanging(took_ns: int, allowed_ns: int) -> Finding:
+        return Finding('policy_hangs', 'the inference has not come back for '
+                       f'{took_ns / 1e9:.1f} s, allowed are {allowed_ns / 1e9:.1f} s: the GPU or '
+                       'its driver hangs',
+                       'policy', took_ns / 1e9, allowed_ns / 1e9)
+
+    def image_problem(self, now_ns: int) -> Finding | None:
+        """Return what was wrong with an image that was to be used just now."""
+        image = self._image
+        return image[1] if image and now_ns - image[0] <= IMAGE_PROBLEM_NS else None
+
+    def _stop(self, finding: Finding, now_ns: int) -> None:
+        """Stop smoothly; the robot goes on by itself when the reason is gone."""
+        if self.pilot.enabled:
+            self.stopped_by = finding
+        self.pilot.stop(now_ns)
+
+    def latch(self, finding: Finding, now_ns: int) -> None:
+        """Disarm until the operator resets; the first reason stays."""
+        with self._lock:
+            self.fault = self.fault or finding
+            self.stopped_by = self.fault
+        self.pilot.disable(now_ns)
+
+    def disarm(self, finding: Finding, now_ns: int) -> None:
+        """Stop smoothly and disarm; the operator may arm again at once."""
+        if self.pilot.enabled:
+            self.stopped_by = finding
+        self.pilot.disable(now_ns)
+
+    # ---- the operator ----
+
+    def press_stop(self, pressed: bool, now_ns: int) -> None:
+        """Latch the operator's stop, or release it: the fault stays until it is reset."""
+        self.stop_pressed = pressed
+        if pressed:
+            self.latch(Finding('operator_stop', 'stopped by the operator', 'stop'), now_ns)
+
+    def reset(self, steady_ns: int) -> Finding | None:
+        """Clear the fault; return None, or why its cause is still there."""
+        if self.stop_pressed:
+            return Finding('operator_stop', 'the stop is still pressed: publish false on it first',
+                           'stop')
+        since = self._working_since_ns
+        if self.fault and self.fault.reason == 'policy_hangs' and since is not None:
+            return self._hanging(steady_ns - since, self.rules.hang_ns)
+        self.fault, self._in_a_row, self._away_since_ns = None, 0, None
+        return None
+
+    def why_not(self, now_ns: int, problem: Finding | None) -> Finding | None:
+        """Return why the robot cannot be armed, or None; ``problem`` is that of the inputs."""
+        limits = self.pilot.limits
+        if self.fault:
+            return self.fault
+        if limits.unknown and not self.rules.allow_missing_limits:
+            missing = '; '.join(limits.unknown)
+            return Finding('limits_unknown', f'joint limits are unknown, {missing}: publish '
+                           "robot_description, or set parameter 'joint_limits', or "
+                           "'allow_missing_limits'", 'robot_description')
+        if self.pilot.speaking and not self.pilot.enabled:
+            return Finding('stopping', 'the robot is still stopping: try again')
+        return problem or self._unfit()
+
+    def _unfit(self) -> Finding | None:
+        """Return why a robot that is measured so is not armed, or None."""
+        joints, names = self.builder.joints, self.pilot.joint_names
+        if self.pilot.enabled:
+            return None
+        return (safety.check_still(joints.speeds(STILL_OVER_NS)[:len(names)], names)
+                or safety.check_inside(joints.get().value[:len(names)], self.pilot.limits, names))
+
+    def too_far(self, chunk: ActionChunk, observation: Observation, now_ns: int
+                ) -> Finding | None:
+        """Return why the robot must not be armed for what the policy would do first, or None."""
+        finding = self.check(chunk, observation, now_ns)
+        if not finding or finding.reason != 'chunk_start':
+            return finding
+        away = safety.distance(chunk.positions, self._near(observation), self.pilot.limits)
+        rows = ', '.join(f'{name} {far:.2f}' for name, far in zip(self.pilot.joint_names, away))
+        return replace(finding, text=f'the first action is too far away: {rows}; {finding}')
+
+    def arm(self, now_ns: int) -> None:
+        """Arm; nothing happens if it is armed."""
+        if not self.pilot.enabled:
+            joints = self.builder.joints.get()
+            self._in_a_row, self._away_since_ns, self._retry_ns = 0, None, 0
+            self.stopped_by = None
+            self.pilot.enable(joints.value[:len(self.pilot.joint_names)], now_ns)

@@ -1,0 +1,108 @@
+"""What must be true before a chunk becomes part of the plan and before the robot is armed.
+
+Pure checks; each returns None or what it found. guard.py says when they are asked.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from pi0_ros.control.limits import OUTSIDE, JointLimits
+from pi0_ros.observation.finding import Finding
+from pi0_ros.policy.policy import ActionChunk
+
+STILL = 0.1  # rad/s or m/s: faster, a robot is not armed
+GRIPPER = "if that is how the policy moves a gripper, name it in parameter 'gripper_joints'"
+
+
+def check_form(chunk: ActionChunk, names: Sequence[str]) -> Finding | None:
+    """Return whether a chunk is none: wrong shape, no time, or a value that is not finite."""
+    positions = chunk.positions
+    if positions.ndim != 2 or positions.shape[1] != len(names) or not len(positions):
+        return Finding('chunk_shape', f'chunk has shape {positions.shape}, expected (steps, '
+                       f'{len(names)})', 'chunk')
+    if chunk.dt_ns <= 0:
+        return Finding('chunk_shape', f'chunk has a control period of {chunk.dt_ns} ns, expected '
+                       '> 0', 'chunk', chunk.dt_ns / 1e9)
+    if not np.isfinite(positions).all():
+        step, joint = np.argwhere(~np.isfinite(positions))[0]
+        return Finding('chunk_not_finite', 'chunk has a value that is not finite at step '
+                       f"{step}, joint '{names[joint]}'", names[joint])
+    return None
+
+
+def check_age(chunk: ActionChunk, now_ns: int, allowed_ns: int) -> Finding | None:
+    """Return whether a chunk is too old when it comes."""
+    age_s, allowed_s = (now_ns - chunk.t_obs_ns) / 1e9, allowed_ns / 1e9
+    if age_s <= allowed_s:
+        return None
+    return Finding('chunk_late', f'chunk is {age_s:.2f} s old when it comes, allowed are '
+                   f"{allowed_s:.2f} s (parameter 'max_chunk_age'): inference is slow", 'chunk',
+                   age_s, allowed_s)
+
+
+def check_way(positions: np.ndarray, near: Sequence[np.ndarray], limits: JointLimits,
+              names: Sequence[str]) -> Finding | None:
+    """Return whether a chunk begins too far away, jumps, or leads out of the limits.
+
+    :param positions: [T, D] of the chunk. :param near: places [D], any of which it may begin at:
+        where the robot was measured, and where it was told to be at that moment. A policy that
+        learnt commands leads the measured joints, and a new instruction leaves the plan.
+    """
+    away = distance(positions, near, limits)
+    positions = limits.nearest_turn(positions, near[0])
+    steps = np.abs(np.diff(positions, axis=0)).max(axis=0, initial=0.0)
+    outside = np.maximum(limits.lower - positions, positions - limits.upper).max(axis=0)
+    for reason, found, allowed, text in (
+            ('chunk_start', away, limits.jump, 'begins {:.2f} from where the robot was'),
+            ('chunk_jump', steps, limits.jump, 'moves by {:.2f} in one step'),
+            ('chunk_limits', outside, np.maximum(limits.jump, OUTSIDE),
+             'leads {:.2f} beyond the limits')):
+        if (found > allowed).any():
+            worst = int(np.argmax(found - allowed))
+            return Finding(reason, f"joint '{names[worst]}' of the chunk "
+                           f'{text.format(found[worst])}, allowed are {allowed[worst]:.2f}; '
+                           f'{GRIPPER}', names[worst], float(found[worst]), float(allowed[worst]))
+    return None
+
+
+def distance(positions: np.ndarray, near: Sequence[np.ndarray], limits: JointLimits) -> np.ndarray:
+    """Return how far each joint [D] of a chunk [T, D] begins from the nearest of ``near``."""
+    return np.min([np.abs(limits.nearest_turn(positions, place)[0] - place) for place in near],
+                  axis=0)
+
+
+def check_tracking(measured: np.ndarray, told: np.ndarray, allowed: np.ndarray,
+                   names: Sequence[str]) -> Finding | None:
+    """Return which joint is not where it is told to be; all [D]."""
+    away = np.abs(measured - told)
+    worst = int(np.argmax(away - allowed))
+    if away[worst] <= allowed[worst]:
+        return None
+    return Finding('tracking', f"joint '{names[worst]}' is {away[worst]:.2f} from where it is "
+                   f'told to be, allowed are {allowed[worst]:.2f}: something is in its way, or '
+                   f'the controller does not follow; {GRIPPER}', names[worst],
+                   float(away[worst]), float(allowed[worst]))
+
+
+def check_still(speeds: np.ndarray, names: Sequence[str]) -> Finding | None:
+    """Return which joint moves; ``speeds`` [D] a second."""
+    worst = int(np.argmax(speeds))
+    if speeds[worst] <= STILL:
+        return None
+    return Finding('moving', f"joint '{names[worst]}' moves at {speeds[worst]:.2f} a second, "
+                   f'allowed are {STILL}: wait until the robot stands', names[worst],
+                   float(speeds[worst]), STILL)
+
+
+def check_inside(measured: np.ndarray, limits: JointLimits, names: Sequence[str]
+                 ) -> Finding | None:
+    """Return which joint is measured so far outside its limits that they cannot be its."""
+    beyond = np.maximum(limits.lower - measured, measured - limits.upper)
+    worst = int(np.argmax(beyond))
+    if beyond[worst] <= OUTSIDE:
+        return None
+    return Finding('outside', f"joint '{names[worst]}' is at {measured[worst]:.2f}, outside its "
+                   f'limits {limits.lower[worst]:.2f} to {limits.upper[worst]:.2f}: move it '
+                   'inside, or its unit, zero or name is not that of robot_description',
+                   names[worst], float(beyond[worst]), OUTSIDE)

@@ -1,0 +1,158 @@
+"""A robot, its cameras, a policy and the guard on one synthetic clock, a millisecond a step."""
+
+import numpy as np
+
+from pi0_ros.control.guard import Guard, GuardRules
+from pi0_ros.control.limits import JointLimits
+from pi0_ros.control.pilot import ClockJump, Pilot, Timing
+from pi0_ros.observation.buffers import JointBuffer, LatestBuffer
+from pi0_ros.observation.finding import Finding
+from pi0_ros.observation.observation import Freshness, ObservationBuilder
+from pi0_ros.policy.policy import PolicyGone
+from pi0_ros.sim.controller import TrajectoryController, TrajectoryMessage
+from support import MS, chunk
+
+NAMES = ('a', 'b')
+ACCELERATION, VELOCITY, REACH = 5.0, 1.5, 2.0
+START_MS = 1_000_000
+
+
+class Rig:
+    """Everything between an image and a joint. A test breaks what it likes by its attributes."""
+
+    def __init__(self, policy='sine', infer_ms=60, rules=GuardRules(), strategy='blend'):
+        limits = JointLimits(*(np.full(2, value) for value in (
+            -REACH, REACH, VELOCITY, ACCELERATION, 0.2, 0.3)), np.zeros(2, bool))
+        self.joints, self.camera = JointBuffer(NAMES), LatestBuffer()
+        builder = ObservationBuilder(self.joints, {'front': self.camera}, self._decode,
+                                     Freshness(100 * MS, 200 * MS, 150 * MS))
+        self.pilot = Pilot(NAMES, limits, Timing.at_rate(50.0, 0.3, strategy))
+        self.guard = Guard(self.pilot, builder, rules)
+        self.now = self.steady = START_MS  # the clock of stamps, and one that nobody sets
+        self.offset = 0                    # of the clock of stamps
+        self.clock_stands = self.node_dead = False
+        self.feeds = {'joints', 'images'}
+        self.image = np.zeros((4, 4, 3), np.uint8)
+        self.image_stamp = self.joint_stamp = lambda now: now
+        self.names, self.disturb = list(NAMES), lambda positions: positions
+        self.policy, self.infer_ms, self.instruction = policy, infer_ms, 'go'
+        self.controller = TrajectoryController(NAMES, np.zeros(2))
+        self.blocked = None                # where a joint is held
+        self.path, self.commands, self.errors = [], [], []
+        self._pending, self._tick_at = None, START_MS
+        self.usual_ms = 60
+
+    def _decode(self, image):
+        if isinstance(image, Exception):
+            raise image
+        return image
+
+    def measured(self):
+        """Return where the joints are."""
+        last = self.path[-1] if self.path else np.zeros(2)
+        return last if self.blocked is None else self.blocked
+
+    def run(self, ms):
+        """Let so many milliseconds pass."""
+        for _ in range(ms):
+            self.steady += 1
+            if not self.clock_stands:
+                self.now = self.steady + self.offset
+            self._robot()
+            if not self.node_dead:
+                self._node()
+        return self
+
+    def _robot(self):
+        self.path.append(self.controller.sample(self.steady * MS, np.zeros(2), np.zeros(2)))
+        if 'joints' in self.feeds and self.steady % 10 == 0:
+            try:
+                self.joints.put(self.names, self.disturb(self.measured()),
+                                self.joint_stamp(self.now) * MS, self.now * MS)
+            except ValueError as error:
+                self.errors.append(str(error))
+        if 'images' in self.feeds and self.steady % 33 == 0:
+            self.camera.put(self.image, self.image_stamp(self.now) * MS, self.now * MS)
+
+    def _node(self):
+        now_ns = self.now * MS
+        self._think(now_ns)
+        self.guard.hung(now_ns, self.steady * MS, self.usual_ms * MS)
+        if self.clock_stands or abs(self.now - self._tick_at) < 20 <= 10_000:
+            return
+        self._tick_at = self.now
+        try:
+            window, wants = self.guard.tick(now_ns)
+        except ClockJump:
+            self.joints.clear()
+            self.camera.clear()
+            return
+        if window is not None:
+            # The controller's clock is its own: stamps count from when a message comes.
+            self.commands.append((self.steady, window))
+            self.controller.accept(TrajectoryMessage(
+                self.steady * MS, list(NAMES), window.times_ns.tolist(),
+                window.positions.tolist(), window.velocities.tolist()), self.steady * MS)
+        if wants and self.instruction and self._pending is None:
+            epoch = self.pilot.queue.epoch
+            seen = self.guard.observe(now_ns, self.instruction)
+            if not isinstance(seen, Finding):
+                self.guard.begin(self.steady * MS)
+                self._pending = self.steady + self.infer_ms, seen, epoch
+
+    def _think(self, now_ns):
+        if self._pending is None or self.steady < self._pending[0] or self.policy == 'hangs':
+            return
+        (_, seen, epoch), self._pending = self._pending, None
+        try:
+            decided = self.decide(seen)
+        except PolicyGone as error:
+            return self.guard.failed(str(error), now_ns, gone=True)
+        except Exception as error:
+            return self.guard.failed(repr(error), now_ns)
+        self.guard.accept(decided, seen, now_ns, epoch)
+
+    def decide(self, seen):
+        """Return the chunk for an observation: a slow swing, or what the policy does wrong."""
+        due = seen.t_obs_ns / MS + 20 * np.arange(51) - START_MS - self.offset
+        swing = np.stack([0.3 * np.sin(due / 1000), 0.2 * np.sin(due / 700)], axis=1)
+        back = np.exp(-(due - due[0]) / 500)[:, None]  # to the swing, from wherever the robot is
+        values = (swing + back * (seen.state - swing[0]))[1:]
+        if isinstance(self.policy, Exception):
+            raise self.policy
+        if callable(self.policy):
+            values = self.policy(values)
+        return chunk(values, t_obs_ns=seen.t_obs_ns)
+
+    def arm(self):
+        """Arm as the operator does; return why not, or None."""
+        now_ns = self.now * MS
+        refusal = self.guard.why_not(now_ns, self.guard.builder.check(now_ns))
+        if refusal is None and not self.pilot.enabled:
+            seen = self.guard.observe(now_ns, self.instruction)
+            refusal = seen if isinstance(seen, Finding) else self.guard.too_far(
+                self.decide(seen), seen, now_ns)
+        if refusal is None:
+            self.guard.arm(now_ns)
+        return refusal
+
+    def start(self):
+        """Bring the robot to where it moves."""
+        self.run(100)
+        assert self.arm() is None
+        self.run(1500)
+        assert self.moves()
+        return self
+
+    def moves(self, over_ms=300):
+        """Return whether the robot moved in the last milliseconds."""
+        return bool(np.ptp(np.array(self.path[-over_ms:]), axis=0).max() > 1e-3)
+
+    def silent(self, over_ms=300):
+        """Return whether nothing was commanded in the last milliseconds."""
+        return not self.commands or self.commands[-1][0] <= self.steady - over_ms
+
+    def accelerations(self, since=0):
+        """Return how hard the controller was made to accelerate, at any time since."""
+        path = np.array(self.path[since:])[::5]
+        return np.abs(np.diff(path, 2, axis=0)) / 0.005**2

@@ -1,0 +1,296 @@
+"""What can go wrong, what the robot does and how it goes on: the rows of docs/safety.md.
+
+On a synthetic clock, with a robot that follows its controller. Every row is looked at in the same
+way: the joints come to rest within a second, no harder than the acceleration limit allows; then
+the node is silent; when the cause is gone the robot moves again by itself, after it is armed, or
+after a reset, and not before.
+"""
+
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+
+from pi0_ros.control.guard import GuardRules
+from pi0_ros.observation.decoding import compressed_to_rgb
+from pi0_ros.policy.policy import PolicyGone
+from rig import ACCELERATION, NAMES, START_MS, Rig
+from support import MS, chunk
+
+ITSELF, ARM, RESET = 'by itself', 'armed', 'reset'
+
+
+def set_to(**values):
+    """Return what sets attributes of a rig."""
+    def act(rig):
+        for name, value in values.items():
+            setattr(rig, name, value)
+    return act
+
+
+def feed(*inputs):
+    return set_to(feeds=set(inputs))
+
+
+def broken_image():
+    _, jpeg = cv2.imencode('.jpg', np.zeros((8, 8, 3), np.uint8))
+    try:
+        compressed_to_rgb(np.frombuffer(jpeg.tobytes()[:-40], np.uint8))
+    except ValueError as error:
+        return error
+    raise AssertionError('a truncated image was decoded')
+
+
+def freeze(rig, name):
+    stamp = rig.now
+    setattr(rig, name, lambda now: stamp)
+
+
+def not_a_number(values):
+    return np.where(np.arange(len(values))[:, None] == 7, np.nan, values)
+
+
+def stamped(rig, **stamps):
+    for name, by in stamps.items():
+        setattr(rig, name, lambda now, by=by: now + by)
+
+
+def good(rig):
+    fresh = Rig()
+    rig.policy, rig.image = fresh.policy, fresh.image
+    rig.image_stamp, rig.joint_stamp = fresh.image_stamp, fresh.joint_stamp
+    rig.feeds, rig.names, rig.disturb = fresh.feeds, list(NAMES), fresh.disturb
+    rig.infer_ms, rig.instruction, rig.blocked = 60, 'go', None
+    rig.clock_stands = False
+    rig.guard.press_stop(False, rig.now * MS)
+
+
+def block(rig):
+    rig.blocked = rig.measured() - [0.5, 0.0]
+
+
+def jump_clock(by_ms):
+    return lambda rig: setattr(rig, 'offset', rig.offset + by_ms)
+
+
+# name: what breaks, the reason that is told, how it goes on
+FAULTS = {
+    'camera_dead': (feed('joints'), 'camera_silent', ITSELF),
+    'camera_frozen_stamp': (lambda rig: freeze(rig, 'image_stamp'), 'camera_silent', ITSELF),
+    'camera_future_stamp': (lambda rig: stamped(rig, image_stamp=140, joint_stamp=160),
+                            'future_stamp', ITSELF),
+    'camera_skew': (lambda rig: stamped(rig, image_stamp=-160), 'camera_skew', ITSELF),
+    'camera_wrong_encoding': (set_to(image=ValueError("encoding '16UC1' is not supported")),
+                              'camera_unreadable', ITSELF),
+    'camera_truncated_jpeg': (set_to(image=broken_image()), 'camera_unreadable', ITSELF),
+    'joints_stopped': (feed('images'), 'joints_silent', ITSELF),
+    'joints_frozen_stamp': (lambda rig: freeze(rig, 'joint_stamp'), 'joints_silent', ITSELF),
+    'joints_future_stamp': (lambda rig: stamped(rig, joint_stamp=200, image_stamp=100),
+                            'future_stamp', ITSELF),
+    'joints_nan': (set_to(disturb=lambda positions: positions * np.nan), 'joints_silent', ITSELF),
+    'joints_duplicated': (set_to(names=['a', 'a']), 'joints_silent', ITSELF),
+    'joints_renamed': (set_to(names=['a', 'c']), 'joints_silent', ITSELF),
+    'joints_truncated': (set_to(disturb=lambda positions: positions[:1]), 'joints_silent', ITSELF),
+    'policy_raises': (set_to(policy=RuntimeError('no kernel image')), 'policy_failed', RESET),
+    'policy_out_of_memory': (set_to(policy=MemoryError('CUDA out of memory')), 'policy_failed',
+                             RESET),
+    'policy_process_gone': (set_to(policy=PolicyGone('the policy process 7 ended')),
+                            'policy_gone', RESET),
+    'policy_hangs': (set_to(policy='hangs'), 'policy_hangs', RESET),
+    'policy_nan': (set_to(policy=not_a_number), 'chunk_not_finite', RESET),
+    'policy_wrong_shape': (set_to(policy=lambda values: values[:, :1]), 'chunk_shape', RESET),
+    'policy_jump': (set_to(policy=lambda values: values + 0.4), 'chunk_start', RESET),
+    'policy_step': (set_to(policy=lambda values: np.vstack([values[:20], values[20:] + 0.4])),
+                    'chunk_jump', RESET),
+    'policy_out_of_reach': (set_to(policy=lambda values: values + np.linspace(0, 3, 50)[:, None]),
+                            'chunk_limits', RESET),
+    'policy_slow': (set_to(infer_ms=700), 'chunk_late', RESET),
+    'robot_blocked': (block, 'tracking', RESET),
+    'clock_back': (jump_clock(-50_000), 'clock_jump', ARM),
+    'clock_ahead': (jump_clock(50_000), 'clock_jump', ARM),
+    'operator_stop': (lambda rig: rig.guard.press_stop(True, rig.now * MS), 'operator_stop',
+                      RESET),
+    'operator_disarms': (lambda rig: rig.pilot.disable(rig.now * MS), None, ARM),
+}
+
+
+@pytest.mark.parametrize('name', FAULTS)
+def test_fault(name):
+    breaks, reason, recovery = FAULTS[name]
+    rig = Rig().start()
+    since = len(rig.path)
+    breaks(rig)
+    rig.run(4000 if name == 'policy_hangs' else 3000)
+    assert not rig.moves() and rig.silent()
+    found = rig.guard.stopped_by
+    assert (found.reason if found else None) == reason, found
+    assert (rig.guard.fault is not None) == (recovery == RESET)
+    # Two times: the controller follows ten points, whose velocities are one-sided differences.
+    assert rig.accelerations(since - 100).max() < 2 * ACCELERATION
+    if reason:
+        assert found.text and (found.subject or reason == 'operator_stop')
+    if recovery == RESET:
+        assert rig.arm() is rig.guard.fault  # refused while in a fault
+    good(rig)
+    rig.run(500)
+    if recovery != ITSELF:
+        assert not rig.moves() and not rig.pilot.enabled
+        if recovery == RESET:
+            assert rig.guard.reset(rig.steady * MS) is None
+            assert not rig.run(500).moves()
+        assert rig.arm() is None
+    rig.run(1500)
+    assert rig.moves()
+    assert rig.accelerations(since + 500).max() < 2 * ACCELERATION
+
+
+@pytest.mark.parametrize('name', ['operator_stop', 'policy_hangs'])
+def test_reset_is_refused_while_the_cause_is_there(name):
+    breaks, reason, _ = FAULTS[name]
+    rig = Rig().start()
+    breaks(rig)
+    rig.run(4000)
+    assert rig.guard.reset(rig.steady * MS).reason == reason and rig.guard.fault
+    assert rig.arm() is not None
+    good(rig)
+    rig.run(100)
+    assert rig.guard.reset(rig.steady * MS) is None
+
+
+def test_a_cause_that_persists_latches_again():
+    rig = Rig().start()
+    rig.policy = RuntimeError('still broken')
+    rig.run(3000)
+    assert rig.guard.reset(0) is None
+    rig.guard.arm(rig.now * MS)  # past the look ahead, which would refuse
+    count = len(rig.commands)
+    rig.run(2000)
+    assert rig.guard.fault.reason == 'policy_failed' and len(rig.commands) == count
+
+
+def test_simulated_time_that_stands_lets_the_window_run_out():
+    rig = Rig().start()
+    rig.clock_stands = True
+    count = len(rig.commands)
+    rig.run(250)
+    assert len(rig.commands) == count and not rig.run(300).moves()
+    rig.clock_stands, rig.offset = False, rig.offset - 550
+    rig.run(1500)
+    assert rig.moves() and rig.accelerations()[-200:].max() < 2 * ACCELERATION
+
+
+def test_a_node_that_dies_leaves_the_robot_at_rest_within_its_window():
+    rig = Rig().start()
+    rig.node_dead = True
+    rig.run(200)
+    assert not rig.run(300).moves()
+
+
+def test_two_chunks_at_once_and_a_lost_one_leave_no_mark():
+    rig = Rig().start()
+    since = len(rig.path)
+    for _ in range(2):
+        seen = rig.guard.observe(rig.now * MS, 'go')
+        rig.guard.accept(rig.decide(seen), seen, rig.now * MS, rig.pilot.queue.epoch)
+    rig._pending = None
+    rig.run(1500)
+    assert rig.moves() and rig.accelerations(since).max() < 2 * ACCELERATION
+
+
+def test_a_bag_that_loops_is_a_clock_that_goes_back_each_time():
+    rig = Rig().start()
+    for _ in range(3):
+        rig.offset -= 20_000
+        rig.run(700)
+        assert not rig.pilot.enabled and rig.guard.stopped_by.reason == 'clock_jump'
+        assert rig.arm() is None
+        assert rig.run(1500).moves()
+
+
+def test_one_bad_chunk_is_rejected_and_the_plan_goes_on():
+    rig = Rig().start()
+    seen = rig.guard.observe(rig.now * MS, 'go')
+    rejected = rig.guard.rejections
+    bad = chunk(np.full((50, 2), np.nan), t_obs_ns=seen.t_obs_ns)
+    found = rig.guard.accept(bad, seen, rig.now * MS, rig.pilot.queue.epoch)
+    assert found.reason == 'chunk_not_finite' and rig.guard.rejections == rejected + 1
+    assert rig.run(1500).moves() and not rig.guard.fault
+
+
+def test_what_was_asked_before_a_stop_never_counts():
+    rig = Rig().start()
+    seen, epoch = rig.guard.observe(rig.now * MS, 'go'), rig.pilot.queue.epoch
+    rig.pilot.stop(rig.now * MS)
+    for _ in range(5):
+        rig.guard.accept(chunk(np.full((50, 2), 9.0), t_obs_ns=seen.t_obs_ns), seen,
+                         rig.now * MS, epoch)
+    assert not rig.guard.fault
+
+
+def test_small_skew_is_served():
+    rig = Rig().start()
+    rig.image_stamp = lambda now: now - 100
+    assert rig.run(1500).moves() and rig.guard.stopped_by is None
+
+
+# ---- arming ----
+
+def refused(rig, ms=200):
+    rig.run(ms)
+    found = rig.arm()
+    assert not rig.pilot.enabled
+    return found
+
+
+def test_arming_names_the_input_that_is_missing():
+    rig = Rig()
+    rig.feeds = {'joints'}
+    assert str(refused(rig)) == "camera 'front' has not published an image"
+
+
+def test_arming_says_how_far_each_joint_is_from_the_first_action():
+    rig = Rig(policy=lambda values: values * 0 + [0.5, 0.1])
+    found = refused(rig)
+    assert found.reason == 'chunk_start' and found.subject == 'a'
+    assert found.amount == pytest.approx(0.5) and 'a 0.50, b 0.10' in found.text
+
+
+def test_a_robot_that_moves_is_not_armed():
+    rig = Rig()
+    rig.disturb = lambda positions: positions + [0.0, 2e-4 * (rig.steady - START_MS)]
+    assert refused(rig).reason == 'moving'
+    rig.disturb = lambda positions: positions + 0.01
+    rig.instruction = 'go'
+    assert (rig.run(300), rig.arm())[1] is None
+
+
+def test_arming_twice_changes_nothing():
+    rig = Rig().start()
+    before = rig.pilot.queue.epoch
+    assert rig.arm() is None and rig.pilot.queue.epoch == before
+
+
+def test_a_robot_in_the_margin_is_armed_and_one_in_another_unit_is_not():
+    rig = Rig(policy=lambda values: values * 0 + 2.03)
+    rig.controller.path = None
+    rig.disturb = lambda positions: positions * 0 + 2.04
+    rig.run(200)
+    assert rig.arm() is None
+    rig = Rig()
+    rig.disturb = lambda positions: positions * 0 + 45.0
+    assert refused(rig).reason == 'outside'
+
+
+def test_unknown_limits_are_no_limits_only_if_somebody_says_so():
+    rig = Rig()
+    rig.pilot.limits = replace(rig.pilot.limits, unknown=("position of 'a'",))
+    assert "position of 'a'" in str(refused(rig))
+    rig.guard.rules = GuardRules(allow_missing_limits=True)
+    assert rig.arm() is None
+
+
+def test_a_dry_run_does_not_ask_whether_the_robot_follows():
+    rig = Rig(rules=GuardRules(tracks=False)).start()
+    rig.disturb = lambda positions: np.zeros(2)
+    assert rig.run(1000).guard.fault is None

@@ -1,0 +1,205 @@
+"""Limits of the URDF and of parameters, and plans that keep them."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pi0_ros.control.limiter import limit
+from pi0_ros.control.limits import (JointLimits, Rules, limits_from_urdf, make_limits,
+                                    parse_tighter, unlimited)
+from pi0_ros.control.trajectory import cubic
+from pi0_ros.sim.arm import JOINT_NAMES
+from pi0_ros.sim.description import urdf
+from support import MS, box, robot_urdf
+
+
+def test_limits_of_the_simulated_arm():
+    limits = limits_from_urdf(urdf(), JOINT_NAMES, Rules(grippers=('grip*',)))
+    np.testing.assert_allclose(limits.lower, [-1.95, -0.35, -2.65, -2.55, 0.0])
+    np.testing.assert_allclose(limits.upper, [1.95, 2.15, 0.15, 0.95, 0.06])
+    np.testing.assert_allclose(limits.velocity, [1.5, 1.5, 2.0, 2.0, 0.15])
+    np.testing.assert_array_equal(limits.acceleration, 5.0)
+    np.testing.assert_array_equal(limits.jump, [0.2] * 4 + [np.inf])
+    assert not limits.unknown and not limits.turns.any()
+
+
+def test_prismatic_joints_are_measured_by_their_range():
+    limits = limits_from_urdf(robot_urdf(rail='prismatic 0 2 0.5'), ('rail',))
+    assert limits.jump == 0.2 and limits.tracking == pytest.approx(0.3)
+    assert limits.lower == 0.05 and limits.upper == 1.95
+    finger = limits_from_urdf(robot_urdf(finger='prismatic 0 0.04 0.1'), ('finger',))
+    np.testing.assert_allclose([finger.lower, finger.upper, finger.jump],
+                               [[0.002], [0.038], [0.004]])
+
+
+def test_joint_order_is_that_of_the_configuration():
+    text = robot_urdf(a='revolute -1 1 1', b='revolute -2 2 2')
+    np.testing.assert_allclose(limits_from_urdf(text, ('b', 'a')).velocity, [1.0, 0.5])
+
+
+def test_continuous_joints_have_no_ends_and_count_turns():
+    limits = limits_from_urdf(robot_urdf(wrist='continuous 0 0 2', elbow='revolute -7 7 2'),
+                              ('wrist', 'elbow'))
+    assert limits.lower[0] == -np.inf and limits.turns.tolist() == [True, False]
+    given = np.array([[-3.1, 3.1], [3.1, -3.1]])
+    near = limits.nearest_turn(given, np.array([9.4, 0.0]))
+    np.testing.assert_allclose(near[:, 0], [9.4664, 9.3832], atol=1e-4)
+    np.testing.assert_array_equal(near[:, 1], given[:, 1])
+
+
+def test_a_leader_must_keep_its_mimics_inside_their_limits():
+    text = robot_urdf(left='prismatic 0 0.08 1', right='prismatic -0.01 0.03 0.2 left -0.5 0.01')
+    limits = make_limits(('left',), Rules(margin=0.0, velocity_scale=1.0), text)
+    np.testing.assert_allclose([limits.lower, limits.upper, limits.velocity],
+                               [[0.0], [0.04], [0.4]])
+    with pytest.raises(ValueError, match="'right' of robot_description mimics 'left'"):
+        make_limits(('right',), Rules(), text)
+
+
+@pytest.mark.parametrize('text, words', [
+    ('<robot', 'is no URDF'), ('<robot/>', "has no joint 'a'"),
+    (robot_urdf(a='fixed 0 0 1'), 'is fixed, which no position commands'),
+    (robot_urdf(a='revolute 1 -1 1'), 'which leave it no room'),
+    (robot_urdf(a='hinge 0 1 1'), 'cannot be read'),
+    (robot_urdf(a='revolute x 1 1'), 'cannot be read'),
+    (robot_urdf(a='revolute 0 0 1'), "does not limit position of 'a'"),
+    (robot_urdf(a='revolute -1 1 0'), "does not limit velocity of 'a'"),
+    (robot_urdf(a='revolute'), "position and velocity of 'a'")])
+def test_bad_descriptions_are_named(text, words):
+    with pytest.raises(ValueError, match=words):
+        limits_from_urdf(text, ('a',))
+
+
+def test_a_description_full_of_other_things_is_fine(capsys):
+    text = robot_urdf(a='revolute -1 1 1').replace('</robot>', (
+        '<ros2_control name="x" type="system"><joint name="a"><command_interface '
+        'name="position"/></joint></ros2_control><gazebo/><link/></robot>')).replace(
+        '<limit', '<odd/><limit speed="7"')
+    assert limits_from_urdf(text, ('a',)).upper == 0.95
+    assert capsys.readouterr().err == ''
+
+
+def test_parameters_tighten_and_never_loosen(caplog):
+    tighter = parse_tighter(['*: velocity 0.4', 'a: upper 0.5, lower -3, acceleration 2',
+                             'b: velocity 0.3'], ('a', 'b'))
+    text = robot_urdf(a='revolute -1 1 1', b='revolute -1 1 1')
+    limits = make_limits(('a', 'b'), Rules(margin=0.0, acceleration_scale=0.5, tighter=tighter),
+                         text)
+    np.testing.assert_allclose(limits.upper, [0.5, 1.0])
+    np.testing.assert_allclose(limits.lower, [-1.0, -1.0])
+    np.testing.assert_allclose(limits.velocity, [0.4, 0.3])
+    np.testing.assert_allclose(limits.acceleration, [1.0, 2.5])
+    assert 'lower -3.0' in caplog.text and 'which stays' in caplog.text
+
+
+def test_parameters_stand_in_for_a_description():
+    whole = parse_tighter(['a: lower -1, upper 1, velocity 0.5'], ('a', 'b'))
+    limits = make_limits(('a', 'b'), Rules(tighter=whole))
+    assert limits.unknown == ("position and velocity of 'b'",)
+    assert limits.upper[0] == 0.95 and limits.velocity[0] == 0.5
+
+
+@pytest.mark.parametrize('text', ['a', 'a: upper', 'a: top 1', 'a: upper x', 'a: velocity 0',
+                                  'a: upper 1 2', 'c: upper 1', 'a: upper nan'])
+def test_bad_joint_limits_are_named(text):
+    with pytest.raises(ValueError, match="parameter 'joint_limits'"):
+        parse_tighter([text], ('a', 'b'))
+
+
+# ---- plans that keep them ----
+
+def whole(plan):
+    """Return times in seconds, positions, velocities and accelerations at every millisecond."""
+    at = np.arange(plan[0][0], plan[0][-1] + MS, MS)
+    positions, velocities = cubic(*plan, at)
+    return positions, velocities, np.diff(velocities, axis=0) / 1e-3
+
+
+def plan_of(positions, dt_ms=20, first=None):
+    """Return a plan through positions [N, D] or [N]."""
+    positions = np.asarray(positions, float).reshape(len(positions), -1)
+    velocities = np.gradient(positions, dt_ms / 1e3, axis=0)
+    velocities[0], velocities[-1] = first if first is not None else 0.0, 0.0
+    return np.arange(len(positions), dtype=np.int64) * dt_ms * MS, positions, velocities
+
+
+def test_a_plan_that_keeps_the_limits_is_not_touched():
+    plan = plan_of(0.2 * (1 - np.cos(np.linspace(0, np.pi, 60))))
+    new, clamped, slowed = limit(plan, 0, box(1, acceleration=2.0))
+    assert all(a is b for a, b in zip(new, plan)) and not clamped and not slowed
+
+
+def test_a_plan_without_limits_is_not_touched():
+    plan = plan_of(np.random.default_rng(0).normal(size=(30, 3)))
+    assert limit(plan, 0, unlimited(3))[0] is plan
+
+
+def test_a_step_becomes_the_fastest_motion_that_stops_there():
+    plan = plan_of([0.0] + [0.5] * 20)
+    new, clamped, slowed = limit(plan, 0, box(1, velocity=1.0, acceleration=4.0))
+    positions, velocities, _ = whole(new)
+    assert slowed and not clamped
+    assert positions.max() < 0.5 + 2e-3 and abs(positions[-1] - 0.5) < 2e-3
+    assert 0.95 < velocities.max() <= 1.0 + 1e-9
+    # At best 0.5 / 1.0 + 1.0 / 4.0 = 0.75 s.
+    assert new[0][-1] < 1.2e9
+
+
+def test_all_joints_are_slowed_by_one_factor():
+    plan = plan_of([[0.0, 0.0]] + [[1.0, 0.25]] * 20)
+    new, _, _ = limit(plan, 0, box(2, velocity=0.5, acceleration=50.0))
+    positions, velocities, _ = whole(new)
+    going = velocities[:, 0] > 0.49
+    np.testing.assert_allclose(velocities[going, 1] / velocities[going, 0], 0.25, atol=0.13)
+
+
+def test_positions_are_clamped_with_room_to_stop():
+    plan = plan_of(np.linspace(0, 3, 60))
+    limits = box(1, lower=-1.0, upper=1.0, velocity=5.0, acceleration=3.0)
+    new, clamped, _ = limit(plan, 0, limits)
+    positions, velocities, accelerations = whole(new)
+    assert clamped and 0.995 < positions.max() <= 1.0 + 1e-9
+    assert np.abs(accelerations).max() <= 3.0 + 1e-6
+
+
+def test_a_robot_outside_its_limits_only_comes_in():
+    plan = plan_of([1.2] + [1.3] * 5 + [0.5] * 20)
+    new, _, _ = limit(plan, 0, box(1, upper=1.0, velocity=1.0, acceleration=4.0))
+    positions, _, _ = whole(new)
+    assert positions.max() <= 1.2 + 1e-9 and positions[-1] == pytest.approx(0.5, abs=2e-3)
+
+
+def test_past_knots_stay():
+    plan = plan_of([0.0] * 10 + [1.0] * 10)
+    new, _, _ = limit(plan, 160 * MS, box(1, acceleration=2.0))
+    np.testing.assert_array_equal(new[0][:8], plan[0][:8])
+    np.testing.assert_array_equal(new[1][:9], plan[1][:9])
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_whatever_is_planned_the_limits_hold_at_every_time(data):
+    count = data.draw(st.integers(1, 3))
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
+    size = data.draw(st.sampled_from([0.01, 0.3, 2.0, 50.0]))
+    limits = JointLimits(rng.uniform(-2, -0.1, count), rng.uniform(0.1, 2, count),
+                         rng.uniform(0.1, 3, count), rng.uniform(0.5, 20, count),
+                         *[np.full(count, np.inf)] * 2, np.zeros(count, bool))
+    start = rng.uniform(limits.lower, limits.upper)
+    room = np.minimum(limits.upper - start, start - limits.lower)
+    first = rng.uniform(-1, 1, count) * np.minimum(
+        limits.velocity, np.sqrt(2 * limits.acceleration * room))
+    steps = data.draw(st.integers(1, 30))
+    positions = np.vstack([start, start + rng.normal(0, size, (steps, count))])
+    plan = plan_of(positions, data.draw(st.sampled_from([5, 20, 33, 100])), first)
+    new, _, _ = limit(plan, 0, limits)
+    found, velocities, accelerations = whole(new)
+    assert np.isfinite(found).all()
+    turn = limits.acceleration * 0.01**2 / 8 + 1e-9  # within a step that turns at the limit
+    assert (found <= limits.upper + turn).all() and (found >= limits.lower - turn).all()
+    assert (np.abs(velocities) <= limits.velocity * (1 + 1e-5)).all()
+    assert (np.abs(accelerations) <= limits.acceleration * (1 + 1e-4) + 1e-6).all()
+    np.testing.assert_array_equal(new[2][-1], 0)
+    if new is not plan:
+        np.testing.assert_allclose(new[1][-1], limits.clamp(positions[-1]), atol=5e-3)

@@ -1,0 +1,294 @@
+"""What the operator says and sees, on a real graph: arming, stops, faults, dry runs, shutdown."""
+
+import gc
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip('rclpy', reason='needs ROS 2')
+
+import numpy as np  # noqa: E402
+from rclpy.parameter import Parameter  # noqa: E402
+from std_msgs.msg import Bool  # noqa: E402
+from trajectory_msgs.msg import JointTrajectory  # noqa: E402
+
+from graph import Graph  # noqa: E402
+from support import robot_urdf  # noqa: E402
+from test_node import make, moving  # noqa: E402, F401
+
+DOCS = Path(__file__).parents[1] / 'docs'
+
+
+def told(graph, part):
+    """Wait for diagnostics of a part of the node; return level, message and values."""
+    name = f'pi0: {part}'
+    graph.robot.diagnostics.pop(name, None)
+    graph.wait(lambda: name in graph.robot.diagnostics)
+    status = graph.robot.diagnostics[name]
+    return status.level, status.message, {pair.key: pair.value for pair in status.values}
+
+
+def press(graph, pressed):
+    publisher = graph.robot.create_publisher(Bool, 'pi0/stop', 1)
+    graph.wait(publisher.get_subscription_count)
+    publisher.publish(Bool(data=pressed))
+    graph.wait(lambda: graph.node.session.guard.stop_pressed == pressed)
+
+
+def test_stop_latches_until_it_is_released_and_reset(make):  # noqa: F811
+    graph = make()
+    graph.enable()
+    graph.instruct('swing')
+    moving(graph, 20)
+    press(graph, True)
+    assert graph.status('fault') == 'stopped by the operator'
+    graph.quiet()
+    assert np.abs(np.diff(graph.robot.starts()[-4:])).max() < 0.002
+    assert 'stopped by the operator' in graph.enable().message
+    answer = graph.reset()
+    assert not answer.success and 'still pressed' in answer.message
+    press(graph, False)
+    assert graph.status('fault')
+    assert graph.reset().success and graph.enable().success
+    moving(graph)
+
+
+def test_arming_says_how_far_each_joint_is_from_the_first_action(make):  # noqa: F811
+    graph = make(policy='mock_scripted', mock_script=[1.0, 0.3])
+    graph.node.session.policy._start = 0, np.array([0.9, 0.2])
+    graph.instruct('go')
+    answer = graph.enable()
+    assert not answer.success
+    assert 'the first action is too far away: a ' in answer.message and ', b ' in answer.message
+    assert graph.quiet() == 0
+
+
+def test_arming_waits_for_an_inference_and_hears_the_rest_meanwhile(make):  # noqa: F811
+    graph = make()
+    policy, hold = graph.node.session.policy, threading.Event()
+    infer = policy.infer
+    policy.infer = lambda *given, **more: (hold.wait(20), infer(*given, **more))[1]
+    graph.instruct('swing')
+    from std_srvs.srv import SetBool
+    graph.wait(graph.robot.enable_client.service_is_ready)
+    answer = graph.robot.enable_client.call_async(SetBool.Request(data=True))
+    graph.wait(lambda: graph.node.session._preview is not None)
+    graph.instruct('swing more')  # the executor is not blocked
+    assert not answer.done()
+    hold.set()
+    graph.wait(answer.done)
+    assert answer.result().success
+
+
+def test_an_inference_that_hangs_latches_and_names_the_time(make):  # noqa: F811
+    graph = make(max_inference_time=0.3, replan_period=0.1)
+    graph.enable()
+    graph.instruct('swing')
+    moving(graph)
+    policy, hold = graph.node.session.policy, threading.Event()
+    infer, policy.infer = policy.infer, lambda *given, **more: hold.wait(20) and None
+    try:
+        assert 'has not come back for' in graph.status('fault')
+        graph.quiet()
+        assert 'has not come back' in graph.reset().message
+    finally:
+        policy.infer = infer
+        hold.set()
+    graph.wait(lambda: graph.reset().success)
+
+
+def test_a_robot_that_stands_where_its_unit_is_another_is_not_armed(make):  # noqa: F811
+    graph = make()
+    graph.robot.position = [45.0, 20.0]
+    joints = graph.node.session.inputs.joints
+    graph.wait(lambda: joints.get().value[0] == 45.0)
+    graph.wait(lambda: 'outside its limits' in graph.enable().message)
+
+
+def test_a_robot_that_does_not_follow_is_disarmed(make):  # noqa: F811
+    graph = make()
+    graph.enable()
+    graph.instruct('swing')
+    moving(graph)
+    graph.robot.position = [0.6, 0.2]
+    assert "joint 'a' is 0.5" in graph.status('fault').replace('0.4', '0.5')
+    graph.quiet()
+
+
+def test_disarmed_when_the_controller_goes(make):  # noqa: F811
+    graph = make()
+    graph.enable()
+    graph.instruct('swing')
+    moving(graph)
+    graph.robot.destroy_subscription(graph.robot.commands_in)
+    assert 'is gone' in graph.status('disarmed')
+    assert not graph.node.session.pilot.enabled
+    assert 'no controller subscribes' in graph.enable().message
+
+
+def test_two_commanders_disarm_and_are_not_armed(make):  # noqa: F811
+    graph = make()
+    graph.enable()
+    graph.instruct('swing')
+    moving(graph)
+    other = graph.robot.create_publisher(JointTrajectory, 'joint_trajectory', 1)
+    assert 'two nodes command one robot' in graph.status('disarmed')
+    assert '1 other publisher(s)' in graph.enable().message
+    assert '1 other publishers' in told(graph, 'control')[1]
+    graph.robot.destroy_publisher(other)
+    graph.wait(lambda: graph.enable().success)
+
+
+def test_a_controller_that_saws_is_told_of(make):  # noqa: F811
+    graph = make()
+    graph.robot.declare_parameter('interpolate_from_desired_state', False)
+    graph.wait(lambda: 'robot' in graph.node.session._monitor._controller.warning)
+    level, message, _ = told(graph, 'control')
+    assert level == b'\x01' and 'interpolate_from_desired_state to true' in message
+
+
+def test_dry_run_does_everything_but_command(make):  # noqa: F811
+    graph = Graph(dry_run=True)
+    try:
+        shadow = []
+        graph.robot.create_subscription(JointTrajectory, 'pi0/dry_run/joint_trajectory',
+                                        shadow.append, 50)
+        graph.robot.destroy_subscription(graph.robot.commands_in)  # no controller is needed
+        graph.start()
+        assert graph.enable().success
+        graph.instruct('swing')
+        graph.wait(lambda: len(shadow) > 20 and graph.robot.chunks)
+        assert not graph.robot.commands and 'dry run' in told(graph, 'control')[1]
+    finally:
+        graph.close()
+
+
+def test_parameters_that_tighten_and_those_that_are_wrong():
+    graph = Graph(joint_limits=['a: upper 0.15, velocity 0.2'])
+    try:
+        graph.start()
+        np.testing.assert_allclose(graph.node.session.pilot.limits.upper, [0.1, 1.95])
+        assert graph.enable().success
+        graph.instruct('swing')
+        moving(graph, 60)
+        assert max(message.points[0].positions[0] for message in graph.robot.commands) <= 0.1
+    finally:
+        graph.close()
+    for wrong in (dict(joint_limits=['c: upper 1.0']), dict(gripper_joints=['hand'])):
+        graph = Graph(**wrong)
+        try:
+            assert graph.node.trigger_configure().name == 'FAILURE'
+        finally:
+            graph.close()
+
+
+def test_another_description_while_armed_waits_until_the_robot_is_armed_again(make):  # noqa: F811
+    graph = make()
+    graph.enable()
+    from std_msgs.msg import String
+    text = robot_urdf(**{name: 'revolute -1 1 1' for name in ('a', 'b')})
+    graph.robot.description.publish(String(data=text))
+    graph.wait(lambda: graph.node.session.operator._description is not None)
+    assert graph.node.session.pilot.limits.upper[0] == 1.95
+    graph.enable(False)
+    graph.wait(lambda: graph.enable().success)
+    assert graph.node.session.pilot.limits.upper[0] == 0.95
+
+
+def test_safety_parameters_are_fixed_while_the_node_runs(make):  # noqa: F811
+    graph = make()
+    graph.enable()
+    fixed, loose = graph.node.set_parameters([Parameter('max_jump', value=3.0),
+                                              Parameter('max_chunk_age', value=1.0)])
+    assert not fixed.successful and loose.successful
+    assert graph.node.session.guard.rules.chunk_age_ns == 10**9
+
+
+@pytest.mark.parametrize('text', ['\x01\x02\x03', 'x' * 100_000, 'go\u202e'])
+def test_instructions_that_are_no_text_are_refused(make, text):  # noqa: F811
+    graph = make()
+    graph.enable()
+    graph.instruct(text)
+    assert graph.quiet() == 0 and graph.robot.active[-1] == ''
+    assert 'is refused' in graph.status('holding')
+    graph.instruct('swing')
+    moving(graph)
+
+
+def test_diagnostics_have_the_documented_keys(make):  # noqa: F811
+    graph = make()
+    graph.enable()
+    graph.instruct('swing')
+    moving(graph)
+    text = (DOCS / 'interface.md').read_text()
+    for part in ('policy', 'control', 'joint_states', 'camera front'):
+        level, message, values = told(graph, part)
+        assert level == b'\x00' and message
+        assert not [key for key in values if f'`{key}`' not in text], part
+    assert told(graph, 'control')[2]['stop_reason'] == ''
+    assert told(graph, 'camera front')[2]['encoding'] == 'rgb8'
+    assert float(told(graph, 'policy')[2]['rate_hz']) > 0
+    assert told(graph, 'policy')[2]['instruction'] == 'swing'
+
+
+def test_the_order_of_a_shutdown(make, monkeypatch):  # noqa: F811
+    """Stop moving, then stop publishing, then the threads, then the policy and its GPU."""
+    graph = make()
+    graph.enable()
+    graph.instruct('swing')
+    moving(graph)
+    session, order = graph.node.session, []
+
+    def noted(owner, name, what):
+        call = getattr(owner, name)
+        monkeypatch.setattr(owner, name, lambda *given, **more: (
+            order.append(what), call(*given, **more))[1])
+
+    noted(session.guard, 'disarm', 'disarm')
+    noted(session.command, 'publish', 'command')
+    noted(session.loop, 'stop', 'control thread')
+    noted(session._worker, 'close', 'policy thread')
+    noted(session.policy, 'close', 'policy')
+    noted(session.node, 'destroy_publisher', 'topics')
+    graph.node.close()
+    kept = [what for number, what in enumerate(order) if order.index(what) == number]
+    assert kept == ['disarm', 'command', 'control thread', 'policy thread', 'policy', 'topics']
+    assert order.index('control thread') > max(
+        number for number, what in enumerate(order) if what == 'command')
+
+
+def test_ten_lives_leave_nothing_behind(make):  # noqa: F811
+    graph = make()
+
+    def count():
+        gc.collect()
+        return threading.active_count(), len(os.listdir('/proc/self/fd'))
+
+    def live():
+        graph.enable()
+        graph.instruct('swing')
+        moving(graph, 5)
+        assert graph.node.trigger_deactivate().name == 'SUCCESS'
+        assert graph.node.trigger_cleanup().name == 'SUCCESS'
+        return count()
+
+    lives = [live()]
+    for _ in range(9):
+        graph.start()
+        lives.append(live())
+    assert lives[-1] == lives[1], lives
+    assert graph.node.trigger_configure().name == 'SUCCESS'
+    assert graph.node.trigger_shutdown().name == 'SUCCESS'
+
+
+def test_a_transition_that_raises_is_an_error_with_a_traceback(make, monkeypatch):  # noqa: F811
+    graph, said = make(), []
+    logger = type('Log', (), {'error': lambda self, text, **more: said.append(text),
+                              'info': lambda self, text, **more: None})()
+    monkeypatch.setattr(graph.node, 'get_logger', lambda: logger)
+    monkeypatch.setattr(graph.node.session, 'deactivate', lambda: 1 / 0)
+    graph.node.trigger_deactivate()
+    assert any('ZeroDivisionError' in text and 'Traceback' in text for text in said), said
+    assert graph.node.session is None
