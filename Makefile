@@ -2,12 +2,13 @@
 VENV ?= $(if $(and $(ROS_DISTRO),$(AMENT_PREFIX_PATH)),.venv-ros,.venv)
 PYTHON = $(VENV)/bin/python
 
-.PHONY: help demo test setup clean
+.PHONY: help demo test fuzz setup clean
 
 help:
 	@echo 'make demo              a simulated robot takes the blocks it is told to take'
 	@echo 'make demo ARGS=--live  the same, and you give the instructions'
 	@echo 'make test              all tests; ARGS="-k queue" for some'
+	@echo 'make fuzz              ten million control ticks of random lives, an hour or two'
 
 setup:
 	@scripts/setup $(VENV)
@@ -17,6 +18,9 @@ demo: setup
 
 test: setup
 	@PYTHONPATH="$(CURDIR):$$PYTHONPATH" $(PYTHON) -m pytest $(ARGS)
+
+fuzz: setup
+	@PYTHONPATH="$(CURDIR):$$PYTHONPATH" $(PYTHON) test/fuzz.py $(ARGS)
 
 clean:
 	rm -rf .venv .venv-ros out build install log

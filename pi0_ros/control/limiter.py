@@ -17,7 +17,7 @@ STEP_NS = 10_000_000
 CATCH_UP_S = 0.02          # time constant of the last part of catching up
 CATCH_UP_SHARE = 0.5       # of the acceleration; the rest is for what the plan does meanwhile
 SETTLED = 1e-4             # radians or metres from the end of the plan that end the motion
-MOST_EXTRA_NS = 20_000_000_000
+CATCH_UP_STEPS = 50        # after the end of the plan
 SLACK = 1 + 1e-6
 CLOSE = 1e-9
 
@@ -66,75 +66,59 @@ def keeps(plan: Plan, limits: JointLimits) -> bool:
 
 
 def _follow(plan: Plan, start_ns: int, limits: JointLimits) -> tuple[Plan, bool, bool]:
-    """Return the plan from ``start_ns`` on, followed as well as the limits allow."""
+    """Return the plan from ``start_ns`` on, followed as well as the limits allow.
+
+    Where it ends, what is behind has a little time to catch up, and then stops where it is.
+    """
     step = STEP_NS / 1e9
     count = max(1, -(-(int(plan[0][-1]) - start_ns) // STEP_NS))
     at = start_ns + STEP_NS * np.arange(count + 1, dtype=np.int64)
-    wanted, speeds = cubic(*plan, at)
+    wanted, paces = cubic(*plan, at)
     inside = limits.clamp(wanted)
     clamped = bool((np.abs(inside - wanted) > SETTLED).any())
-    speeds[inside != wanted] = 0.0
-    now, speed = cubic(*plan, at[:1])
-    now, speed = now[0], speed[0]
-    most, brake = limits.acceleration * step, 1 / (2 * limits.acceleration)
-    positions, velocities, slowed = [now], [speed], False
-    number = 0
-    while number < count + MOST_EXTRA_NS // STEP_NS:
+    paces[inside != wanted] = 0.0
+    (now,), (speed,) = cubic(*plan, at[:1])
+    most, catch_up = limits.acceleration * step, CATCH_UP_SHARE * limits.acceleration
+    near = catch_up * CATCH_UP_S**2
+    positions, velocities, slowed, number = [now], [speed], False, 0
+    while number < count or speed.any():
         number += 1
         row = min(number, count)
-        target, pace = inside[row], speeds[row]
+        target, pace = inside[row], paces[row]
         behind = target - now - step * (speed + pace) / 2
-        if number > count and (np.abs(behind) < SETTLED).all() and (
-                np.abs(speed) <= most * SLACK).all():
-            goal = np.zeros_like(speed)
+        settled = number > count and np.abs(behind).max() < SETTLED
+        if settled or number > count + CATCH_UP_STEPS:
+            goal = speed * max(0.0, 1.0 - 1.0 / max(1.0, (np.abs(speed) / most).max()))
         else:
-            goal = pace + _catch_up(behind, CATCH_UP_SHARE * limits.acceleration)
-            ratio = (np.abs(goal) / limits.velocity).max()
-            goal /= max(1.0, ratio)
-        slowest, fastest = _allowed(now, speed, most, brake, step, limits)
+            # Straight to the plan, at the pace from which every joint still stops there:
+            # sqrt(2 a x) for the joint that takes longest, proportional near the goal.
+            far = np.maximum(np.abs(behind), near)
+            goal = pace + behind * (np.sqrt(2 * catch_up * (far - near / 2)) / far).min()
+            goal /= max(1.0, (np.abs(goal) / limits.velocity).max())
+        slowest, fastest = _allowed(now, speed, most, step, limits)
         new = np.minimum(np.maximum(goal, slowest), fastest)
         now = now + step * (speed + new) / 2
-        slowed = slowed or bool((np.abs(now - target) > 10 * SETTLED).any())
+        slowed = slowed or np.abs(now - target).max() > 10 * SETTLED
         speed = new
         positions.append(now)
         velocities.append(speed)
-        if number >= count and not speed.any():
-            break
     times = start_ns + STEP_NS * np.arange(number + 1, dtype=np.int64)
-    return (times, np.array(positions), np.array(velocities)), clamped, slowed
+    return (times, np.array(positions), np.array(velocities)), clamped, bool(slowed)
 
 
-def _catch_up(behind: np.ndarray, acceleration: np.ndarray) -> np.ndarray:
-    """Return the velocity, straight to where it is to be, from which every joint stops there.
-
-    sqrt(2 a x) for the joint that takes longest, and proportional near the goal.
-    """
-    near = acceleration * CATCH_UP_S**2
-    far = np.maximum(np.abs(behind), near)
-    return behind * (np.sqrt(2 * acceleration * (far - near / 2)) / far).min()
-
-
-def _allowed(now: np.ndarray, speed: np.ndarray, most: np.ndarray, brake: np.ndarray, step: float,
+def _allowed(now: np.ndarray, speed: np.ndarray, most: np.ndarray, step: float,
              limits: JointLimits) -> tuple[np.ndarray, np.ndarray]:
     """Return the lowest and highest velocity, each [D], that a joint may have after a step.
 
-    What cannot be kept, because the joint already is too fast or too far, is approached as fast as
-    the acceleration allows.
+    A step covers h (v + v') / 2 and the stop after it v'^2 / 2a, which together must fit before
+    the limit. What cannot be kept, because the joint already is too fast or too far, is approached
+    as fast as the acceleration allows.
     """
-    high = _towards(limits.upper - now, speed, most, brake, step)
-    low = -_towards(now - limits.lower, -speed, most, brake, step)
-    fastest = np.maximum(speed - most, np.minimum(np.minimum(speed + most, limits.velocity), high))
-    slowest = np.minimum(speed + most, np.maximum(np.maximum(speed - most, -limits.velocity), low))
-    return np.minimum(slowest, fastest), np.maximum(slowest, fastest)
-
-
-def _towards(room: np.ndarray, speed: np.ndarray, most: np.ndarray, brake: np.ndarray, step: float
-             ) -> np.ndarray:
-    """Return the highest velocity after a step that stops within ``room`` of a limit.
-
-    The step covers h (v + v') / 2, the stop v'^2 / 2a.
-    """
-    left = room - step * speed / 2
-    square = step * step / 16 + brake * np.maximum(left, 0.0)
-    stops = (np.sqrt(square) - step / 4) / brake
-    return np.where(left >= 0, stops, 2 * left / step)
+    towards = np.stack([speed, -speed])
+    left = np.stack([limits.upper - now, now - limits.lower]) - step / 2 * towards
+    square = step * step / 16 + np.maximum(left, 0.0) / (2 * limits.acceleration)
+    stops = (np.sqrt(square) - step / 4) * (2 * limits.acceleration)
+    stops = np.where(left >= 0, stops, 2 / step * left)
+    high = np.minimum(np.minimum(towards + most, limits.velocity), stops)
+    fastest, slowest = np.maximum(towards - most, high)
+    return np.minimum(-slowest, fastest), np.maximum(-slowest, fastest)

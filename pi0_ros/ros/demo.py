@@ -302,9 +302,14 @@ def main(argv: list[str] | None = None) -> int:
 
 def report(out: Path, summary: dict, recording: Recording) -> int:
     """Write and print the results; return the exit code."""
-    (out / 'summary.json').write_text(json.dumps(summary, indent=2) + '\n')
-    write_animation(recording, out / 'overhead.gif')
-    plot_joints(recording, out / 'joints.png')
+    try:
+        (out / 'summary.json').write_text(json.dumps(summary, indent=2) + '\n')
+        write_animation(recording, out / 'overhead.gif')
+        plot_joints(recording, out / 'joints.png')
+    except OSError as error:
+        print(f"pi0_ros demo: cannot write to '{out}': {error}; make room, or give another folder "
+              'with --out', file=sys.stderr)
+        return 1
     print(f'\n{table(summary["instructions"])}\n')
     ticks, inference = summary['tick_interval_ms'], summary['inference_ms']
     print(f"{summary['successes']} of {summary['episodes']} taken\n"

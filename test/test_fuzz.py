@@ -1,0 +1,15 @@
+"""A bounded part of ``make fuzz``."""
+
+import pytest
+
+from fuzz import Life, same_in_any_order
+
+
+@pytest.mark.parametrize('seed', range(40))
+def test_every_command_of_a_random_life_is_safe(seed):
+    assert Life(seed).live(150) > 150
+
+
+@pytest.mark.parametrize('seed', range(10))
+def test_the_order_of_joints_makes_no_difference(seed):
+    same_in_any_order(seed)
