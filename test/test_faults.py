@@ -14,6 +14,7 @@ import pytest
 
 from pi0_ros.control.guard import GuardRules
 from pi0_ros.observation.decoding import compressed_to_rgb
+from pi0_ros.observation.finding import Finding
 from pi0_ros.policy.policy import PolicyGone
 from rig import ACCELERATION, NAMES, START_MS, Rig
 from support import MS, chunk
@@ -111,7 +112,8 @@ FAULTS = {
     'clock_ahead': (jump_clock(50_000), 'clock_jump', ARM),
     'operator_stop': (lambda rig: rig.guard.press_stop(True, rig.now * MS), 'operator_stop',
                       RESET),
-    'operator_disarms': (lambda rig: rig.pilot.disable(rig.now * MS), None, ARM),
+    'operator_disarms': (lambda rig: rig.guard.disarm(Finding('operator', 'disarmed', 'operator'),
+                                                      rig.now * MS), 'operator', ARM),
 }
 
 
@@ -124,12 +126,11 @@ def test_fault(name):
     rig.run(4000 if name == 'policy_hangs' else 3000)
     assert not rig.moves() and rig.silent()
     found = rig.guard.stopped_by
-    assert (found.reason if found else None) == reason, found
+    assert found.reason == reason, found
     assert (rig.guard.fault is not None) == (recovery == RESET)
     # Two times: the controller follows ten points, whose velocities are one-sided differences.
     assert rig.accelerations(since - 100).max() < 2 * ACCELERATION
-    if reason:
-        assert found.text and (found.subject or reason == 'operator_stop')
+    assert found.text and found.subject
     if recovery == RESET:
         assert rig.arm() is rig.guard.fault  # refused while in a fault
     good(rig)
@@ -263,6 +264,15 @@ def test_a_robot_that_moves_is_not_armed():
     rig.disturb = lambda positions: positions + 0.01
     rig.instruction = 'go'
     assert (rig.run(300), rig.arm())[1] is None
+
+
+def test_a_robot_that_still_stops_is_not_armed():
+    rig = Rig().start()
+    rig.pilot.disable(rig.now * MS)
+    rig.run(40)
+    assert rig.arm().reason == 'stopping'
+    rig.run(1000)
+    assert rig.arm() is None
 
 
 def test_arming_twice_changes_nothing():

@@ -69,7 +69,7 @@ def test_no_joint_is_faster_or_harder_than_allowed(live):  # noqa: F811
 
 def test_a_recording_that_cannot_be_written_is_told(tmp_path, capsys):
     (tmp_path / 'summary.json').symlink_to('/dev/full')
-    assert demo.report(tmp_path, {}, Recording()) == 1
+    assert demo.report(tmp_path, {}, Recording(arm.JOINT_NAMES)) == 1
     told = capsys.readouterr().err
     assert 'No space left on device' in told and '--out' in told
 

@@ -292,3 +292,13 @@ def test_a_transition_that_raises_is_an_error_with_a_traceback(make, monkeypatch
     graph.node.trigger_deactivate()
     assert any('ZeroDivisionError' in text and 'Traceback' in text for text in said), said
     assert graph.node.session is None
+
+
+def test_a_control_thread_that_raises_latches(make):  # noqa: F811
+    graph = make()
+    graph.enable()
+    graph.instruct('swing')
+    moving(graph)
+    graph.node.session.command.publish = lambda trajectory: 1 / 0
+    assert 'ZeroDivisionError' in graph.status('fault')
+    assert not graph.node.session.pilot.enabled
