@@ -24,12 +24,18 @@ OMEGA, PERIOD_NS, STEP_NS, SECONDS = 2 * np.pi * 0.25, 20_000_000, 2_000_000, 20
 
 def plan(times_ns: np.ndarray) -> np.ndarray:
     """Return the planned positions [N, 1]."""
-    return np.sin(OMEGA * np.asarray(times_ns, float) / 1e9)[:, None]
+    return motion(times_ns)[0]
+
+
+def motion(times_ns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return planned positions and velocities, both [N, 1]."""
+    angle = OMEGA * np.asarray(times_ns, float)[:, None] / 1e9
+    return np.sin(angle), OMEGA * np.cos(angle)
 
 
 def window(now_ns: int) -> TrajectoryMessage:
     """Return what this package publishes."""
-    out = rolling_window(plan, ('a',), now_ns, 200_000_000, 10)
+    out = rolling_window(motion, ('a',), now_ns, 200_000_000, 10)
     return TrajectoryMessage(now_ns, ['a'], out.times_ns.tolist(), out.positions.tolist(),
                              out.velocities.tolist())
 
