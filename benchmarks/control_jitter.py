@@ -4,11 +4,14 @@
 
 Three raw cameras of 640x480 at 30 Hz and joint states at 100 Hz come from a process of their own;
 the node infers without a break. Lateness is that of a tick behind the ideal grid. What receiving
-costs is the difference between two runs of a disarmed node, with cameras and without.
+costs is the difference between two runs of a disarmed node, with cameras and without. Beside the
+node runs an idle process of the same real-time priority that only sleeps until the next tick: how
+late it is is what the machine itself does, below which no node can be.
 """
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import time
@@ -19,6 +22,7 @@ from live import CAMERAS, Live, percentiles, process_seconds, thread_seconds
 from machine import machine
 
 IDLE_S = 20.0
+PRIORITY = 10  # the default of parameter realtime_priority
 
 
 def timed(live: Live) -> dict[str, list[float]]:
@@ -36,6 +40,21 @@ def timed(live: Live) -> dict[str, list[float]]:
 
         subscription.callback = call
     return out
+
+
+def machine_alone(seconds: float, realtime: bool) -> dict:
+    """Return how late a process is that only sleeps until ticks 20 ms apart."""
+    if realtime:
+        try:
+            os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(PRIORITY))
+        except OSError:
+            pass  # as the node's control thread then is
+    late, deadline, end = [], time.monotonic() + 0.02, time.monotonic() + seconds
+    while deadline < end:
+        time.sleep(max(0.0, deadline - time.monotonic()))
+        late.append(1e3 * (time.monotonic() - deadline))
+        deadline += 0.02
+    return {'lateness_ms': percentiles(late)}
 
 
 def idle(out: Path, cameras: bool) -> dict:
@@ -66,8 +85,12 @@ def busy(out: Path, worker: str, seconds: float, realtime: bool) -> dict:
         begun = {name: process_seconds(pid) for name, pid in processes.items()}
         received = {name: session.inputs.cameras[name].arrivals.count for name in CAMERAS}
         chunks, ticks, start = session.latency.count, live.loop.ticks, time.monotonic()
+        beside = subprocess.Popen([
+            sys.executable, __file__, '--part', 'machine', '--seconds', str(seconds - 2),
+            '--out', str(out.parent / 'unused.json'), *(['--no-realtime'] * (not realtime))])
         live.run(seconds)
         took = time.monotonic() - start
+        beside.wait()
         return {
             'worker': worker, 'seconds': round(took, 1), 'ticks': live.loop.ticks - ticks,
             'missed': live.loop.missed, 'realtime_priority': live.loop.realtime,
@@ -101,8 +124,12 @@ def main() -> None:
     args = parser.parse_args()
     folder = args.out.parent / 'control_jitter'
     if args.part:
-        result = (idle(folder, args.part == 'cameras') if args.part in ('cameras', 'none')
-                  else busy(folder, args.part, args.seconds, not args.no_realtime))
+        if args.part == 'machine':
+            result = machine_alone(args.seconds, not args.no_realtime)
+        elif args.part in ('cameras', 'none'):
+            result = idle(folder, args.part == 'cameras')
+        else:
+            result = busy(folder, args.part, args.seconds, not args.no_realtime)
         (folder / f'{args.part}.json').write_text(json.dumps(result))
         return
     results = {}
@@ -111,6 +138,8 @@ def main() -> None:
                         '--out', str(args.out), *(['--no-realtime'] * args.no_realtime)],
                        check=True, stderr=subprocess.DEVNULL)
         results[part] = json.loads((folder / f'{part}.json').read_text())
+        if part in args.workers:
+            results[part]['machine'] = json.loads((folder / 'machine.json').read_text())
     receiving = {name: results['cameras'].get(name, 0.0) - results['none'].get(name, 0.0)
                  for name in results['cameras']}
     print(f'{machine()}\nreceiving three cameras: {sum(receiving.values()):.1%} of a core, '
@@ -124,6 +153,7 @@ def main() -> None:
               f'{list(row["images_per_s"].values())}; cores {row["cpu_of_a_core"]}')
         print(f'{"ms":28}{"p50":>9}{"p99":>9}{"p99.9":>9}{"max":>9}')
         for name, values in (('lateness', row['lateness_ms']),
+                             ('lateness, machine alone', row['machine']['lateness_ms']),
                              ('interval', row['interval_ms']),
                              *(('callback ' + name, values)
                                for name, values in row['callback_ms'].items())):

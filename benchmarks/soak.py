@@ -1,4 +1,4 @@
-"""An hour of the live node: does anything grow, is anything missed, is every message as documented?
+"""An hour of the live node: what grows, what is missed, and is every message as documented?
 
     python benchmarks/soak.py [--minutes 60] [--out out/soak.json]
 

@@ -304,3 +304,44 @@ def test_a_dry_run_does_not_ask_whether_the_robot_follows():
     rig = Rig(rules=GuardRules(tracks=False)).start()
     rig.disturb = lambda positions: np.zeros(2)
     assert rig.run(1000).guard.fault is None
+
+
+# ---- joints without ends ----
+
+def turning():
+    """Return a rig whose joint a is continuous, reports wrapped angles, and turns on and on."""
+    rig = Rig()
+    rig.pilot.limits = replace(rig.pilot.limits, turns=np.array([True, False]),
+                               lower=np.array([-np.inf, -2]), upper=np.array([np.inf, 2]))
+    rig.disturb = lambda positions: (positions + np.pi) % (2 * np.pi) - np.pi
+
+    def on(seen):
+        ahead = 0.02 * np.arange(1, 51)  # 1 rad/s, in the wrapped angles of its training
+        return (seen.state + np.stack([ahead, 0 * ahead], axis=1) + np.pi) % (2 * np.pi) - np.pi
+
+    rig.decide = lambda seen: chunk(on(seen), t_obs_ns=seen.t_obs_ns)
+    return rig
+
+
+def test_a_continuous_joint_turns_on_through_the_wrap_of_its_angle():
+    rig = turning()
+    rig.run(100)
+    assert rig.arm() is None
+    rig.run(15_000)
+    assert rig.guard.fault is None and rig.guard.rejections == 0
+    assert np.ptp(np.array(rig.path)[:, 0]) > 4 * np.pi
+    assert rig.accelerations().max() < 2 * ACCELERATION
+    seen = rig.guard.observe(rig.now * MS, 'go')
+    rig.pilot.queue.handover.continues = True
+    left = rig.pilot.leftover(seen)
+    assert np.abs(left.positions[0] - seen.state).max() < 0.5  # near what the policy sees
+
+
+def test_a_policy_of_ten_hertz_may_step_further():
+    rig = Rig().start()
+    seen = rig.guard.observe(rig.now * MS, 'go')
+    values = seen.state + 0.25 * np.arange(1, 6)[:, None] * [1, 0]
+    slow = chunk(values, t_obs_ns=seen.t_obs_ns, dt_ns=100 * MS)
+    fast = chunk(values, t_obs_ns=seen.t_obs_ns)
+    assert rig.guard.check(slow, seen, rig.now * MS) is None
+    assert rig.guard.check(fast, seen, rig.now * MS).reason == 'chunk_start'

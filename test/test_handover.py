@@ -10,6 +10,7 @@ from pi0_ros.control.handover import STRATEGIES, make_handover
 from pi0_ros.control.limits import unlimited
 from pi0_ros.control.pilot import ClockJump, Pilot, Timing
 from pi0_ros.control.queue import ActionQueue
+from pi0_ros.observation.observation import Observation
 from pi0_ros.policy.guidance import weights
 from support import MS, chunk
 
@@ -86,6 +87,10 @@ def pilot(strategy):
     return out
 
 
+def seen_at(t_obs_ns, text):
+    return Observation(t_obs_ns, np.zeros(1), {}, {}, text)
+
+
 def sine(t_obs_ns, number, leftover=None):
     """Return a chunk of a sine; after a leftover as a policy that continues it would."""
     due = t_obs_ns + TICK * np.arange(1, 51)
@@ -122,7 +127,7 @@ def test_the_plan_stays_whole_under_disturbances(strategy, disturbance):
         if pending is None and it.wants_chunk(now):
             delay = DISTURBANCES[disturbance](rng, number)
             seen = now - int(rng.integers(TICK))  # joint states come at times of their own
-            leftover = it.leftover(seen, 'go')
+            leftover = it.leftover(seen_at(seen, 'go'))
             assert leftover is None or it.queue.handover.continues
             pending = (sine(seen, number, leftover), it.queue.epoch,
                        now + round(1e9 * (delay or 0.1)) + int(rng.integers(TICK)), delay)
@@ -174,7 +179,7 @@ def test_what_is_executed_meanwhile_is_what_was_planned(strategy):
     it.accept(sine(TICK, 0), TICK, it.queue.epoch)
     for number in range(1, 30):
         asked = TICK + number * 300 * MS
-        leftover = it.leftover(asked, 'go')
+        leftover = it.leftover(seen_at(asked, 'go'))
         chunk_ = sine(asked, number, leftover)
         chunk_.positions[:] += 0.05  # a network that continues only roughly
         now = asked + TICK * int(rng.integers(0, 8))
@@ -187,10 +192,10 @@ def test_what_is_executed_meanwhile_is_what_was_planned(strategy):
 
 def test_of_a_plan_for_another_instruction_only_what_will_be_executed_is_left():
     it = pilot('rtc')
-    assert it.leftover(TICK, 'go') is None
+    assert it.leftover(seen_at(TICK, 'go')) is None
     it.accept(sine(TICK, 0), TICK, it.queue.epoch)
     it.accept(sine(2 * TICK, 1), 7 * TICK, it.queue.epoch)
-    same, other = (it.leftover(10 * TICK, text) for text in ('go', 'go back'))
+    same, other = (it.leftover(seen_at(10 * TICK, text)) for text in ('go', 'go back'))
     assert same.delay == other.delay == 5
     assert len(same.positions) > 30 and len(other.positions) == 5
 

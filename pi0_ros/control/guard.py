@@ -88,7 +88,7 @@ class Guard:
         if not self.rules.tracks or joints is None:
             return None
         told = queue.sample(np.array([joints.stamp_ns]))[0]
-        finding = safety.check_tracking(joints.value[:len(told)], told, queue.limits.tracking,
+        finding = safety.check_tracking(joints.value[:len(told)], told, queue.limits,
                                         self.pilot.joint_names)
         if finding is None:
             self._away_since_ns = None
@@ -162,7 +162,7 @@ class Guard:
         names, limits = self.pilot.joint_names, self.pilot.queue.limits
         return (safety.check_form(chunk, names)
                 or safety.check_age(chunk, now_ns, self.rules.chunk_age_ns)
-                or safety.check_way(chunk.positions, self._near(observation), limits, names))
+                or safety.check_way(chunk, self._near(observation), limits, names))
 
     def _near(self, observation: Observation) -> list[np.ndarray]:
         """Return where the robot was, as measured and, if it is armed, as told."""

@@ -10,6 +10,7 @@ from pi0_ros.control.handover import make_handover
 from pi0_ros.control.limits import JointLimits
 from pi0_ros.control.queue import ActionQueue
 from pi0_ros.control.trajectory import Trajectory, rolling_window
+from pi0_ros.observation.observation import Observation
 from pi0_ros.policy.policy import ActionChunk, Leftover
 
 POINTS = 10
@@ -122,23 +123,27 @@ class Pilot:
         slack_ns = min(2 * self.timing.period_ns, MOST_SLACK_NS)
         return 3 * self.queue.delay * self._dt_ns // 2 + slack_ns
 
-    def leftover(self, t_obs_ns: int, instruction: str) -> Leftover | None:
+    def leftover(self, seen: Observation) -> Leftover | None:
         """Return what the next chunk shall continue; None where the hand-over wants none.
 
-        :param t_obs_ns: of the observation that it is decided from. Of a plan for another
-            instruction only what will have been executed is left, if this inference takes as long
-            as the last one: an exceptional one before it shall not make the arm react late.
+        :param seen: what it is decided from. Of a plan for another instruction only what will have
+            been executed is left, if this inference takes as long as the last one: an exceptional
+            one before it shall not make the arm react late.
         """
         with self._lock:
             queue = self.queue
             if not (queue.handover.continues and self._dt_ns):
                 return None
-            positions = queue.leftover(t_obs_ns, self._dt_ns, self._chunk_ns // self._dt_ns)
+            positions = queue.leftover(seen.t_obs_ns, self._dt_ns,
+                                       self._chunk_ns // self._dt_ns)
             delay = queue.delay
-            if instruction != queue.instruction:
+            if seen.instruction != queue.instruction:
                 delay = queue.last_delay
                 positions = positions[:delay]
-            return Leftover(positions, delay) if len(positions) else None
+            if not len(positions):
+                return None
+            state = seen.state[:len(self.joint_names)]
+            return Leftover(queue.limits.nearest_turn(positions, state), delay)
 
     def accept(self, chunk: ActionChunk, now_ns: int, epoch: int) -> str | None:
         """Take a chunk into the plan; return None, or why it is of no use any more.

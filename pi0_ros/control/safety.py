@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pi0_ros.control.limits import OUTSIDE, JointLimits
+from pi0_ros.control.limits import OUTSIDE, UNLIMITED, JointLimits
 from pi0_ros.observation.finding import Finding
 from pi0_ros.policy.policy import ActionChunk
 
@@ -41,21 +41,25 @@ def check_age(chunk: ActionChunk, now_ns: int, allowed_ns: int) -> Finding | Non
                    age_s, allowed_s)
 
 
-def check_way(positions: np.ndarray, near: Sequence[np.ndarray], limits: JointLimits,
+def check_way(chunk: ActionChunk, near: Sequence[np.ndarray], limits: JointLimits,
               names: Sequence[str]) -> Finding | None:
     """Return whether a chunk begins too far away, jumps, or leads out of the limits.
 
-    :param positions: [T, D] of the chunk. :param near: places [D], any of which it may begin at:
-        where the robot was measured, and where it was told to be at that moment. A policy that
-        learnt commands leads the measured joints, and a new instruction leaves the plan.
+    A step may be as far as a joint may go in its time, and by the jump limit further.
+
+    :param near: places [D], any of which it may begin at: where the robot was measured, and where
+        it was told to be at that moment. A policy that learnt commands leads the measured joints,
+        and a new instruction leaves the plan.
     """
-    away = distance(positions, near, limits)
-    positions = limits.nearest_turn(positions, near[0])
+    away = distance(chunk.positions, near, limits)
+    positions = limits.nearest_turn(chunk.positions, near[0])
+    jump = limits.jump + np.where(limits.velocity < UNLIMITED,
+                                  limits.velocity * chunk.dt_ns / 1e9, 0.0)
     steps = np.abs(np.diff(positions, axis=0)).max(axis=0, initial=0.0)
     outside = np.maximum(limits.lower - positions, positions - limits.upper).max(axis=0)
     for reason, found, allowed, text in (
-            ('chunk_start', away, limits.jump, 'begins {:.2f} from where the robot was'),
-            ('chunk_jump', steps, limits.jump, 'moves by {:.2f} in one step'),
+            ('chunk_start', away, jump, 'begins {:.2f} from where the robot was'),
+            ('chunk_jump', steps, jump, 'moves by {:.2f} in one step'),
             ('chunk_limits', outside, np.maximum(limits.jump, OUTSIDE),
              'leads {:.2f} beyond the limits')):
         if (found > allowed).any():
@@ -72,10 +76,11 @@ def distance(positions: np.ndarray, near: Sequence[np.ndarray], limits: JointLim
                   axis=0)
 
 
-def check_tracking(measured: np.ndarray, told: np.ndarray, allowed: np.ndarray,
+def check_tracking(measured: np.ndarray, told: np.ndarray, limits: JointLimits,
                    names: Sequence[str]) -> Finding | None:
-    """Return which joint is not where it is told to be; all [D]."""
-    away = np.abs(measured - told)
+    """Return which joint is not where it is told to be; ``measured`` and ``told`` are [D]."""
+    allowed = limits.tracking
+    away = np.abs(limits.nearest_turn(measured[None], told)[0] - told)
     worst = int(np.argmax(away - allowed))
     if away[worst] <= allowed[worst]:
         return None

@@ -164,7 +164,7 @@ class Session:
             return None
         self.guard.begin(self.steady())
         started = time.perf_counter()
-        leftover = self.pilot.leftover(observation.t_obs_ns, instruction)
+        leftover = self.pilot.leftover(observation)
         chunk = policy.infer(observation, leftover=leftover)
         self._closing.wait(self.values.added_delay)
         self.latency.add(time.perf_counter() - started, self.steady())

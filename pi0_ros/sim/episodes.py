@@ -86,7 +86,7 @@ def run_episode(policy: Policy, seed: int, delay_s: float = 0.0, replan_s: float
         if pending is None and guard.wants_chunk(now_ns):
             epoch = pilot.queue.epoch
             seen = builder.build(now_ns, instruction)
-            leftover = pilot.leftover(seen.t_obs_ns, instruction)
+            leftover = pilot.leftover(seen)
             pending, chunks = (policy.infer(seen, leftover=leftover), seen, epoch), chunks + 1
             due_ns = now_ns + round(delay_s * 1e9) + int(rng.integers(TICK_NS))
         begins_ns = None
