@@ -12,7 +12,7 @@ from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.node import Node
 
 _interrupted = threading.Event()
-SWITCH_INTERVAL_S = 5e-4  # lets the control thread in when another thread computes in Python
+SWITCH_INTERVAL_S = 1e-4  # lets the control thread in when another thread computes in Python
 
 
 def spin(node: Node) -> None:
