@@ -26,6 +26,9 @@ ARGUMENTS = {
                          '/joint_trajectory_controller/joint_trajectory.'),
     'position_commands': ('position_commands', 'The same with command_interface: positions, for '
                           'example /forward_position_controller/commands.'),
+    'robot_description': ('robot_description', 'Topic with the URDF, for example '
+                          '/robot_description for a node in a namespace.'),
+    'instruction': ('instruction', 'Topic with the text of what to do.'),
     'use_sim_time': ('false', 'Follow /clock instead of the system clock.'),
     'log_level': ('info', 'Level of the log: debug, info, warn, error.'),
     'fastdds_profile': ('true', 'Use config/fastdds.xml, which lets raw images through. Start the '
@@ -36,9 +39,9 @@ ARGUMENTS = {
 def generate_launch_description() -> LaunchDescription:
     """Return arguments, the transport profile and the node."""
     value = {name: LaunchConfiguration(name) for name in ARGUMENTS}
-    remappings = [('joint_states', value['joint_states']),
-                  ('joint_trajectory', value['joint_trajectory']),
-                  ('position_commands', value['position_commands'])]
+    remappings = [(name, value[name]) for name in (
+        'joint_states', 'joint_trajectory', 'position_commands', 'robot_description',
+        'instruction')]
     for slot in (1, 2, 3):
         topic = value[f'camera_{slot}']
         remappings += [(f'camera_{slot}/image_raw', topic),

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import re
 import threading
 from pathlib import Path
 
@@ -10,8 +11,11 @@ import pytest
 pytest.importorskip('rclpy', reason='needs ROS 2')
 
 import numpy as np  # noqa: E402
+import rclpy  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
+from rosgraph_msgs.msg import Clock  # noqa: E402
 from std_msgs.msg import Bool  # noqa: E402
+from std_srvs.srv import SetBool  # noqa: E402
 from trajectory_msgs.msg import JointTrajectory  # noqa: E402
 
 from graph import Graph  # noqa: E402
@@ -34,7 +38,7 @@ def press(graph, pressed):
     publisher = graph.robot.create_publisher(Bool, 'pi0/stop', 1)
     graph.wait(publisher.get_subscription_count)
     publisher.publish(Bool(data=pressed))
-    graph.wait(lambda: graph.node.session.guard.stop_pressed == pressed)
+    graph.wait(lambda: graph.node.operator.stop_pressed == pressed)
 
 
 def test_stop_latches_until_it_is_released_and_reset(make):  # noqa: F811
@@ -63,23 +67,6 @@ def test_arming_says_how_far_each_joint_is_from_the_first_action(make):  # noqa:
     assert not answer.success
     assert 'the first action is too far away: a ' in answer.message and ', b ' in answer.message
     assert graph.quiet() == 0
-
-
-def test_arming_waits_for_an_inference_and_hears_the_rest_meanwhile(make):  # noqa: F811
-    graph = make()
-    policy, hold = graph.node.session.policy, threading.Event()
-    infer = policy.infer
-    policy.infer = lambda *given, **more: (hold.wait(20), infer(*given, **more))[1]
-    graph.instruct('swing')
-    from std_srvs.srv import SetBool
-    graph.wait(graph.robot.enable_client.service_is_ready)
-    answer = graph.robot.enable_client.call_async(SetBool.Request(data=True))
-    graph.wait(lambda: graph.node.session._preview is not None)
-    graph.instruct('swing more')  # the executor is not blocked
-    assert not answer.done()
-    hold.set()
-    graph.wait(answer.done)
-    assert answer.result().success
 
 
 def test_an_inference_that_hangs_latches_and_names_the_time(make):  # noqa: F811
@@ -123,7 +110,7 @@ def test_disarmed_when_the_controller_goes(make):  # noqa: F811
     graph.instruct('swing')
     moving(graph)
     graph.robot.destroy_subscription(graph.robot.commands_in)
-    assert 'is gone' in graph.status('disarmed')
+    assert 'robot no longer follows' in graph.status('disarmed')
     assert not graph.node.session.pilot.enabled
     assert 'no controller subscribes' in graph.enable().message
 
@@ -135,8 +122,8 @@ def test_two_commanders_disarm_and_are_not_armed(make):  # noqa: F811
     moving(graph)
     other = graph.robot.create_publisher(JointTrajectory, 'joint_trajectory', 1)
     assert 'two nodes command one robot' in graph.status('disarmed')
-    assert '1 other publisher(s)' in graph.enable().message
-    assert '1 other publishers' in told(graph, 'control')[1]
+    assert '/robot also publishes' in graph.enable().message
+    assert '/robot commands this robot too' in told(graph, 'control')[1]
     graph.robot.destroy_publisher(other)
     graph.wait(lambda: graph.enable().success)
 
@@ -190,7 +177,7 @@ def test_another_description_while_armed_waits_until_the_robot_is_armed_again(ma
     from std_msgs.msg import String
     text = robot_urdf(**{name: 'revolute -1 1 1' for name in ('a', 'b')})
     graph.robot.description.publish(String(data=text))
-    graph.wait(lambda: graph.node.session.operator._description is not None)
+    graph.wait(lambda: graph.node.operator._description == text)
     assert graph.node.session.pilot.limits.upper[0] == 1.95
     graph.enable(False)
     graph.wait(lambda: graph.enable().success)
@@ -217,20 +204,201 @@ def test_instructions_that_are_no_text_are_refused(make, text):  # noqa: F811
     moving(graph)
 
 
-def test_diagnostics_have_the_documented_keys(make):  # noqa: F811
+def documented(part):
+    """Return the keys that docs/interface.md gives a part of the diagnostics."""
+    text = ' '.join((DOCS / 'interface.md').read_text().split())
+    sentence = re.search(rf'Keys of {part}: (.*?\.) (?:Keys|Levels)', text).group(1)
+    return set(re.findall(r'`(\w+)`', re.sub(r'\([^)]*\)', '', sentence)))
+
+
+def test_diagnostics_have_the_documented_keys_and_no_others(make):  # noqa: F811
     graph = make()
     graph.enable()
     graph.instruct('swing')
     moving(graph)
-    text = (DOCS / 'interface.md').read_text()
-    for part in ('policy', 'control', 'joint_states', 'camera front'):
+    for part, name in (('policy', '`policy`'), ('control', '`control`'),
+                       ('joint_states', 'joint states'), ('camera front', 'cameras')):
         level, message, values = told(graph, part)
         assert level == b'\x00' and message
-        assert not [key for key in values if f'`{key}`' not in text], part
+        assert set(values) == documented(name), part
     assert told(graph, 'control')[2]['stop_reason'] == ''
     assert told(graph, 'camera front')[2]['encoding'] == 'rgb8'
     assert float(told(graph, 'policy')[2]['rate_hz']) > 0
     assert told(graph, 'policy')[2]['instruction'] == 'swing'
+
+
+def test_levels_say_whose_fault_it_is(make):  # noqa: F811
+    graph = make(policy='mock_faulty')
+    graph.enable()
+    graph.instruct('go')
+    graph.status('fault')
+    assert told(graph, 'policy')[0] == told(graph, 'control')[0] == b'\x02'
+
+
+def test_an_image_that_cannot_be_read_is_the_cameras_fault(make):  # noqa: F811
+    graph = make()
+    graph.enable()
+    graph.instruct('swing')
+    moving(graph)
+    graph.robot.image.update(encoding='16UC1')
+    assert 'not supported' in graph.status('waiting')
+    level, message, _ = told(graph, 'camera front')
+    graph.robot.image.update(encoding='rgb8')
+    assert level == b'\x01' and 'not supported' in message
+
+
+def test_an_armed_robot_that_waits_says_that_it_is_armed(make):  # noqa: F811
+    graph = make()
+    graph.enable()
+    graph.instruct('swing')
+    moving(graph)
+    graph.robot.feeds.discard('images')
+    graph.status('waiting')
+    answer = graph.enable()
+    assert answer.success and 'armed, but waiting: camera' in answer.message
+    graph.enable(False)
+    assert "camera 'front' is silent" in graph.status('disarmed')
+    values = {pair.key: pair.value for pair in graph.robot.statuses[-1].values}
+    assert values['armed'] == 'False' and values['reason'] == 'camera_silent'
+    graph.robot.feeds.add('images')
+    graph.wait(lambda: 'enable' in graph.robot.statuses[-1].message)
+    assert graph.quiet() == len(graph.robot.commands)
+
+
+def test_status_is_told_when_it_changes_and_not_when_time_passes(make):  # noqa: F811
+    graph = make()
+    graph.robot.feeds.discard('images')
+    graph.wait(lambda: graph.robot.statuses
+               and "camera 'front' is silent" in graph.robot.statuses[-1].message)
+    count, watched = len(graph.robot.statuses), []
+    graph.node.create_timer(0.1, lambda: watched.append(1))
+    graph.wait(lambda: len(watched) > 15)
+    assert len(graph.robot.statuses) == count
+
+
+def test_a_recorder_is_no_controller(make):  # noqa: F811
+    graph = make()
+    recorder = graph.robot.context and rclpy.create_node('recorder', context=graph.context)
+    recorder.create_subscription(JointTrajectory, 'joint_trajectory', lambda message: None, 1)
+    graph.wait(lambda: len(graph.node.session.command.followers()) == 2)
+    try:
+        assert '/recorder' in graph.enable().message
+        graph.instruct('swing')
+        moving(graph)
+        graph.robot.destroy_subscription(graph.robot.commands_in)
+        assert '/robot no longer follows' in graph.status('disarmed')
+    finally:
+        recorder.destroy_node()
+
+
+def test_a_pressed_stop_outlives_a_cleanup(make):  # noqa: F811
+    graph = make()
+    press(graph, True)
+    graph.node.trigger_deactivate()
+    graph.node.trigger_cleanup()
+    graph.start()
+    assert 'stopped by the operator' in graph.enable().message
+    assert 'still pressed' in graph.reset().message
+    press(graph, False)
+    assert graph.reset().success and graph.enable().success
+
+
+def holding(graph):
+    """Make every inference wait for an event; return that, and what was asked."""
+    policy, hold, asked = graph.node.session.policy, threading.Event(), []
+    infer = policy.infer
+
+    def held(observation, **more):
+        asked.append(observation.instruction)
+        hold.wait(20)
+        return infer(observation, **more)
+
+    policy.infer = held
+    return hold, asked
+
+
+def pending(graph):
+    """Call ~/enable; return its future once the policy has been asked."""
+    graph.wait(graph.robot.enable_client.service_is_ready)
+    answer = graph.robot.enable_client.call_async(SetBool.Request(data=True))
+    graph.wait(lambda: graph.node.operator._preview is not None)
+    return answer
+
+
+def test_arming_looks_at_the_instruction_that_will_be_followed(make):  # noqa: F811
+    graph = make()
+    graph.instruct('swing')
+    hold, asked = holding(graph)
+    answer = pending(graph)
+    graph.wait(lambda: asked)
+    graph.instruct('swing more')  # the executor is not blocked
+    assert not answer.done()
+    hold.set()
+    graph.wait(answer.done)
+    assert answer.result().success and asked[:2] == ['swing', 'swing more']
+
+
+def test_disarming_ends_an_arming_that_is_under_way(make):  # noqa: F811
+    graph = make()
+    graph.instruct('swing')
+    hold, asked = holding(graph)
+    answer = pending(graph)
+    graph.wait(lambda: asked)
+    assert 'under way' in graph.enable().message
+    assert graph.enable(False).message == 'disarmed'
+    graph.wait(answer.done)
+    assert not answer.result().success and 'disarmed by the operator' in answer.result().message
+    hold.set()
+    assert graph.quiet() == 0
+
+
+@pytest.mark.parametrize('end', ['trigger_deactivate', 'trigger_shutdown'])
+def test_a_transition_answers_an_arming_that_is_under_way(make, end):  # noqa: F811
+    graph = make()
+    graph.instruct('swing')
+    hold, asked = holding(graph)
+    answer = pending(graph)
+    graph.wait(lambda: asked)
+    threading.Timer(0.5, hold.set).start()
+    getattr(graph.node, end)()
+    graph.wait(answer.done)
+    assert not answer.result().success and 'deactivated' in answer.result().message
+    assert graph.robot.commands == []
+
+
+def test_a_repeated_instruction_changes_nothing(make):  # noqa: F811
+    graph = make(handover='synchronous')
+    graph.enable()
+    graph.instruct('swing')
+    moving(graph)
+    epoch = graph.node.session.pilot.queue.epoch
+    for _ in range(5):
+        graph.instruct('swing')
+    assert graph.node.session.pilot.queue.epoch == epoch
+
+
+def test_without_a_clock_the_node_says_so():
+    graph = Graph(use_sim_time=True)
+    try:
+        graph.node.trigger_configure()
+        graph.node.trigger_activate()
+        graph.wait(lambda: graph.robot.statuses
+                   and 'there is no /clock yet' in graph.robot.statuses[-1].message)
+        assert 'there is no /clock yet' in graph.enable().message
+        assert told(graph, 'control')[1] == 'disarmed'
+    finally:
+        graph.close()
+
+
+def test_the_last_status_is_that_nothing_moves(make):  # noqa: F811
+    graph = make()
+    graph.enable()
+    graph.instruct('swing')
+    moving(graph)
+    graph.node.trigger_deactivate()
+    graph.node.trigger_cleanup()
+    assert graph.status('inactive') == 'not configured'
+    graph.wait(lambda: graph.robot.active[-1] == '')
 
 
 def test_the_order_of_a_shutdown(make, monkeypatch):  # noqa: F811
@@ -239,24 +407,52 @@ def test_the_order_of_a_shutdown(make, monkeypatch):  # noqa: F811
     graph.enable()
     graph.instruct('swing')
     moving(graph)
-    session, order = graph.node.session, []
+    session, order, last = graph.node.session, [], []
 
     def noted(owner, name, what):
         call = getattr(owner, name)
-        monkeypatch.setattr(owner, name, lambda *given, **more: (
-            order.append(what), call(*given, **more))[1])
+
+        def told(*given, **more):
+            order.append(what)
+            if what == 'command':
+                last[:] = given
+            return call(*given, **more)
+        monkeypatch.setattr(owner, name, told)
 
     noted(session.guard, 'disarm', 'disarm')
     noted(session.command, 'publish', 'command')
     noted(session.loop, 'stop', 'control thread')
     noted(session._worker, 'close', 'policy thread')
     noted(session.policy, 'close', 'policy')
-    noted(session.node, 'destroy_publisher', 'topics')
+    noted(session.node, 'destroy_lifecycle_publisher', 'topic')
     graph.node.close()
+    order = order[order.index('disarm'):]
     kept = [what for number, what in enumerate(order) if order.index(what) == number]
-    assert kept == ['disarm', 'command', 'control thread', 'policy thread', 'policy', 'topics']
-    assert order.index('control thread') > max(
-        number for number, what in enumerate(order) if what == 'command')
+    assert kept == ['disarm', 'command', 'control thread', 'policy thread', 'policy', 'topic']
+    assert 'command' not in order[order.index('control thread'):]
+    assert not session.pilot.speaking and not last[0].velocities.any()
+
+
+def test_the_stop_is_published_also_when_simulated_time_stands():
+    graph = Graph(use_sim_time=True)
+    robot = graph.robot
+
+    def tick():
+        robot.now_ns = (robot.now_ns or 10**12) + 10_000_000
+        robot.clock_publisher.publish(Clock(clock=robot.stamp()))
+
+    clock = robot.create_timer(0.01, tick)
+    try:
+        graph.start()
+        assert graph.enable().success
+        graph.instruct('swing')
+        moving(graph, 20)
+        graph.node.trigger_deactivate()  # on the thread that would hear the clock
+        assert not graph.node.session.pilot.speaking
+        graph.wait(lambda: not np.any([p.velocities for p in robot.commands[-1].points]))
+    finally:
+        clock.cancel()
+        graph.close()
 
 
 def test_ten_lives_leave_nothing_behind(make):  # noqa: F811
@@ -264,7 +460,11 @@ def test_ten_lives_leave_nothing_behind(make):  # noqa: F811
 
     def count():
         gc.collect()
-        return threading.active_count(), len(os.listdir('/proc/self/fd'))
+        node = graph.node
+        return (threading.active_count(), len(os.listdir('/proc/self/fd')),
+                len(node._managed_entities), *(len(list(of)) for of in (
+                    node.publishers, node.subscriptions, node.services, node.clients,
+                    node.timers, node.guards)))
 
     def live():
         graph.enable()
@@ -283,15 +483,34 @@ def test_ten_lives_leave_nothing_behind(make):  # noqa: F811
     assert graph.node.trigger_shutdown().name == 'SUCCESS'
 
 
-def test_a_transition_that_raises_is_an_error_with_a_traceback(make, monkeypatch):  # noqa: F811
+@pytest.mark.parametrize('where, error', [
+    ('deactivate', RuntimeError('x')), ('disarm', RuntimeError('x')), ('disarm', ValueError('x'))])
+def test_a_transition_that_raises_stops_the_robot_and_ends_as_an_error(
+        make, monkeypatch, where, error):  # noqa: F811
     graph, said = make(), []
+    graph.enable()
+    graph.instruct('swing')
+    moving(graph, 20)
     logger = type('Log', (), {'error': lambda self, text, **more: said.append(text),
                               'info': lambda self, text, **more: None})()
     monkeypatch.setattr(graph.node, 'get_logger', lambda: logger)
-    monkeypatch.setattr(graph.node.session, 'deactivate', lambda: 1 / 0)
+    session, once = graph.node.session, [error]
+    owner = session if where == 'deactivate' else session.guard
+    call = getattr(owner, where)
+
+    def raises(*given):
+        if once:
+            raise once.pop()
+        return call(*given)
+
+    monkeypatch.setattr(owner, where, raises)
     graph.node.trigger_deactivate()
-    assert any('ZeroDivisionError' in text and 'Traceback' in text for text in said), said
+    assert any(type(error).__name__ in text and 'Traceback' in text for text in said), said
     assert graph.node.session is None
+    assert 'control' not in {thread.name for thread in threading.enumerate()}
+    count = len(graph.robot.commands)
+    assert 'not active' in graph.enable().message
+    assert len(graph.robot.commands) <= count + 20  # what was on its way
 
 
 def test_a_control_thread_that_raises_latches(make):  # noqa: F811

@@ -129,7 +129,7 @@ def test_a_policy_that_is_always_slow_is_not_taken_for_hanging(started, monkeypa
     """The network at full size on a processor takes seconds for every chunk."""
     policy = started()
     monkeypatch.setattr(remote, 'POLL_S', 0.01)
-    monkeypatch.setattr(remote, 'PATIENCE', 2)
+    policy._patience = 2
     stop = threading.Event()
 
     def nap():

@@ -46,7 +46,7 @@ class Guard:
         self.pilot, self.builder, self.rules = pilot, builder, rules
         self.fault: Finding | None = None
         self.stop_pressed = False
-        self.stopped_by: Finding | None = None  # the last reason, also after it is gone
+        self.stopped_by: Finding | None = None  # the last reason, until it goes on
         self.rejections = self.failures = 0     # in all
         self._in_a_row = 0
         self._away_since_ns: int | None = None
@@ -134,6 +134,8 @@ class Guard:
         if not finding:
             dropped = self.pilot.accept(chunk, now_ns, epoch)
             self._in_a_row = 0
+            if not dropped:
+                self.stopped_by = None
             return Finding('dropped', dropped, 'chunk') if dropped else None
         if not self.pilot.enabled or self.pilot.queue.epoch != epoch:
             return finding
@@ -193,6 +195,12 @@ class Guard:
         """Return what was wrong with an image that was to be used just now."""
         image = self._image
         return image[1] if image and now_ns - image[0] <= IMAGE_PROBLEM_NS else None
+
+    def hold(self, reason: str, now_ns: int) -> None:
+        """Stop smoothly because there is nothing to be done; goes on with an instruction."""
+        self._stop(Finding(reason, {
+            'no_instruction': 'waiting for an instruction',
+            'refused': 'the instruction was refused'}[reason], 'instruction'), now_ns)
 
     def _stop(self, finding: Finding, now_ns: int) -> None:
         """Stop smoothly; the robot goes on by itself when the reason is gone."""

@@ -44,6 +44,9 @@ class MockPolicy:
     def warm_up(self) -> None:
         """Do nothing."""
 
+    def ensure_loaded(self) -> None:
+        """Do nothing."""
+
     def infer(self, observation: Observation, noise: np.ndarray | None = None,
               leftover: Leftover | None = None) -> ActionChunk:
         """Decide a chunk; ``noise`` and ``leftover`` are ignored."""

@@ -136,6 +136,9 @@ class Pi0Policy:
             raise problem
         self.number = 0
 
+    def ensure_loaded(self) -> None:
+        """Do nothing: what is loaded stays."""
+
     def infer(self, observation: Observation, noise: np.ndarray | None = None,
               leftover: Leftover | None = None) -> ActionChunk:
         """Decide a chunk of [chunk_length, D] absolute positions of the commanded joints.

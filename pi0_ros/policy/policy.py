@@ -52,6 +52,9 @@ class Policy(Protocol):
     def warm_up(self) -> None:
         """Infer once on made-up input, so that the first real chunk is not the slow one."""
 
+    def ensure_loaded(self) -> None:
+        """Load again what has ended since, such as a process; else return at once."""
+
     def infer(self, observation: Observation, noise: np.ndarray | None = None,
               leftover: Leftover | None = None) -> ActionChunk:
         """Decide a chunk.

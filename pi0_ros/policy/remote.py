@@ -5,6 +5,7 @@ Images travel through shared memory, everything else through a pipe. The other e
 """
 
 import logging
+import math
 import mmap
 import os
 import subprocess
@@ -24,7 +25,6 @@ log = logging.getLogger(__name__)
 POLL_S = 0.2         # wakes up for signals
 LOAD_PATIENCE = 3000  # polls without a word while loading and compiling: ten minutes
 FIRST_PATIENCE = 300  # polls, for the first inferences: a compiler may still be at work
-PATIENCE = 10        # polls at least, later
 PATIENCE_FACTOR = 5  # of the longest of the last inferences
 FIRST, KEPT = 3, 100  # inferences
 # Not -m: the working directory must not hide what is installed.
@@ -80,6 +80,7 @@ class RemotePolicy:
     def __init__(self, values: SimpleNamespace) -> None:
         """Prepare; ``load`` starts the process. ``values``: see ``factory.make_policy``."""
         self._values = values
+        self._patience = math.ceil(getattr(values, 'max_inference_time', 2.0) / POLL_S)
         self._process: subprocess.Popen | None = None
         self._pipe: Connection | None = None
         self._images: SharedImages | None = None
@@ -126,21 +127,25 @@ class RemotePolicy:
             self._end()
             raise
 
+    def ensure_loaded(self) -> None:
+        """Start another process where the last one ended; raises what ``load`` does."""
+        if self._process is None:
+            log.warning('starting another policy process')
+            self.load()
+            self.warm_up()
+
     def infer(self, observation: Observation, noise: np.ndarray | None = None,
               leftover: Leftover | None = None) -> ActionChunk:
         """Decide a chunk there.
 
         :raises PolicyGone: the process ended or hung. The next call starts another.
         """
-        if self._process is None:
-            log.warning('starting another policy process')
-            self.load()
-            self.warm_up()
+        self.ensure_loaded()
         places = self._images.write(observation.images)
         bare = Observation(observation.t_obs_ns, observation.state, {},
                            observation.image_stamps_ns, observation.instruction)
         patience = FIRST_PATIENCE if self._count < FIRST else max(
-            PATIENCE, PATIENCE_FACTOR * max(self._waited, default=0))
+            self._patience, PATIENCE_FACTOR * max(self._waited, default=0))
         chunk = self._ask('infer', bare, places, noise, leftover, patience=patience)
         self._count, self._number = self._count + 1, chunk.number + 1
         return chunk

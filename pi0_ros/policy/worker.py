@@ -69,6 +69,6 @@ class PolicyWorker:
                 break
             try:
                 self._work(self._policy)
-            except Exception as error:
+            except BaseException as error:  # a thread that ends without a word looks like a hang
                 self._failed(error)
         self._policy.close()

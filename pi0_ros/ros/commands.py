@@ -41,11 +41,32 @@ class CommandPublisher:
         """Return whether a controller subscribes; a dry run needs none."""
         return self._dry_run or self.publisher.get_subscription_count() > 0
 
-    def others(self) -> int:
-        """Return how many other publishers the topic has."""
-        return max(0, self._node.count_publishers(self.topic) - 1)
+    def followers(self) -> dict[str, object]:
+        """Return the nodes that subscribe as controllers do, and what names each subscription.
+
+        The node that the topic belongs to, such as /arm of /arm/joint_trajectory; where there is
+        none, all: who records and who moves cannot be told apart.
+        """
+        found = {_name(info): bytes(info.endpoint_gid) for info
+                 in self._node.get_subscriptions_info_by_topic(self.topic)}
+        owner = self.topic.rpartition('/')[0]
+        return {owner: found[owner]} if owner in found else found
+
+    def others(self) -> list[str]:
+        """Return the other nodes that publish on the topic; two of one name count as two."""
+        if self._node.count_publishers(self.topic) < 2:
+            return []
+        names = [_name(info) for info in self._node.get_publishers_info_by_topic(self.topic)]
+        own = self._node.get_fully_qualified_name()
+        if own in names:
+            names.remove(own)
+        return sorted(names)
 
     def publish(self, trajectory: Trajectory) -> None:
         """Publish a command."""
         self.publisher.publish(Float64MultiArray(data=trajectory.start.tolist()) if self.plain
                                else conversions.trajectory_message(trajectory))
+
+
+def _name(info: object) -> str:
+    return f'{info.node_namespace.rstrip("/")}/{info.node_name}'

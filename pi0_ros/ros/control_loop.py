@@ -2,6 +2,7 @@
 
 import os
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 
@@ -31,6 +32,7 @@ class ControlLoop:
         self._clock, self._period_ns = clock, period_ns
         self._tick, self._failed = tick, failed
         self._ending = threading.Event()
+        self._left: int | None = None  # the node's clock minus the steady one, once it is left
         self._thread = threading.Thread(target=self._run, name='control', daemon=True)
         self.ticks = self.missed = 0
         self._lateness_ns: deque[int] = deque(maxlen=KEPT)
@@ -39,6 +41,14 @@ class ControlLoop:
     def start(self) -> None:
         """Start the thread; ``realtime`` then says whether it has its priority."""
         self._thread.start()
+
+    def leave_clock(self) -> None:
+        """Go on by a clock that nobody stops, from where the node's clock is now."""
+        self._left = self._clock.now().nanoseconds - time.monotonic_ns()
+
+    def _now(self) -> int:
+        left = self._left
+        return self._clock.now().nanoseconds if left is None else time.monotonic_ns() + left
 
     def stop(self) -> None:
         """End the thread; it does not tick again after this returns."""
@@ -61,9 +71,10 @@ class ControlLoop:
 
     def _wait(self, deadline_ns: int) -> int:
         """Wait for ``deadline_ns``, for the end, or for a clock that went back; return now."""
-        simulated = isinstance(self._clock, ROSClock) and self._clock.ros_time_is_active
         while True:
-            now_ns = self._clock.now().nanoseconds
+            simulated = (self._left is None and isinstance(self._clock, ROSClock)
+                         and self._clock.ros_time_is_active)
+            now_ns = self._now()
             left_ns = deadline_ns - now_ns
             if left_ns <= 0 or left_ns > 2 * self._period_ns or self._ending.is_set():
                 return now_ns
@@ -79,7 +90,7 @@ class ControlLoop:
 
     def _run(self) -> None:
         self._prioritise()
-        last_ns = self._clock.now().nanoseconds
+        last_ns = self._now()
         deadline_ns = last_ns + self._period_ns
         while True:
             now_ns = self._wait(deadline_ns)
@@ -98,7 +109,7 @@ class ControlLoop:
                     self.missed += (now_ns - deadline_ns) // self._period_ns
                 deadline_ns = now_ns  # the machine slept, or the clock jumped
             deadline_ns += self._period_ns
-            late_ns = self._clock.now().nanoseconds - deadline_ns
+            late_ns = self._now() - deadline_ns
             if late_ns >= 0:
                 skipped = late_ns // self._period_ns + 1
                 self.missed += skipped

@@ -1,9 +1,7 @@
 """Entry points of the ROS nodes."""
 
 import argparse
-import signal
 import sys
-import threading
 from collections.abc import Callable
 
 import rclpy
@@ -11,7 +9,8 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.node import Node
 
-_interrupted = threading.Event()
+from pi0_ros.ros.interrupt import INTERRUPT
+
 SWITCH_INTERVAL_S = 1e-4  # lets the control thread in when another thread computes in Python
 
 
@@ -20,14 +19,12 @@ def spin(node: Node) -> None:
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     try:
-        while rclpy.ok():
-            # Python runs signal handlers between calls: one that waits for ever hears no Ctrl-C.
-            executor.spin_once(timeout_sec=0.2)
+        with INTERRUPT.raising(False):
+            while rclpy.ok() and not INTERRUPT.told.is_set():
+                # Python runs signal handlers between calls: one without end hears no Ctrl-C.
+                executor.spin_once(timeout_sec=0.2)
     except (KeyboardInterrupt, ExternalShutdownException):
-        pass
-    except RuntimeError:
-        if not _interrupted.is_set():  # inside a conversion of rclpy an interrupt becomes this
-            raise
+        pass  # from a policy that was being loaded
 
 
 def start(argv: list[str]) -> None:
@@ -35,12 +32,7 @@ def start(argv: list[str]) -> None:
     rclpy.init(args=[sys.argv[0], *argv], signal_handler_options=rclpy.SignalHandlerOptions.NO)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
 
-    def interrupt(number: int, frame: object) -> None:
-        _interrupted.set()
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGINT, interrupt)
-    signal.signal(signal.SIGTERM, interrupt)
+    INTERRUPT.listen()
 
 
 def _show_help(verb: str, text: str, argv: list[str]) -> None:
@@ -105,8 +97,7 @@ def _run(argv: list[str], make: Callable[[], Node], ready: Callable[[Node], bool
     except KeyboardInterrupt:
         pass  # wherever it comes, also while the node is being made
     finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C does not cut this short
+        INTERRUPT.ignore()
         if node is not None:
             node.destroy_node()
         rclpy.try_shutdown()

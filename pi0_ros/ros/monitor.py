@@ -3,6 +3,8 @@
 import time
 from typing import TYPE_CHECKING
 
+from rclpy.clock import Clock, ClockType
+
 from pi0_ros.observation.finding import Finding
 from pi0_ros.ros import status
 from pi0_ros.ros.controller_check import ControllerCheck
@@ -11,10 +13,16 @@ if TYPE_CHECKING:
     from pi0_ros.ros.session import Session
 
 WATCH_PERIOD_S = 0.1
+NEWS_AFTER_S = 1.0  # for which inputs must be fresh before that is told: some come and go
+# After these a disarmed robot says why, until it is armed again.
+TELLING = ('controller_gone', 'two_commanders', 'clock_jump')
 
 
 class Monitor:
-    """Status when it changes, diagnostics once a second, and logs at the edges."""
+    """Status when it changes, diagnostics once a second, and logs at the edges.
+
+    Its time is a steady one: a simulator that stands is no reason to say nothing.
+    """
 
     def __init__(self, session: 'Session') -> None:
         """Begin to watch."""
@@ -22,83 +30,84 @@ class Monitor:
         self._session, self._guard, self._log = session, session.guard, node.get_logger()
         self.news_from = float('inf')  # on the steady clock, seconds
         self._told_problem: tuple[str, str] | None = None
+        self._problem_s = 0.0
         self._told_fault: Finding | None = None
+        self._told_stop: Finding | None = None
         self._clamped = 0
         self._board = status.StatusBoard(node)
         self._controller = ControllerCheck(node, session.command)
-        self._timers = [node.create_timer(WATCH_PERIOD_S, self._watch),
-                        node.create_timer(1.0, self._diagnose)]
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self._timers = [node.create_timer(WATCH_PERIOD_S, self._watch, clock=steady),
+                        node.create_timer(1.0, self._diagnose, clock=steady)]
 
     def close(self) -> None:
-        """End the watch."""
+        """End the watch; the last word is that the node does nothing any more."""
         node = self._session.node
         for timer in self._timers:
             node.destroy_timer(timer)
         self._controller.close()
+        fault = self._guard.fault
+        self._board.show(status.ERROR if fault else status.OK, 'inactive', '', False,
+                         f'not configured; the last fault: {fault}' if fault else 'not configured',
+                         '')
         for publisher in self._board.publishers:
             node.destroy_publisher(publisher)
 
     def _watch(self) -> None:
         session, guard = self._session, self._guard
-        now_ns = session.now()
-        session.watch_policy()
+        session.watch()
         if session.active:
-            session.wake_policy(now_ns)
-            self._watch_controller(now_ns)
-        problem = session.inputs.problem(now_ns) or guard.image_problem(now_ns)
-        told = (problem.reason, problem.subject) if problem else None
-        if told != self._told_problem and time.monotonic() > self.news_from:
-            self._told_problem = told
-            if problem:
-                self._log.warning(f'{problem}; holding')
-            else:
-                self._log.info('all inputs are fresh')
+            session.wake_policy(session.now())
+        problem = session.problem()
+        self._tell_inputs(problem)
         if guard.fault is not self._told_fault:
             self._told_fault = guard.fault
             if guard.fault:
                 self._log.error(f'fault, disarmed: {guard.fault}')
+        last = guard.stopped_by
+        if last is not self._told_stop and last and last.reason in TELLING[:2]:
+            self._log.error(f'disarmed: {last}')
+        self._told_stop = last
         self._board.show(*self._summary(problem), session.operator.instruction)
 
-    def _watch_controller(self, now_ns: int) -> None:
-        """Disarm when nobody follows any more, or somebody else commands too."""
-        session = self._session
-        if not session.pilot.enabled:
-            return
-        topic, others = session.command.topic, session.command.others()
-        finding = None
-        if not session.command.followed():
-            finding = Finding('controller_gone', f"the controller on '{topic}' is gone: start it, "
-                              'then arm again', topic)
-        elif others:
-            finding = Finding('two_commanders', f"'{topic}' has {others} other publisher(s): two "
-                              'nodes command one robot; stop one, then arm again', topic)
-        if finding:
-            self._guard.disarm(finding, now_ns)
-            self._log.error(f'disarmed: {finding}')
-
-    def _summary(self, problem: Finding | None) -> tuple[bytes, str, str]:
-        """Return level, state and message of the status."""
-        session, guard = self._session, self._guard
-        if guard.fault:
-            return status.ERROR, 'fault', str(guard.fault)
-        if not session.active:
-            return status.OK, 'inactive', 'activate the node to use it'
+    def _tell_inputs(self, problem: Finding | None) -> None:
+        """Log an input that fails, and once all have been fresh for a while."""
+        now_s = time.monotonic()
         if problem:
-            return status.WARN, 'waiting', str(problem)
-        if not session.pilot.enabled:
+            self._problem_s = now_s
+            told = problem.reason, problem.subject
+            if told != self._told_problem and now_s > self.news_from:
+                self._told_problem = told
+                holds = '; holding' if self._session.pilot.enabled else ''
+                self._log.warning(f'{problem}{holds}')
+        elif self._told_problem and now_s - self._problem_s > NEWS_AFTER_S:
+            self._told_problem = None
+            self._log.info('all inputs are fresh')
+
+    def _summary(self, problem: Finding | None) -> tuple[bytes, str, str, bool, str]:
+        """Return level, state, reason, whether armed, and message of the status."""
+        session, guard = self._session, self._guard
+        armed = session.pilot.enabled
+        if guard.fault:
+            return status.ERROR, 'fault', guard.fault.reason, armed, str(guard.fault)
+        if not session.active:
+            return status.OK, 'inactive', '', armed, 'activate the node to use it'
+        if not armed:
             last = guard.stopped_by
+            found = problem or (last if last and last.reason in TELLING else None)
             arm = f'call {session.operator.own("enable")} to arm'
-            return (status.WARN, 'disarmed', str(last)) if last and last.reason in (
-                'controller_gone', 'two_commanders', 'clock_jump') else (
-                    status.OK, 'disarmed', arm)
+            return (status.WARN if found else status.OK, 'disarmed',
+                    found.reason if found else '', armed, str(found or arm))
+        if problem:
+            return status.WARN, 'waiting', problem.reason, armed, str(problem)
         state = 'moving' if session.pilot.speaking else 'holding'
         refused = session.operator.refused
-        return (status.WARN if refused else status.OK, state,
+        return (status.WARN if refused else status.OK, state, 'refused' if refused else '', armed,
                 refused or session.operator.instruction or 'waiting for an instruction')
 
     def _diagnose(self) -> None:
         session = self._session
-        if session.active:
+        if session.active and not session.values.dry_run:
             self._controller.ask()
         clamped = session.pilot.queue.clamped
         if clamped > self._clamped:

@@ -10,6 +10,8 @@ from rclpy.parameter import Parameter
 
 from pi0_ros.policy.spec import CheckpointError
 from pi0_ros.ros import parameters
+from pi0_ros.ros.interrupt import INTERRUPT
+from pi0_ros.ros.operator import Operator
 from pi0_ros.ros.session import Session
 
 
@@ -35,6 +37,7 @@ class Pi0Node(LifecycleNode):
         self.add_on_set_parameters_callback(self._validate_parameters)
         self.add_post_set_parameters_callback(self._apply_parameters)
         self.session: Session | None = None
+        self.operator = Operator(self)
         core = logging.getLogger('pi0_ros')
         core.setLevel(logging.INFO)
         self._handler = _ToRos(self)
@@ -77,27 +80,36 @@ class Pi0Node(LifecycleNode):
         try:
             action()
         except (parameters.ParameterError, CheckpointError, ValueError) as error:
-            self.get_logger().error(f'cannot {name}: {error}')
-            return TransitionCallbackReturn.FAILURE
+            if name == 'configure':
+                self.get_logger().error(f'cannot {name}: {error}')
+                return TransitionCallbackReturn.FAILURE
+            self.get_logger().error(f'cannot {name}: {error}\n{traceback.format_exc()}')
         except Exception as error:
             self.get_logger().error(f'cannot {name}: {error}\n{traceback.format_exc()}')
-            return TransitionCallbackReturn.ERROR
-        return TransitionCallbackReturn.SUCCESS
+        else:
+            return TransitionCallbackReturn.SUCCESS
+        return TransitionCallbackReturn.ERROR
 
     def _configure(self) -> None:
         session = Session(self, parameters.read(self, self._problems))
         try:
-            session.load()
+            with INTERRUPT.raising(True):
+                session.load()
         except BaseException:
             session.close()
             raise
         self.session = session
+        self.operator.attach(session)
 
     def close(self) -> None:
         """Stop the robot, then give everything back; allowed in any state, and twice."""
-        session, self.session = self.session, None
+        session = self.session
         if session:
-            session.close()
+            try:
+                session.close()
+            finally:
+                self.session = None
+                self.operator.detach()
 
     def destroy_node(self) -> None:
         """Stop the robot and give everything back first."""

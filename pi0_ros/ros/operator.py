@@ -1,9 +1,12 @@
 """What a person tells the node: the instruction, to arm, to stop and to go on after a fault."""
 
 import fnmatch
+import threading
 from typing import TYPE_CHECKING
 
-from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.lifecycle import LifecycleNode
+from rclpy.task import Future
 from std_msgs.msg import Bool, String
 from std_srvs.srv import SetBool, Trigger
 
@@ -17,54 +20,77 @@ if TYPE_CHECKING:
 MAX_INSTRUCTION = 1000  # characters
 
 
+class Preview:
+    """A question to the policy: is what it would do first near enough to arm for it?"""
+
+    def __init__(self, instruction: str) -> None:
+        """Ask for what is done under ``instruction``."""
+        self.instruction, self.future = instruction, Future()
+        self._lock = threading.Lock()
+
+    def answer(self, finding: Finding | None) -> None:
+        """Answer it once, from any thread: what forbids it, or None."""
+        with self._lock:
+            if not self.future.done():
+                self.future.set_result(finding)
+
+
 class Operator:
-    """Topics and services of the operator. All callbacks run on the executor's thread."""
+    """Topics and services of the operator, as long as the node lives.
 
-    def __init__(self, session: 'Session') -> None:
-        """Create them on the session's node."""
-        node = session.node
-        self._session, self._guard, self._log = session, session.guard, node.get_logger()
+    All callbacks run on the executor's thread. A session is there while the node is configured.
+    """
+
+    def __init__(self, node: LifecycleNode) -> None:
+        """Create them on ``node``."""
+        self._node, self._log = node, node.get_logger()
+        self._session: Session | None = None
         self.instruction = self.refused = ''
-        self._description: str | None = None  # that waits until the robot is disarmed
+        self.stop_pressed = False
+        self._description: str | None = None
+        self._preview: Preview | None = None
         self._active = node.create_publisher(String, '~/active_instruction', qos.LATCHED)
-        self._subscriptions = [
-            node.create_subscription(String, 'instruction', self._on_instruction,
-                                     qos.INSTRUCTION),
-            node.create_subscription(String, 'robot_description', self._on_description,
-                                     qos.LATCHED),
-            node.create_subscription(Bool, '~/stop', self._on_stop, qos.INSTRUCTION)]
-        # Arming waits for an inference; whatever else comes goes on meanwhile.
-        self._services = [
-            node.create_service(SetBool, '~/enable', self._on_enable,
-                                callback_group=MutuallyExclusiveCallbackGroup()),
-            node.create_service(Trigger, '~/reset', self._on_reset)]
+        node.create_subscription(String, 'instruction', self._on_instruction, qos.INSTRUCTION)
+        node.create_subscription(String, 'robot_description', self._on_description, qos.LATCHED)
+        node.create_subscription(Bool, '~/stop', self._on_stop, qos.INSTRUCTION)
+        # Arming waits for an inference; whatever else comes goes on meanwhile, disarming too.
+        node.create_service(SetBool, '~/enable', self._on_enable,
+                            callback_group=ReentrantCallbackGroup())
+        node.create_service(Trigger, '~/reset', self._on_reset)
 
-    def close(self) -> None:
-        """Take them back."""
-        node = self._session.node
-        for subscription in self._subscriptions:
-            node.destroy_subscription(subscription)
-        for service in self._services:
-            node.destroy_service(service)
-        node.destroy_publisher(self._active)
+    def attach(self, session: 'Session') -> None:
+        """Speak to ``session`` from now on."""
+        self._session = session
+        self._take_limits()
+        if self.stop_pressed:
+            session.guard.press_stop(True, session.now())
+
+    def detach(self) -> None:
+        """Speak to nobody: an instruction does not outlive what it was given to."""
+        self._session = None
+        self.instruction = self.refused = ''
+        self._active.publish(String(data=''))
 
     def own(self, name: str) -> str:
         """Return the full name of a topic or service of this node."""
-        return f'{self._session.node.get_fully_qualified_name()}/{name}'
+        return f'{self._node.get_fully_qualified_name()}/{name}'
 
     def _on_instruction(self, message: String) -> None:
         session, text = self._session, message.data.strip()
-        self.refused = self._refusal(text) or ''
-        if self.refused:
-            self._log.warning(f'{self.refused}; holding')
-            text = ''
-        elif text != self.instruction:
+        if session is None:
+            self._log.warning('the instruction is dropped: the node is not configured')
+            return
+        refused = self._refusal(text) or ''
+        if refused and refused != self.refused:
+            self._log.warning(f'{refused}; holding')
+        elif text != self.instruction and not refused:
             self._log.info(f"instruction: '{text}'" if text else 'empty instruction: holding')
-        self.instruction = text
-        if text:
+        self.refused, before = refused, self.instruction
+        self.instruction = text = '' if refused else text
+        if not text:
+            session.guard.hold('refused' if refused else 'no_instruction', session.now())
+        elif text != before:
             session.pilot.want_chunk(session.now())
-        else:
-            session.pilot.stop(session.now())
         self._active.publish(String(data=text))
 
     def _refusal(self, text: str) -> str | None:
@@ -81,68 +107,97 @@ class Operator:
         return None
 
     def _on_description(self, message: String) -> None:
-        if self._session.pilot.enabled:
+        self._description = message.data
+        if self._session and self._session.pilot.enabled:
             self._log.warning('another robot_description: its limits count when the robot is '
                               'armed the next time')
-        self._description = message.data
-        if not self._session.pilot.enabled:
-            self.take_limits()
+        else:
+            self._take_limits()
 
-    def take_limits(self) -> None:
+    def _take_limits(self) -> None:
         """Use the newest robot description."""
-        values, text, self._description = self._session.values, self._description, None
-        if text is None:
+        session, text = self._session, self._description
+        if session is None or text is None or text is session.description:
             return
+        values, session.description = session.values, text
         try:
-            self._session.pilot.limits = make_limits(values.joint_names, values.limit_rules, text)
+            session.pilot.limits = make_limits(values.joint_names, values.limit_rules, text)
         except ValueError as error:
-            self._session.pilot.limits = make_limits(values.joint_names, values.limit_rules)
+            session.pilot.limits = make_limits(values.joint_names, values.limit_rules)
             self._log.error(str(error))
 
     async def _on_enable(self, request: SetBool.Request, response: SetBool.Response
                          ) -> SetBool.Response:
-        session = self._session
         if not request.data:
-            self._guard.disarm(Finding('operator', 'disarmed by the operator'), session.now())
-            response.success, response.message = True, 'disarmed'
-            self._log.info('disarmed')
-            return response
-        if not session.pilot.enabled:
-            self.take_limits()
-        refusal = self._why_not()
-        if not refusal and not session.pilot.enabled:
-            refusal = await session.preview(self.instruction) or self._why_not()
-        if refusal:
-            response.success, response.message = False, str(refusal)
-            self._log.warning(f'not armed: {refusal}')
-            return response
-        self._guard.arm(session.now())
-        response.success = True
-        response.message = 'armed' if self.instruction else 'armed, waiting for an instruction'
-        self._log.info(response.message)
+            response.success, response.message = True, self._disarm()
+        elif self._preview is not None:
+            response.message = 'arming is under way already'
+        else:
+            refusal = await self._arm()
+            session = self._session
+            response.success = refusal is None
+            response.message = str(refusal) if refusal else self._armed(session)
         return response
+
+    def _disarm(self) -> str:
+        finding = Finding('operator', 'disarmed by the operator', 'operator')
+        if self._preview:
+            self._preview.answer(finding)
+        if self._session:
+            self._session.guard.disarm(finding, self._session.now())
+        self._log.info('disarmed')
+        return 'disarmed'
+
+    def _armed(self, session: 'Session') -> str:
+        problem = session.inputs.problem(session.now())
+        text = (f'armed, but waiting: {problem}' if problem else 'armed' if self.instruction
+                else 'armed, waiting for an instruction')
+        followers = '' if session.values.dry_run else ', '.join(session.command.followers())
+        return f'{text}; {followers} follows' if followers else text
+
+    async def _arm(self) -> Finding | str | None:
+        """Arm; return why not, or None. An armed robot stays armed."""
+        session = self._session
+        if session and session.pilot.enabled:
+            return None
+        self._take_limits()
+        refusal, looked_at = self._why_not(), None
+        while not refusal and self.instruction != looked_at:
+            looked_at = self.instruction
+            self._preview = session.preview(looked_at)
+            refusal = await self._preview.future
+            self._preview = None
+            refusal = refusal or self._why_not()
+        if refusal:
+            self._log.warning(f'not armed: {refusal}')
+            return refusal
+        session.arm()
+        self._log.info(self._armed(session))
+        return None
 
     def _why_not(self) -> Finding | str | None:
         """Return why the robot cannot be armed now, or None."""
         session = self._session
-        if not session.active:
+        if session is None or not session.active:
             return 'the node is not active: activate it first'
-        if self._guard.fault:
-            return (f'fault: {self._guard.fault}; remove its cause and call '
-                    f'{self.own("reset")}')
+        guard, topic = session.guard, session.command.topic
+        if guard.fault:
+            return f'fault: {guard.fault}; remove its cause and call {self.own("reset")}'
         if not session.command.followed():
-            return (f"no controller subscribes to '{session.command.topic}': start it, or remap "
-                    'the topic')
+            return f"no controller subscribes to '{topic}': start it, or remap the topic"
         others = session.command.others()
         if others:
-            return f"'{session.command.topic}' has {others} other publisher(s): stop them first"
-        now_ns = session.now()
-        return self._guard.why_not(now_ns, session.inputs.problem(now_ns))
+            return f"{', '.join(others)} also publishes on '{topic}': stop it first"
+        return guard.why_not(session.now(), session.problem())
 
     def _on_reset(self, request: Trigger.Request, response: Trigger.Response
                   ) -> Trigger.Response:
-        was = self._guard.fault
-        refusal = self._guard.reset(self._session.steady())
+        session = self._session
+        if session is None:
+            response.message = 'the node is not configured'
+            return response
+        was = session.guard.fault
+        refusal = session.guard.reset(session.steady())
         response.success = refusal is None
         response.message = (f'not cleared: {refusal}' if refusal else
                             f'cleared: {was}' if was else 'there was no fault')
@@ -150,7 +205,9 @@ class Operator:
         return response
 
     def _on_stop(self, message: Bool) -> None:
-        if message.data != self._guard.stop_pressed:
+        if message.data != self.stop_pressed:
             self._log.warning('stopped by the operator' if message.data else
                               f'the stop is released; go on with {self.own("reset")}')
-        self._guard.press_stop(message.data, self._session.now())
+        self.stop_pressed = message.data
+        if self._session:
+            self._session.guard.press_stop(message.data, self._session.now())

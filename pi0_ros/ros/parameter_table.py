@@ -149,7 +149,8 @@ TABLE = (
     Entry('max_chunk_age', 0.5, 's', 'A chunk whose observation is older when it comes is '
           'rejected.', 0.05, 60.0, dynamic=True, group='Safety'),
     Entry('max_inference_time', 2.0, 's', 'An inference that takes longer, and longer than five '
-          'times its usual time, disarms.', 0.1, 600.0, dynamic=True, group='Safety'),
+          'times its usual time, disarms. A policy process is then killed.', 0.1, 600.0,
+          group='Safety'),
     Entry('max_rejections', 3, '', 'Chunks in a row that are rejected, or inferences that fail, '
           'before a fault is latched.', 1, 100, group='Safety'),
     Entry('allow_missing_limits', False, '', 'Move joints whose limits neither robot_description '

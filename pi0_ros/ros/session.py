@@ -1,12 +1,13 @@
 """What a configured node holds: inputs, policy, control, and who watches over them."""
 
+import contextlib
 import gc
 import threading
 import time
+import traceback
 from types import SimpleNamespace
 
 from rclpy.lifecycle import LifecycleNode
-from rclpy.task import Future
 from trajectory_msgs.msg import JointTrajectory
 
 from pi0_ros.control.guard import Guard
@@ -22,11 +23,12 @@ from pi0_ros.ros.commands import CommandPublisher
 from pi0_ros.ros.control_loop import ControlLoop
 from pi0_ros.ros.inputs import Inputs, freshness
 from pi0_ros.ros.monitor import Monitor
-from pi0_ros.ros.operator import Operator
+from pi0_ros.ros.operator import Operator, Preview
 
 DISCOVERY_S = 1.0            # in which a missing input is not news
 STOP_TIMEOUT_S = 3.0         # for the last commands of a stop; a simulated clock may stand still
 CLOSE_TIMEOUT_S = 10.0       # for an inference that is under way
+INACTIVE = Finding('inactive', 'the node was deactivated', 'node')
 
 
 class Session:
@@ -50,13 +52,15 @@ class Session:
         self._worker = PolicyWorker(self.policy, self._think, self._inference_failed)
         self.loop: ControlLoop | None = None
         self.latency = status.Latency()
-        self._preview: Future | None = None
+        self._preview: Preview | None = None
+        self.description: str | None = None  # that the limits are from
+        self._followers: dict[str, object] = {}
         self._closing = threading.Event()
         self.inputs = Inputs(node, values)
         self.guard = Guard(self.pilot, self.inputs.builder, values.guard_rules)
         self.command = CommandPublisher(node, values.command_interface, values.dry_run)
         self._chunks = node.create_publisher(JointTrajectory, '~/action_chunk', 1)
-        self.operator = Operator(self)
+        self.operator: Operator = node.operator
         self._monitor = Monitor(self)
 
     @staticmethod
@@ -96,29 +100,41 @@ class Session:
                        f'{self.operator.own("enable")} std_srvs/srv/SetBool "{{data: true}}"')
 
     def deactivate(self) -> None:
-        """Let the control thread publish a smooth stop, then end it."""
-        loop, self.loop = self.loop, None
+        """Let the control thread publish a smooth stop, then end it, whatever fails meanwhile."""
+        loop = self.loop
         if loop is None:
             return
-        self.guard.disarm(Finding('inactive', 'the node was deactivated'), self.now())
-        self._answer(Finding('inactive', 'the node was deactivated'))
-        deadline, pause = time.monotonic() + STOP_TIMEOUT_S, threading.Event()
-        while self.pilot.speaking and time.monotonic() < deadline:
-            pause.wait(self.pilot.timing.period_ns / 1e9)
-        loop.stop()
+        try:
+            self.guard.disarm(INACTIVE, self.now())
+            self._answer_preview(INACTIVE)
+            loop.leave_clock()  # of a simulator that only this thread could hear
+            deadline, pause = time.monotonic() + STOP_TIMEOUT_S, threading.Event()
+            while self.pilot.speaking and time.monotonic() < deadline:
+                pause.wait(self.pilot.timing.period_ns / 1e9)
+        finally:
+            loop.stop()
+            self.loop = None
 
     def close(self) -> None:
-        """Stop moving, then publishing, then the policy; then forget the topics."""
+        """Stop moving, then publishing, then the policy; then forget the topics.
+
+        Each of these whatever became of the one before.
+        """
         self._closing.set()
-        self.deactivate()
+        with contextlib.ExitStack() as last_first:
+            for publisher in (self.command.publisher, self._chunks):
+                last_first.callback(self.node.destroy_lifecycle_publisher
+                                    if publisher is self.command.publisher
+                                    else self.node.destroy_publisher, publisher)
+            last_first.callback(self.inputs.close)
+            last_first.callback(self._monitor.close)
+            last_first.callback(gc.unfreeze)
+            last_first.callback(self._close_worker)
+            last_first.callback(self.deactivate)
+
+    def _close_worker(self) -> None:
         if not self._worker.close(CLOSE_TIMEOUT_S):
             self._log.error(f'the policy thread did not end within {CLOSE_TIMEOUT_S:.0f} s')
-        gc.unfreeze()
-        self._monitor.close()
-        self.operator.close()
-        self.inputs.close()
-        for publisher in (self.command.publisher, self._chunks):
-            self.node.destroy_publisher(publisher)
 
     def apply(self, values: SimpleNamespace) -> None:
         """Use changed parameters."""
@@ -147,14 +163,20 @@ class Session:
             self._worker.wake()
 
     def _control_failed(self, error: Exception) -> None:
-        self._latch(Finding('control_failed', f'control: {error!r}', 'control'))
+        if not self.guard.fault:
+            self._log.error(f'control: {error!r}\n{_trace(error)}')
+        self.guard.latch(Finding('control_failed', f'control: {error!r}', 'control'), self.now())
 
     # ---- the policy thread ----
 
     def _think(self, policy: Policy) -> None:
         """Observe, infer and hand the chunk over."""
-        if self._preview is not None:
-            return self._look_ahead(policy)
+        preview = self._preview
+        if preview is not None:
+            return self._look_ahead(policy, preview)
+        if not (self.operator.instruction and self.guard.wants_chunk(self.now())):
+            return None
+        policy.ensure_loaded()
         epoch = self.pilot.queue.epoch  # first: whatever stops the robot from here on counts
         now_ns, instruction = self.now(), self.operator.instruction
         if not (instruction and self.guard.wants_chunk(now_ns)):
@@ -179,55 +201,82 @@ class Session:
                               throttle_duration_sec=1.0)
         return None
 
-    def _look_ahead(self, policy: Policy) -> None:
+    def _look_ahead(self, policy: Policy, preview: Preview) -> None:
         """Decide what would be done first, and answer whether that is near enough to arm."""
-        observation = self.guard.observe(self.now(), self.operator.instruction)
-        if isinstance(observation, Observation):
-            self.guard.begin(self.steady())
-            chunk = policy.infer(observation)
-            self.guard.end()
-            self._answer(self.guard.too_far(chunk, observation, self.now()))
-        else:
-            self._answer(observation)
+        try:
+            policy.ensure_loaded()
+            answer = observation = self.guard.observe(self.now(), preview.instruction)
+            if isinstance(observation, Observation):
+                self.guard.begin(self.steady())
+                chunk = policy.infer(observation)
+                answer = self.guard.too_far(chunk, observation, self.now())
+        except Exception as error:
+            answer = Finding('policy_failed', f'{type(error).__name__}: {error}', 'policy')
+            if isinstance(error, PolicyGone):
+                self.guard.failed(str(error), self.now(), gone=True)
+        self.guard.end()
+        if self._preview is preview:
+            self._preview = None
+        preview.answer(answer)
 
-    def preview(self, instruction: str) -> Future:
-        """Return a future that tells why the robot should not be armed for what comes first.
+    def preview(self, instruction: str) -> Preview:
+        """Ask why the robot should not be armed for what comes first.
 
         Without an instruction nothing comes yet, and only the images are looked at.
         """
-        answer = Future()
+        preview = Preview(instruction)
         if instruction:
-            self._preview = answer
+            self._preview = preview
             self._worker.wake()
         else:
             observation = self.guard.observe(self.now(), '')
-            answer.set_result(observation if isinstance(observation, Finding) else None)
-        return answer
+            preview.answer(observation if isinstance(observation, Finding) else None)
+        return preview
 
-    def _answer(self, finding: Finding | None) -> None:
+    def _answer_preview(self, finding: Finding) -> None:
         preview, self._preview = self._preview, None
         if preview is not None:
-            preview.set_result(finding)
+            preview.answer(finding)
 
-    def _inference_failed(self, error: Exception) -> None:
-        text = f'{type(error).__name__}: {error}'
-        gone = isinstance(error, PolicyGone)
-        self.guard.end()
-        if gone or self._preview is None:
-            self.guard.failed(str(error) if gone else text, self.now(), gone)
-        self._log.error(f'inference failed: {text}', throttle_duration_sec=1.0)
-        self._answer(Finding('policy_failed', text, 'policy'))
+    def _inference_failed(self, error: BaseException) -> None:
+        text, gone = f'{type(error).__name__}: {error}', isinstance(error, PolicyGone)
+        self._log.error(f'inference failed: {text}' + ('' if gone else f'\n{_trace(error)}'),
+                        throttle_duration_sec=1.0)
+        self.guard.failed(str(error) if gone else text, self.now(), gone)
 
     # ---- for those who watch ----
 
-    def watch_policy(self) -> None:
-        """Latch an inference that hangs."""
+    def arm(self) -> None:
+        """Arm, and remember who follows."""
+        self._followers = self.command.followers()
+        self.guard.arm(self.now())
+
+    def problem(self) -> Finding | None:
+        """Return what is wrong with the inputs, or with the clock that they are measured by."""
+        now_ns = self.now()
+        if not now_ns:
+            return Finding('no_clock', 'there is no /clock yet: start the simulator or the bag, '
+                           "or set parameter 'use_sim_time' to false", 'clock')
+        return self.inputs.problem(now_ns) or self.guard.image_problem(now_ns)
+
+    def watch(self) -> None:
+        """Latch an inference that hangs; disarm when nobody follows, or another commands too."""
         self.guard.hung(self.now(), self.steady(), round(1e6 * self.latency.percentile(95)))
         if self.guard.fault:
-            self._answer(self.guard.fault)
-
-    def _latch(self, finding: Finding) -> None:
-        self.guard.latch(finding, self.now())
+            self._answer_preview(self.guard.fault)
+        if not (self.active and self.pilot.enabled) or self.values.dry_run:
+            return
+        topic, now = self.command.topic, self.command.followers()
+        gone = [name for name, endpoint in self._followers.items() if now.get(name) != endpoint]
+        others = self.command.others()
+        if gone:
+            self.guard.disarm(Finding(
+                'controller_gone', f"{', '.join(gone)} no longer follows '{topic}': start it, "
+                'then arm again', gone[0]), self.now())
+        elif others:
+            self.guard.disarm(Finding(
+                'two_commanders', f"{', '.join(others)} also publishes on '{topic}': two nodes "
+                'command one robot; stop one, then arm again', others[0]), self.now())
 
     def now(self) -> int:
         """Return the time of the node's clock, nanoseconds."""
@@ -237,3 +286,7 @@ class Session:
     def steady() -> int:
         """Return the time of a clock that nobody sets, nanoseconds."""
         return time.monotonic_ns()
+
+
+def _trace(error: BaseException) -> str:
+    return ''.join(traceback.format_exception(error)).rstrip()

@@ -1,5 +1,6 @@
 """What the node tells its operator: status on change, diagnostics once a second."""
 
+import re
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
     from pi0_ros.ros.session import Session
 
 RATE_OVER_NS = 10_000_000_000
+NUMBER = re.compile(r'\d+\.\d+')
+# What a policy tells of itself; one that has nothing to tell has these keys too.
+POLICY_KEYS = ('engine', 'engine_reason', 'self_check', 'kernels', 'device', 'dtype',
+               'denoising_steps', 'process')
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 
 
@@ -37,13 +42,14 @@ class StatusBoard:
         self.publishers = (self._status, self._diagnostics)
         self._node, self._shown = node, None
 
-    def show(self, level: bytes, state: str, message: str, instruction: str) -> None:
-        """Publish the status if it differs from the last one."""
-        shown = (level, state, message, instruction)
+    def show(self, level: bytes, state: str, reason: str, armed: bool, message: str,
+             instruction: str) -> None:
+        """Publish the status if it differs from the last one by more than a measured number."""
+        shown = (level, state, reason, armed, NUMBER.sub('', message), instruction)
         if shown != self._shown:
             self._shown = shown
             self._status.publish(status(level, self._node.get_name(), message, state=state,
-                                        instruction=instruction))
+                                        armed=armed, reason=reason, instruction=instruction))
 
     def diagnose(self, parts: list[DiagnosticStatus]) -> None:
         """Publish ``parts`` under the node's full name."""
@@ -88,17 +94,18 @@ def node_report(session: 'Session', controller: str) -> list[DiagnosticStatus]:
     """
     now_ns = session.now()
     return [_policy(session, now_ns), _control(session, controller, now_ns),
-            *_inputs(session.inputs, now_ns)]
+            *_inputs(session.inputs, session.guard.image_problem(now_ns), now_ns)]
 
 
 def _policy(session: 'Session', now_ns: int) -> DiagnosticStatus:
     values, latency, fault = session.values, session.latency, session.guard.fault
     told, obs_ns = session.policy.describe(), session.pilot.chunk_obs_ns
-    age_ms = (now_ns - obs_ns) / 1e6 if obs_ns is not None else 0.0
+    age_ms = (now_ns - obs_ns) / 1e6 if obs_ns is not None else -1.0
     about = f"{values.policy}, {told.get('engine', '?')} on {told.get('device', 'no device')}"
-    mine = fault if fault and fault.subject in ('policy', 'chunk') else None
+    mine = fault if fault and fault.reason.startswith(('policy_', 'chunk_')) else None
     return status(
-        ERROR if mine else OK, 'policy', str(mine or about), checkpoint=values.checkpoint, **told,
+        ERROR if mine else OK, 'policy', str(mine or about), checkpoint=values.checkpoint,
+        **{key: told.get(key, '') for key in POLICY_KEYS},
         instruction=session.operator.instruction, chunks=latency.count,
         rate_hz=latency.rate_hz(session.steady()), inference_p50_ms=latency.percentile(50),
         inference_p95_ms=latency.percentile(95), inference_max_ms=latency.percentile(100),
@@ -109,20 +116,20 @@ def _control(session: 'Session', controller: str, now_ns: int) -> DiagnosticStat
     pilot, guard, loop = session.pilot, session.guard, session.loop
     queue = pilot.queue
     ticks = loop.intervals_ms() if loop else {'p50': 0.0, 'p99': 0.0, 'max': 0.0, 'rate': 0.0}
-    others = session.command.others() if loop else 0
+    others = session.command.others() if loop else []
     reason = guard.stopped_by
-    doing = ('disarmed' if not pilot.enabled else 'moves' if pilot.speaking else
-             f'stands: {reason}' if reason else 'stands')
+    doing = ('not active' if not loop else 'disarmed' if not pilot.enabled else
+             'moves' if pilot.speaking else f'stands: {reason}' if reason else 'stands')
     level, message = OK, doing + (' (dry run)' if session.values.dry_run else '')
     if others:
-        level, message = WARN, f'{others} other publishers command this robot'
+        level, message = WARN, f"{', '.join(others)} commands this robot too"
     elif controller:
         level, message = WARN, controller
     if guard.fault:
         level, message = ERROR, f'disarmed by a fault: {guard.fault}'
     return status(
-        level, 'control', message, rate_hz=ticks['rate'], tick_p50_ms=ticks['p50'],
-        tick_p99_ms=ticks['p99'], tick_max_ms=ticks['max'],
+        level, 'control', message, armed=pilot.enabled, rate_hz=ticks['rate'],
+        tick_p50_ms=ticks['p50'], tick_p99_ms=ticks['p99'], tick_max_ms=ticks['max'],
         lateness_p99_ms=loop.lateness_p99_ms() if loop else 0.0,
         realtime=bool(loop and loop.realtime), ticks=loop.ticks if loop else 0,
         missed_ticks=loop.missed if loop else 0,
@@ -134,15 +141,16 @@ def _control(session: 'Session', controller: str, now_ns: int) -> DiagnosticStat
         stop_reason=reason.reason if reason else '')
 
 
-def _inputs(inputs: Inputs, now_ns: int) -> list[DiagnosticStatus]:
+def _inputs(inputs: Inputs, image: Finding | None, now_ns: int) -> list[DiagnosticStatus]:
     joints, builder = inputs.joints.get(), inputs.builder
     out = [_input('joint_states', joints, inputs.joint_arrivals, now_ns,
-                  builder.check_joints(now_ns))]
+                  builder.check_joints(now_ns) or inputs.joint_error)]
     for name, buffer in inputs.cameras.items():
         newest = buffer.get()
         skew_ms = (newest.stamp_ns - joints.stamp_ns) / 1e6 if newest and joints else 0.0
+        unreadable = image if image and image.subject == name else None
         out.append(_input(f'camera {name}', newest, buffer.arrivals, now_ns,
-                          builder.check_camera(name, now_ns), skew_ms=skew_ms,
+                          builder.check_camera(name, now_ns) or unreadable, skew_ms=skew_ms,
                           lost_of_100=buffer.arrivals.lost(),
                           encoding=_encoding(newest.value) if newest else ''))
     return out
@@ -153,7 +161,7 @@ def _encoding(message: object) -> str:
 
 
 def _input(name: str, newest: Stamped | None, arrivals: Arrivals, now_ns: int,
-           problem: Finding | None, **more: object) -> DiagnosticStatus:
+           problem: Finding | str | None, **more: object) -> DiagnosticStatus:
     rate_hz = arrivals.rate_hz(now_ns)
     age_ms = (now_ns - newest.stamp_ns) / 1e6 if newest else -1.0
     return status(WARN if problem else OK, name, str(problem or f'{rate_hz:.0f} Hz'),
