@@ -30,7 +30,7 @@ READ_S, INSTRUCT_S = 10.0, 20.0
 DOCUMENT = (Path(__file__).parents[1] / 'docs' / 'interface.md').read_text()
 PARTS = {'policy', 'control', 'joint_states', 'camera overhead', 'camera wrist'}
 WORDS = {'checkpoint', 'engine', 'engine_reason', 'device', 'dtype', 'instruction', 'handover',
-         'stop_reason', 'realtime', 'encoding', 'self_check'}
+         'stop_reason', 'realtime', 'armed', 'encoding', 'self_check', 'process'}
 
 
 def of_process(process_id: int) -> dict[str, int]:
@@ -51,7 +51,7 @@ def wrong(message: DiagnosticArray) -> list[str]:
         for pair in status.values:
             if f'`{pair.key}`' not in DOCUMENT:
                 out.append(f'{status.name}: key {pair.key}')
-            elif pair.key not in WORDS and not np.isfinite(float(pair.value)):
+            elif pair.key not in WORDS and pair.value and not np.isfinite(float(pair.value)):
                 out.append(f'{status.name}: {pair.key} is {pair.value}')
     return out
 

@@ -7,6 +7,7 @@ import argparse
 import os
 import sys
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from tqdm import tqdm
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / 'test')]
 
-from pi0_ros.control.limits import JointLimits  # noqa: E402
+from pi0_ros.control.limits import unlimited  # noqa: E402
 from pi0_ros.control.pilot import ClockJump, Pilot, Timing  # noqa: E402
 from support import MS, chunk  # noqa: E402
 
@@ -35,11 +36,11 @@ class Life:
         self.rng = rng = np.random.default_rng(seed)
         self.count = count = int(rng.integers(1, 4))
         self.order = np.arange(count) if order is None else order
-        self.limits = JointLimits(
-            *(part[self.order] for part in (
-                rng.uniform(-2, -0.1, count), rng.uniform(0.1, 2, count),
-                rng.uniform(0.1, 3, count), rng.uniform(1, 20, count))),
-            *[np.full(count, np.inf)] * 2, np.zeros(count, bool))
+        lower, upper, velocity, acceleration = (part[self.order] for part in (
+            rng.uniform(-2, -0.1, count), rng.uniform(0.1, 2, count),
+            rng.uniform(0.1, 3, count), rng.uniform(1, 20, count)))
+        self.limits = replace(unlimited(count), lower=lower, upper=upper, velocity=velocity,
+                              acceleration=acceleration, stopping=acceleration)
         rate = float(rng.choice([20.0, 50.0, 100.0]))
         self.pilot = Pilot(tuple('abc'[:count]), self.limits,
                            Timing.at_rate(rate, 0.3, str(rng.choice(STRATEGIES))))

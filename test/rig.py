@@ -3,14 +3,13 @@
 import numpy as np
 
 from pi0_ros.control.guard import Guard, GuardRules
-from pi0_ros.control.limits import JointLimits
 from pi0_ros.control.pilot import ClockJump, Pilot, Timing
 from pi0_ros.observation.buffers import JointBuffer, LatestBuffer
 from pi0_ros.observation.finding import Finding
 from pi0_ros.observation.observation import Freshness, ObservationBuilder
 from pi0_ros.policy.policy import PolicyGone
 from pi0_ros.sim.controller import TrajectoryController, TrajectoryMessage
-from support import MS, chunk
+from support import MS, box, chunk
 
 NAMES = ('a', 'b')
 ACCELERATION, VELOCITY, REACH = 5.0, 1.5, 2.0
@@ -21,8 +20,7 @@ class Rig:
     """Everything between an image and a joint. A test breaks what it likes by its attributes."""
 
     def __init__(self, policy='sine', infer_ms=60, rules=GuardRules(), strategy='blend'):
-        limits = JointLimits(*(np.full(2, value) for value in (
-            -REACH, REACH, VELOCITY, ACCELERATION, 0.2, 0.3)), np.zeros(2, bool))
+        limits = box(2, -REACH, REACH, VELOCITY, ACCELERATION, 0.2, 0.3)
         self.joints, self.camera = JointBuffer(NAMES), LatestBuffer()
         builder = ObservationBuilder(self.joints, {'front': self.camera}, self._decode,
                                      Freshness(100 * MS, 200 * MS, 150 * MS))

@@ -52,8 +52,10 @@ def command_problem(message) -> str | None:
 def box(count, lower=-np.inf, upper=np.inf, velocity=1e6, acceleration=1e6, jump=np.inf,
         tracking=np.inf) -> JointLimits:
     """Return the same limits for ``count`` joints."""
+    none = np.zeros(count, bool)
     return JointLimits(*(np.full(count, float(value)) for value in (
-        lower, upper, velocity, acceleration, jump, tracking)), np.zeros(count, bool))
+        lower, upper, velocity, acceleration, jump, tracking)), none, none,
+        np.full(count, float(acceleration)))
 
 
 def robot_urdf(**joints: str) -> str:

@@ -16,8 +16,11 @@ from pi0_ros.control.guard import GuardRules
 from pi0_ros.observation.decoding import compressed_to_rgb
 from pi0_ros.observation.finding import Finding
 from pi0_ros.policy.policy import PolicyGone
+from pi0_ros.sim.controller import TrajectoryController
 from rig import ACCELERATION, NAMES, START_MS, Rig
 from support import MS, chunk
+
+HARDEST = 1.35 * ACCELERATION
 
 ITSELF, ARM, RESET = 'by itself', 'armed', 'reset'
 
@@ -123,13 +126,15 @@ def test_fault(name):
     rig = Rig().start()
     since = len(rig.path)
     breaks(rig)
-    rig.run(4000 if name == 'policy_hangs' else 3000)
-    assert not rig.moves() and rig.silent()
+    at_once = recovery != RESET or name in ('operator_stop', 'policy_process_gone')
+    rig.run(1000 if at_once else 4000)
+    assert not rig.moves(100) and rig.silent(100)
+    rig.run(1000)
     found = rig.guard.stopped_by
     assert found.reason == reason, found
     assert (rig.guard.fault is not None) == (recovery == RESET)
-    # Two times: the controller follows ten points, whose velocities are one-sided differences.
-    assert rig.accelerations(since - 100).max() < 2 * ACCELERATION
+    # Between ten points 20 ms apart the controller accelerates a little harder than the plan.
+    assert rig.accelerations(since - 100).max() < HARDEST
     assert found.text and found.subject
     if recovery == RESET:
         assert rig.arm() is rig.guard.fault  # refused while in a fault
@@ -143,7 +148,7 @@ def test_fault(name):
         assert rig.arm() is None
     rig.run(1500)
     assert rig.moves()
-    assert rig.accelerations(since + 500).max() < 2 * ACCELERATION
+    assert rig.accelerations(since + 500).max() < HARDEST
 
 
 @pytest.mark.parametrize('name', ['operator_stop', 'policy_hangs'])
@@ -178,7 +183,7 @@ def test_simulated_time_that_stands_lets_the_window_run_out():
     assert len(rig.commands) == count and not rig.run(300).moves()
     rig.clock_stands, rig.offset = False, rig.offset - 550
     rig.run(1500)
-    assert rig.moves() and rig.accelerations()[-200:].max() < 2 * ACCELERATION
+    assert rig.moves() and rig.accelerations()[-200:].max() < HARDEST
 
 
 def test_a_node_that_dies_leaves_the_robot_at_rest_within_its_window():
@@ -186,6 +191,17 @@ def test_a_node_that_dies_leaves_the_robot_at_rest_within_its_window():
     rig.node_dead = True
     rig.run(200)
     assert not rig.run(300).moves()
+
+
+@pytest.mark.parametrize('by_ms', [-40, -200, -500])
+def test_a_clock_that_steps_back_a_little_makes_no_jump(by_ms):
+    rig = Rig().start()
+    since = len(rig.path)
+    rig.offset += by_ms
+    rig.run(2500)
+    assert rig.pilot.enabled and rig.moves()
+    speeds = np.abs(np.diff(np.array(rig.path[since - 300:]), axis=0)).max(axis=1) * 1000
+    assert speeds.max() < 0.6  # of a swing at 0.3 rad/s
 
 
 def test_two_chunks_at_once_and_a_lost_one_leave_no_mark():
@@ -196,7 +212,7 @@ def test_two_chunks_at_once_and_a_lost_one_leave_no_mark():
         rig.guard.accept(rig.decide(seen), seen, rig.now * MS, rig.pilot.queue.epoch)
     rig._pending = None
     rig.run(1500)
-    assert rig.moves() and rig.accelerations(since).max() < 2 * ACCELERATION
+    assert rig.moves() and rig.accelerations(since).max() < HARDEST
 
 
 def test_a_bag_that_loops_is_a_clock_that_goes_back_each_time():
@@ -275,18 +291,94 @@ def test_a_robot_that_still_stops_is_not_armed():
     assert rig.arm() is None
 
 
+def test_a_robot_that_somebody_moves_while_it_stands_is_disarmed():
+    rig = Rig().start()
+    rig.instruction = ''
+    rig.guard.hold('no_instruction', rig.now * MS)
+    rig.run(1500)
+    assert rig.pilot.enabled and not rig.moves()
+    rig.disturb = lambda positions: positions + [0.2, 0.0]
+    rig.run(300)
+    assert not rig.pilot.enabled and rig.guard.stopped_by.reason == 'moved'
+    assert rig.guard.fault is None and rig.arm() is None
+
+
+def test_an_arm_that_sags_is_armed_again_without_a_jump():
+    rig = Rig().start()
+    rig.disturb = lambda positions: positions - [0.08, 0.0]
+    rig.run(1000)
+    rig.pilot.disable(rig.now * MS)
+    rig.run(1500)
+    since = len(rig.path)
+    now_ns = rig.now * MS
+    assert rig.guard.why_not(now_ns, None) is None
+    assert rig.guard.arm(now_ns, same_controller=True) is None
+    rig.run(2000)
+    assert rig.moves() and rig.accelerations(since).max() < HARDEST
+
+
+@pytest.mark.parametrize('lag_ms', [100, 150, 200])
+def test_a_robot_that_lags_is_not_taken_for_one_that_does_not_follow(lag_ms):
+    rig = Rig()
+    fast = replace(rig.pilot.limits, velocity=np.full(2, 3.0), acceleration=np.full(2, 20.0),
+                   stopping=np.full(2, 20.0))
+    rig.pilot.limits = fast
+    rig.measured = lambda: rig.path[-lag_ms] if len(rig.path) > lag_ms else np.zeros(2)
+
+    def swing(seen):  # at up to 2 rad/s, from where the robot is measured
+        due = seen.t_obs_ns / MS + 20 * np.arange(51) - START_MS
+        wave = np.stack([np.sin(due / 500), 0 * due], axis=1)
+        back = np.exp(-(due - due[0]) / 500)[:, None]
+        return chunk((wave + back * (seen.state - wave[0]))[1:], t_obs_ns=seen.t_obs_ns)
+
+    rig.decide = swing
+    rig.run(300)
+    assert rig.arm() is None
+    rig.run(8000)
+    assert rig.guard.fault is None and rig.moves(), rig.guard.fault
+    speed = np.abs(np.diff(np.array(rig.path), axis=0)).max() * 1000
+    assert speed > 1.5
+
+
+def test_playing_chunks_whole_does_not_mind_a_slow_policy():
+    rig = Rig(infer_ms=900, strategy='synchronous')
+    rig.run(100)
+    assert rig.arm() is None
+    rig.run(6000)
+    assert rig.guard.fault is None and len(rig.commands) > 100
+
+
+def test_arming_asks_with_the_limits_that_will_hold():
+    rig = Rig()
+    rig.run(200)
+    rig.pilot.limits = replace(rig.pilot.limits, jump=np.full(2, 0.001),
+                               velocity=np.full(2, 0.01))
+    rig.policy = lambda values: values + 0.05
+    assert rig.arm().reason == 'chunk_start'
+
+
 def test_arming_twice_changes_nothing():
     rig = Rig().start()
     before = rig.pilot.queue.epoch
     assert rig.arm() is None and rig.pilot.queue.epoch == before
 
 
-def test_a_robot_in_the_margin_is_armed_and_one_in_another_unit_is_not():
-    rig = Rig(policy=lambda values: values * 0 + 2.03)
-    rig.controller.path = None
-    rig.disturb = lambda positions: positions * 0 + 2.04
+def test_a_robot_in_the_margin_may_only_come_out_of_it():
+    rig = Rig(policy=lambda values: values * 0 + 2.3)
+    rig.controller = TrajectoryController(NAMES, np.full(2, 2.04))
     rig.run(200)
+    assert rig.arm().reason == 'chunk_start'
+    rig.policy = lambda values: values * 0 + 2.2
+    rig.run(100)
     assert rig.arm() is None
+    rig.run(1000)
+    assert np.array(rig.path).max() <= 2.04 + 1e-9
+    rig.policy = lambda values: values * 0 + 1.95
+    rig.run(2000)
+    assert rig.path[-1].max() == pytest.approx(1.95, abs=5e-3)
+
+
+def test_a_robot_in_another_unit_is_not_armed():
     rig = Rig()
     rig.disturb = lambda positions: positions * 0 + 45.0
     assert refused(rig).reason == 'outside'
@@ -330,7 +422,7 @@ def test_a_continuous_joint_turns_on_through_the_wrap_of_its_angle():
     rig.run(15_000)
     assert rig.guard.fault is None and rig.guard.rejections == 0
     assert np.ptp(np.array(rig.path)[:, 0]) > 4 * np.pi
-    assert rig.accelerations().max() < 2 * ACCELERATION
+    assert rig.accelerations().max() < HARDEST
     seen = rig.guard.observe(rig.now * MS, 'go')
     rig.pilot.queue.handover.continues = True
     left = rig.pilot.leftover(seen)

@@ -130,7 +130,7 @@ def test_late_tick_or_clock_step_does_not_make_the_robot_jump(gap_ms):
         again = copy.deepcopy(it.queue)
         again.merge(chunk([stood] * 50, t_obs_ns=now * MS), (now + wait) * MS, again.epoch)
         moved = np.diff(again.sample(np.arange(now + wait, now + 400, 2) * MS)[:, 0]) / 0.002
-        assert np.abs(moved).max() < 1.1
+        assert np.abs(moved).max() < (1.1 if gap_ms > 0 else 1.4)  # from full speed back
     it.accept(chunk([stood] * 50, t_obs_ns=now * MS), now * MS, it.queue.epoch)
     assert run(it, now + 20, now + 40)
 

@@ -21,6 +21,10 @@ from pi0_ros.policy.policy import ActionChunk
 RETRY_NS = 100_000_000          # between inferences while one fails or an image cannot be read
 IMAGE_PROBLEM_NS = 500_000_000  # for which an image that could not be read is news
 STILL_OVER_NS = 50_000_000
+SETTLE_NS = 500_000_000         # after the last command, before a robot is taken to stand
+SAME = 0.02                     # rad or m that a robot that stands may seem to move
+LAGS_NS = 50_000_000 * np.arange(7)  # that a robot may be behind what it is told
+CLEARED = Finding('cleared', 'the inputs were cleared: try again', 'clock')
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,8 @@ class Guard:
         self._away_since_ns: int | None = None
         self._image: tuple[int, Finding] | None = None
         self._retry_ns = 0
+        self._rest: np.ndarray | None = None  # measured, since it stands
+        self._spoke_ns, self._commanded = 0, False
         self._working_since_ns: int | None = None
         self._lock = threading.RLock()
 
@@ -62,20 +68,25 @@ class Guard:
 
         :raises ClockJump: as Pilot.tick; the robot is disarmed.
         """
-        wants = False
-        if self.pilot.enabled:
-            finding = self.fault or self.builder.check(now_ns) or self._tracking(now_ns)
+        wants, was_armed = False, self.pilot.enabled
+        self._watch_rest(now_ns)
+        if was_armed:
+            finding = (self.fault or self.builder.check(now_ns) or self._tracking(now_ns)
+                       or self._moved(now_ns))
             if self.fault:
                 self.pilot.disable(now_ns)
             elif finding:
-                self._stop(finding, now_ns)
+                if self.pilot.enabled:
+                    self._stop(finding, now_ns)
             else:
                 wants = self.wants_chunk(now_ns)
         try:
             return self.pilot.tick(now_ns), wants and self.pilot.enabled
         except ClockJump as jump:
             self._retry_ns, self._away_since_ns, self._image = 0, None, None
-            self.stopped_by = Finding('clock_jump', f'{jump}: disarmed; arm it again', 'clock')
+            self._rest = None
+            if was_armed and not self.fault:
+                self.stopped_by = Finding('clock_jump', f'{jump}: disarmed; arm it again', 'clock')
             raise
 
     def wants_chunk(self, now_ns: int) -> bool:
@@ -87,8 +98,8 @@ class Guard:
         joints, queue = self.builder.joints.get(), self.pilot.queue
         if not self.rules.tracks or joints is None:
             return None
-        told = queue.sample(np.array([joints.stamp_ns]))[0]
-        finding = safety.check_tracking(joints.value[:len(told)], told, queue.limits,
+        told = queue.sample(joints.stamp_ns - LAGS_NS)
+        finding = safety.check_tracking(joints.value[:told.shape[1]], told, queue.limits,
                                         self.pilot.joint_names)
         if finding is None:
             self._away_since_ns = None
@@ -98,6 +109,28 @@ class Guard:
         if now_ns - self._away_since_ns < self.rules.tracking_ns:
             return None
         self.latch(finding, now_ns)
+        return finding
+
+    def _watch_rest(self, now_ns: int) -> None:
+        """Remember where the robot was measured when it had come to rest."""
+        joints = self.builder.joints.get()
+        if self.pilot.speaking or joints is None:
+            self._rest, self._spoke_ns = None, now_ns
+        elif self._rest is None and now_ns - self._spoke_ns > SETTLE_NS:
+            self._rest = joints.value[:len(self.pilot.joint_names)]
+
+    def _moved(self, now_ns: int) -> Finding | None:
+        """Disarm a robot that somebody else moves while it stands; return that.
+
+        The next command would bring it back at once.
+        """
+        joints, rest = self.builder.joints.get(), self._rest
+        if rest is None or joints is None or not self.rules.tracks:
+            return None
+        finding = safety.check_rest(joints.value[:len(rest)], rest, self.pilot.queue.limits,
+                                    self.pilot.joint_names)
+        if finding:
+            self.disarm(finding, now_ns)
         return finding
 
     # ---- the policy's thread ----
@@ -161,16 +194,20 @@ class Guard:
 
     def check(self, chunk: ActionChunk, observation: Observation, now_ns: int) -> Finding | None:
         """Return why a chunk must not become part of the plan, or None."""
-        names, limits = self.pilot.joint_names, self.pilot.queue.limits
+        names, queue = self.pilot.joint_names, self.pilot.queue
+        measured = observation.state[:len(names)]
+        limits = queue.limits if self.pilot.enabled else self.pilot.limits.including(measured)
+        # Who plays chunks whole stands while one is decided: its age is no harm.
         return (safety.check_form(chunk, names)
-                or safety.check_age(chunk, now_ns, self.rules.chunk_age_ns)
+                or (None if queue.handover.waits else
+                    safety.check_age(chunk, now_ns, self.rules.chunk_age_ns))
                 or safety.check_way(chunk, self._near(observation), limits, names))
 
     def _near(self, observation: Observation) -> list[np.ndarray]:
-        """Return where the robot was, as measured and, if it is armed, as told."""
+        """Return where the robot was, as measured and, if it is armed, as told: robots lag."""
         out = [observation.state[:len(self.pilot.joint_names)]]
         if self.pilot.enabled:
-            out.append(self.pilot.queue.sample(np.array([observation.t_obs_ns]))[0])
+            out += list(self.pilot.queue.sample(observation.t_obs_ns - LAGS_NS))
         return out
 
     # ---- supervision ----
@@ -245,7 +282,7 @@ class Guard:
         limits = self.pilot.limits
         if self.fault:
             return self.fault
-        if limits.unknown and not self.rules.allow_missing_limits:
+        if limits.unknown and not (self.rules.allow_missing_limits and not limits.refused):
             missing = '; '.join(limits.unknown)
             return Finding('limits_unknown', f'joint limits are unknown, {missing}: publish '
                            "robot_description, or set parameter 'joint_limits', or "
@@ -256,11 +293,14 @@ class Guard:
 
     def _unfit(self) -> Finding | None:
         """Return why a robot that is measured so is not armed, or None."""
-        joints, names = self.builder.joints, self.pilot.joint_names
+        joints, names = self.builder.joints.get(), self.pilot.joint_names
         if self.pilot.enabled:
             return None
-        return (safety.check_still(joints.speeds(STILL_OVER_NS)[:len(names)], names)
-                or safety.check_inside(joints.get().value[:len(names)], self.pilot.limits, names))
+        if joints is None:
+            return CLEARED
+        moved, seconds = self.builder.joints.moved(STILL_OVER_NS)
+        return (safety.check_still(moved[:len(names)], seconds, self.pilot.limits, names)
+                or safety.check_inside(joints.value[:len(names)], self.pilot.limits, names))
 
     def too_far(self, chunk: ActionChunk, observation: Observation, now_ns: int
                 ) -> Finding | None:
@@ -272,10 +312,22 @@ class Guard:
         rows = ', '.join(f'{name} {far:.2f}' for name, far in zip(self.pilot.joint_names, away))
         return replace(finding, text=f'the first action is too far away: {rows}; {finding}')
 
-    def arm(self, now_ns: int) -> None:
-        """Arm; nothing happens if it is armed."""
-        if not self.pilot.enabled:
-            joints = self.builder.joints.get()
-            self._in_a_row, self._away_since_ns, self._retry_ns = 0, None, 0
-            self.stopped_by = None
-            self.pilot.enable(joints.value[:len(self.pilot.joint_names)], now_ns)
+    def arm(self, now_ns: int, same_controller: bool = False) -> Finding | None:
+        """Arm, if it is not; return None, or why that cannot be done.
+
+        The plan begins where the robot is measured; where it has not moved since the last stop and
+        the same controller still holds it, where that was told to be: an arm may sag.
+        """
+        joints = self.builder.joints.get()
+        if self.pilot.enabled or joints is None:
+            return None if self.pilot.enabled else CLEARED
+        self._in_a_row, self._away_since_ns, self._retry_ns = 0, None, 0
+        self.stopped_by = None
+        measured, rest = joints.value[:len(self.pilot.joint_names)], self._rest
+        told = self.pilot.queue.sample(np.array([now_ns]))[0]
+        limits = self.pilot.limits
+        holds = (same_controller and rest is not None and self._commanded
+                 and (np.abs(limits.nearest_turn(measured[None], rest)[0] - rest) < SAME).all())
+        self.pilot.enable(told if holds else measured, now_ns)
+        self._rest, self._commanded = measured, True
+        return None

@@ -45,7 +45,10 @@ class JointLimits:
     jump: np.ndarray          # [D] between where the robot is and where a chunk begins
     tracking: np.ndarray      # [D] between where the robot is and where it was told to be
     turns: np.ndarray         # [D] bool: continuous, whole turns make no difference
+    alone: np.ndarray         # [D] bool: grippers, which neither slow others nor are slowed
+    stopping: np.ndarray      # [D] acceleration of stops, whatever acceleration_scale is
     unknown: tuple[str, ...] = ()  # what neither URDF nor parameters limit, one text for a joint
+    refused: bool = False          # whether there was a URDF that could not be used
 
     @property
     def none(self) -> bool:
@@ -78,8 +81,9 @@ class JointLimits:
 def unlimited(joint_count: int) -> JointLimits:
     """Return limits that let everything pass."""
     most, all_joints = np.full(joint_count, UNLIMITED), np.full(joint_count, np.inf)
-    return JointLimits(-all_joints, all_joints, most, most, all_joints, all_joints,
-                       np.zeros(joint_count, bool))
+    none = np.zeros(joint_count, bool)
+    return JointLimits(-all_joints, all_joints, most, most, all_joints, all_joints, none, none,
+                       most)
 
 
 def make_limits(joint_names: Sequence[str], rules: Rules, urdf: str | None = None) -> JointLimits:
@@ -98,8 +102,9 @@ def make_limits(joint_names: Sequence[str], rules: Rules, urdf: str | None = Non
         limits, missing = _one(name, joint, joints, rules)
         columns.append(limits)
         unknown += [f"{' and '.join(missing)} of '{name}'"] if missing else []
-    lower, upper, velocity, acceleration, jump, tracking, turns = np.array(columns).T
-    return JointLimits(lower, upper, velocity, acceleration, jump, tracking, turns.astype(bool),
+    lower, upper, velocity, acceleration, jump, tracking, turns, alone = np.array(columns).T
+    return JointLimits(lower, upper, velocity, acceleration * rules.acceleration_scale, jump,
+                       tracking, turns.astype(bool), alone.astype(bool), acceleration,
                        tuple(unknown))
 
 
@@ -154,8 +159,7 @@ def _one(name: str, joint: Joint | None, joints: Mapping[str, Joint], rules: Rul
         raise ValueError(f"joint '{name}' has limits {lower} to {upper}, which leave it no room: "
                          "check robot_description and parameter 'joint_limits'")
     velocity = min(velocity * rules.velocity_scale, tighter.get('velocity', np.inf))
-    acceleration = rules.acceleration_scale * min(
-        rules.acceleration, tighter.get('acceleration', np.inf))
+    acceleration = min(rules.acceleration, tighter.get('acceleration', np.inf))
     turns = kind == 'continuous'
     missing = [what for what, known in (
         ('position', turns or np.isfinite([lower, upper]).all()),
@@ -165,11 +169,12 @@ def _one(name: str, joint: Joint | None, joints: Mapping[str, Joint], rules: Rul
     if kind == 'prismatic' and np.isfinite(wide):
         jump, tracking = PRISMATIC_JUMP * wide, PRISMATIC_TRACKING * wide
     margin = min(rules.margin, MOST_MARGIN * wide)
-    if any(fnmatch.fnmatchcase(name, pattern) for pattern in rules.grippers):
+    alone = any(fnmatch.fnmatchcase(name, pattern) for pattern in rules.grippers)
+    if alone:
         # Things in the hand keep it from closing, and a policy closes it in one step.
         margin, jump, tracking = 0.0, np.inf, np.inf
     return (lower + margin, upper - margin, min(velocity, UNLIMITED), acceleration, jump, tracking,
-            turns), missing
+            turns, alone), missing
 
 
 def _of_urdf(joint: Joint | None, joints: Mapping[str, Joint]) -> tuple[float, float, float]:
@@ -180,7 +185,7 @@ def _of_urdf(joint: Joint | None, joints: Mapping[str, Joint]) -> tuple[float, f
     if joint.limit is not None:
         if joint.type != 'continuous' and (joint.limit.lower or joint.limit.upper):
             lower, upper = float(joint.limit.lower or 0), float(joint.limit.upper or 0)
-        velocity = float(joint.limit.velocity or np.inf)
+        velocity = _velocity(joint)
     for other in joints.values():
         if other.mimic is None or other.mimic.joint != joint.name or other.limit is None:
             continue
@@ -191,8 +196,17 @@ def _of_urdf(joint: Joint | None, joints: Mapping[str, Joint]) -> tuple[float, f
             ends = sorted((float(end or 0) - float(other.mimic.offset or 0)) / factor
                           for end in (other.limit.lower, other.limit.upper))
             lower, upper = max(lower, ends[0]), min(upper, ends[1])
-        velocity = min(velocity, float(other.limit.velocity or np.inf) / abs(factor))
+        velocity = min(velocity, _velocity(other) / abs(factor))
     return lower, upper, velocity
+
+
+def _velocity(joint: Joint) -> float:
+    """Return the velocity limit; 0 stands for none in many descriptions."""
+    velocity = float(joint.limit.velocity or np.inf)
+    if not velocity > 0:
+        raise ValueError(f"joint '{joint.name}' of robot_description has a velocity limit of "
+                         f'{velocity}, expected one above 0')
+    return velocity
 
 
 def parse_tighter(texts: Sequence[str], joints: Sequence[str]) -> dict[str, dict[str, float]]:

@@ -219,7 +219,10 @@ class Pilot:
         self._changes = []
         if self.speaking:
             self.late_ticks += 1
-            if coasts and gap_ns > 0:
+            if coasts:
+                if gap_ns < 0:  # the controller went on for about a period all the same
+                    self.queue.shift(now_ns - self.timing.period_ns - last_ns)
+                    last_ns = now_ns - self.timing.period_ns
                 self.queue.coast(last_ns, now_ns, window_ns)
                 self._begin_anew()
             else:

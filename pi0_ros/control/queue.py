@@ -15,7 +15,7 @@ BRAKE_STEP_NS = 10_000_000
 KEPT_DELAYS = 10   # of which the longest counts (arXiv 2506.07339)
 KEPT_SOURCES = 16
 STOP_SHARE = 1.3   # of the time that the acceleration limit takes: the path may bend too
-HISTORY_NS = 200_000_000  # of the past that a plan still knows: a tick may come early
+HISTORY_NS = 400_000_000  # of the past that a plan still knows: robots lag, ticks come early
 
 
 class ActionQueue:
@@ -58,6 +58,12 @@ class ActionQueue:
         self._end_ns, self._sources = now_ns, []
         self._seeded, self._newest_obs_ns, self.epoch = True, -1, self.epoch + 1
         self.instruction = None
+
+    def shift(self, by_ns: int) -> None:
+        """Plan everything so much later: the clock was set."""
+        times, positions, velocities = self._plan
+        self._plan = times + by_ns, positions, velocities
+        self._end_ns += by_ns
 
     def coast(self, last_ns: int, now_ns: int, window_ns: int) -> None:
         """Forget every action; come to rest as a window does that was published at ``last_ns``.
@@ -151,9 +157,9 @@ class ActionQueue:
                       np.concatenate([positions[past], through]),
                       np.concatenate([velocities[past],
                                       knot_velocities(coming, through, velocity[0])]))
-        stop_ns = self._stop_ns(int(new_times[-1]))
+        stop_ns = self._stop_ns(int(new_times[-1]), self.limits)
         self._slow_down(max(now_ns, int(new_times[-1]) - stop_ns // 2), stop_ns)
-        self._keep_limits(now_ns)
+        self._keep_limits(now_ns, self.limits)
         self._newest_obs_ns = chunk.t_obs_ns
         self.late_steps += late
         begin = int(new_times[0])
@@ -216,20 +222,21 @@ class ActionQueue:
     def brake(self, now_ns: int) -> None:
         """Come to rest on the planned path as fast as allowed, and plan nothing after."""
         self.instruction = None
-        self._slow_down(now_ns, self._stop_ns(now_ns))
-        self._keep_limits(now_ns)
+        limits = replace(self.limits, acceleration=self.limits.stopping)
+        self._slow_down(now_ns, self._stop_ns(now_ns, limits))
+        self._keep_limits(now_ns, limits)
 
-    def _stop_ns(self, at_ns: int) -> int:
+    def _stop_ns(self, at_ns: int, limits: JointLimits) -> int:
         """Return how long a stop takes: longer where the robot is too fast for ``brake_ns``."""
-        if self.limits.none:
+        if limits.none:
             return self.brake_ns
         times_ns = np.array([at_ns - BRAKE_STEP_NS, at_ns])
-        speed = np.abs(self.motion(times_ns)[1])
-        needed_s = STOP_SHARE * (speed / self.limits.acceleration).max()
+        speed = np.minimum(np.abs(self.motion(times_ns)[1]), limits.velocity)
+        needed_s = STOP_SHARE * (speed / limits.acceleration).max()
         return max(self.brake_ns, round(1e9 * needed_s))
 
-    def _keep_limits(self, start_ns: int) -> None:
-        self._plan, clamped, slowed = limit(self._plan, start_ns, self.limits)
+    def _keep_limits(self, start_ns: int, limits: JointLimits) -> None:
+        self._plan, clamped, slowed = limit(self._plan, start_ns, limits)
         self.clamped += clamped
         self.slowed += slowed
 

@@ -12,6 +12,7 @@ from pi0_ros.observation.finding import Finding
 from pi0_ros.policy.policy import ActionChunk
 
 STILL = 0.1  # rad/s or m/s: faster, a robot is not armed
+MOVED_SHARE = 0.2  # of the tracking limit, that a robot which stands may be moved
 GRIPPER = "if that is how the policy moves a gripper, name it in parameter 'gripper_joints'"
 
 
@@ -57,16 +58,17 @@ def check_way(chunk: ActionChunk, near: Sequence[np.ndarray], limits: JointLimit
                                   limits.velocity * chunk.dt_ns / 1e9, 0.0)
     steps = np.abs(np.diff(positions, axis=0)).max(axis=0, initial=0.0)
     outside = np.maximum(limits.lower - positions, positions - limits.upper).max(axis=0)
-    for reason, found, allowed, text in (
-            ('chunk_start', away, jump, 'begins {:.2f} from where the robot was'),
-            ('chunk_jump', steps, jump, 'moves by {:.2f} in one step'),
+    units = 'the units, zeros and names of its joints may not be those of robot_description'
+    for reason, found, allowed, text, advice in (
+            ('chunk_start', away, jump, 'begins {:.2f} from where the robot was', GRIPPER),
+            ('chunk_jump', steps, jump, 'moves by {:.2f} in one step', GRIPPER),
             ('chunk_limits', outside, np.maximum(limits.jump, OUTSIDE),
-             'leads {:.2f} beyond the limits')):
+             'leads {:.2f} beyond the limits', units)):
         if (found > allowed).any():
             worst = int(np.argmax(found - allowed))
             return Finding(reason, f"joint '{names[worst]}' of the chunk "
                            f'{text.format(found[worst])}, allowed are {allowed[worst]:.2f}; '
-                           f'{GRIPPER}', names[worst], float(found[worst]), float(allowed[worst]))
+                           f'{advice}', names[worst], float(found[worst]), float(allowed[worst]))
     return None
 
 
@@ -78,20 +80,38 @@ def distance(positions: np.ndarray, near: Sequence[np.ndarray], limits: JointLim
 
 def check_tracking(measured: np.ndarray, told: np.ndarray, limits: JointLimits,
                    names: Sequence[str]) -> Finding | None:
-    """Return which joint is not where it is told to be; ``measured`` and ``told`` are [D]."""
-    allowed = limits.tracking
-    away = np.abs(limits.nearest_turn(measured[None], told)[0] - told)
+    """Return which joint is not where it was told to be.
+
+    :param measured: [D]. :param told: [N, D] now and a little before: outside the range of all.
+    """
+    near = limits.nearest_turn(measured[None], told[0])[0]
+    away = np.maximum(np.maximum(near - told.max(axis=0), told.min(axis=0) - near), 0.0)
+    worst = int(np.argmax(away - limits.tracking))
+    if away[worst] <= limits.tracking[worst]:
+        return None
+    return Finding('tracking', f"joint '{names[worst]}' is {away[worst]:.2f} from where it is "
+                   f'told to be, allowed are {limits.tracking[worst]:.2f}: something is in its '
+                   f'way, or the controller does not follow; {GRIPPER}', names[worst],
+                   float(away[worst]), float(limits.tracking[worst]))
+
+
+def check_rest(measured: np.ndarray, rest: np.ndarray, limits: JointLimits, names: Sequence[str]
+               ) -> Finding | None:
+    """Return which joint has moved since the robot came to rest; both [D]."""
+    away = np.abs(limits.nearest_turn(measured[None], rest)[0] - rest)
+    allowed = MOVED_SHARE * limits.tracking
     worst = int(np.argmax(away - allowed))
     if away[worst] <= allowed[worst]:
         return None
-    return Finding('tracking', f"joint '{names[worst]}' is {away[worst]:.2f} from where it is "
-                   f'told to be, allowed are {allowed[worst]:.2f}: something is in its way, or '
-                   f'the controller does not follow; {GRIPPER}', names[worst],
-                   float(away[worst]), float(allowed[worst]))
+    return Finding('moved', f"joint '{names[worst]}' was moved by {away[worst]:.2f} while the "
+                   f'robot stood, allowed are {allowed[worst]:.2f}: disarmed; arm it again',
+                   names[worst], float(away[worst]), float(allowed[worst]))
 
 
-def check_still(speeds: np.ndarray, names: Sequence[str]) -> Finding | None:
-    """Return which joint moves; ``speeds`` [D] a second."""
+def check_still(moved: np.ndarray, seconds: float, limits: JointLimits, names: Sequence[str]
+                ) -> Finding | None:
+    """Return which joint moves; ``moved`` [D] in the last ``seconds``."""
+    speeds = np.abs(limits.nearest_turn(moved[None], np.zeros_like(moved))[0]) / seconds
     worst = int(np.argmax(speeds))
     if speeds[worst] <= STILL:
         return None

@@ -141,8 +141,8 @@ class JointBuffer:
         return [name for name, stamp, arrived in zip(self.joint_names, stamps, received)
                 if min(stamp, arrived) < before_ns]
 
-    def speeds(self, over_ns: int) -> np.ndarray:
-        """Return how fast each joint [D] has moved since ``over_ns`` ago, per second.
+    def moved(self, over_ns: int) -> tuple[np.ndarray, float]:
+        """Return how far each joint [D] has moved since ``over_ns`` ago, and in how many seconds.
 
         Told by positions: not every driver sends velocities. 0 where nothing is known.
         """
@@ -150,9 +150,9 @@ class JointBuffer:
         newest_ns, newest = past[-1] if past else (0, self._snapshot[0])
         older = [row for row in past if newest_ns - row[0] >= over_ns] or past[:1]
         if not older or older[-1][0] >= newest_ns:
-            return np.zeros(len(self.joint_names))
+            return np.zeros(len(self.joint_names)), 1.0
         since_ns, before = older[-1]
-        return np.nan_to_num(np.abs(newest - before) / ((newest_ns - since_ns) / 1e9))
+        return np.nan_to_num(newest - before), (newest_ns - since_ns) / 1e9
 
     def clear(self) -> None:
         """Forget all positions."""

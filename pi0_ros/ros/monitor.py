@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 WATCH_PERIOD_S = 0.1
 NEWS_AFTER_S = 1.0  # for which inputs must be fresh before that is told: some come and go
 # After these a disarmed robot says why, until it is armed again.
-TELLING = ('controller_gone', 'two_commanders', 'clock_jump')
+TELLING = ('controller_gone', 'two_commanders', 'moved', 'clock_jump')
 
 
 class Monitor:
@@ -65,7 +65,7 @@ class Monitor:
             if guard.fault:
                 self._log.error(f'fault, disarmed: {guard.fault}')
         last = guard.stopped_by
-        if last is not self._told_stop and last and last.reason in TELLING[:2]:
+        if last is not self._told_stop and last and last.reason in TELLING[:3]:
             self._log.error(f'disarmed: {last}')
         self._told_stop = last
         self._board.show(*self._summary(problem), session.operator.instruction)

@@ -2,6 +2,7 @@
 
 import fnmatch
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rclpy.callback_groups import ReentrantCallbackGroup
@@ -123,7 +124,9 @@ class Operator:
         try:
             session.pilot.limits = make_limits(values.joint_names, values.limit_rules, text)
         except ValueError as error:
-            session.pilot.limits = make_limits(values.joint_names, values.limit_rules)
+            # A description that cannot be used is no reason for wider limits, or for none.
+            session.pilot.limits = replace(make_limits(values.joint_names, values.limit_rules),
+                                           unknown=(str(error),), refused=True)
             self._log.error(str(error))
 
     async def _on_enable(self, request: SetBool.Request, response: SetBool.Response
@@ -171,7 +174,9 @@ class Operator:
         if refusal:
             self._log.warning(f'not armed: {refusal}')
             return refusal
-        session.arm()
+        refusal = session.arm()
+        if refusal:
+            return refusal
         self._log.info(self._armed(session))
         return None
 

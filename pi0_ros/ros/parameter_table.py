@@ -96,8 +96,9 @@ TABLE = (
           dynamic=True, group='Inputs'),
     Entry('max_image_age', 0.2, 's', 'A camera whose newest image is older than this stops the '
           'robot.', 0.01, 10.0, dynamic=True, group='Inputs'),
-    Entry('max_skew', 0.15, 's', 'Images and joint states further apart than this stop the robot. '
-          'A camera at 10 Hz is 0.1 s behind before anything is wrong.', 0.001, 10.0,
+    Entry('max_skew', 0.2, 's', 'Images and joint states further apart than this stop the robot: '
+          'raise it with max_image_age. A camera at 10 Hz with some latency is 0.15 s behind '
+          'before anything is wrong.', 0.001, 10.0,
           dynamic=True, group='Inputs'),
     Entry('known_instructions', [''], 'patterns', 'Shell patterns such as *red*: an instruction '
           'that fits none is refused and the robot holds. Empty accepts all; a policy does '
@@ -136,7 +137,7 @@ TABLE = (
     Entry('max_acceleration', 5.0, 'rad/s^2 or m/s^2', 'Of every joint; URDF has none. Stops are '
           'as fast as this allows.', 0.1, 1000.0, group='Safety'),
     Entry('acceleration_scale', 1.0, '', 'Share of max_acceleration, and of what joint_limits '
-          'says, that is used.', 0.01, 1.0, group='Safety'),
+          'says, that is used; stops use all of it.', 0.01, 1.0, group='Safety'),
     Entry('position_margin', 0.05, 'rad or m', 'Kept from the position limits, at most 5 % of the '
           'range.', 0.0, 1.0, group='Safety'),
     Entry('max_jump', 0.2, 'rad', 'A chunk that begins further from where the robot is, or steps '

@@ -26,7 +26,7 @@ from pi0_ros.ros.monitor import Monitor
 from pi0_ros.ros.operator import Operator, Preview
 
 DISCOVERY_S = 1.0            # in which a missing input is not news
-STOP_TIMEOUT_S = 3.0         # for the last commands of a stop; a simulated clock may stand still
+STOP_TIMEOUT_S = 1.0         # after a stop should have ended
 CLOSE_TIMEOUT_S = 10.0       # for an inference that is under way
 INACTIVE = Finding('inactive', 'the node was deactivated', 'node')
 
@@ -108,7 +108,8 @@ class Session:
             self.guard.disarm(INACTIVE, self.now())
             self._answer_preview(INACTIVE)
             loop.leave_clock()  # of a simulator that only this thread could hear
-            deadline, pause = time.monotonic() + STOP_TIMEOUT_S, threading.Event()
+            stop_s = self.pilot.queue.remaining_ns(self.now()) / 1e9
+            deadline, pause = time.monotonic() + stop_s + STOP_TIMEOUT_S, threading.Event()
             while self.pilot.speaking and time.monotonic() < deadline:
                 pause.wait(self.pilot.timing.period_ns / 1e9)
         finally:
@@ -246,10 +247,10 @@ class Session:
 
     # ---- for those who watch ----
 
-    def arm(self) -> None:
-        """Arm, and remember who follows."""
-        self._followers = self.command.followers()
-        self.guard.arm(self.now())
+    def arm(self) -> Finding | None:
+        """Arm, and remember who follows; return why that cannot be done, or None."""
+        before, self._followers = self._followers, self.command.followers()
+        return self.guard.arm(self.now(), before == self._followers)
 
     def problem(self) -> Finding | None:
         """Return what is wrong with the inputs, or with the clock that they are measured by."""
