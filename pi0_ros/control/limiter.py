@@ -8,7 +8,7 @@ acceleration hold at every time and not only at the steps; positions to within a
 step of h = 10 ms turns at its limit (0.06 mrad at 5 rad/s^2), which the pilot clips.
 """
 
-from collections.abc import Callable
+import math
 
 import numpy as np
 
@@ -78,73 +78,126 @@ def _follow(plan: Plan, start_ns: int, limits: JointLimits) -> tuple[Plan, bool,
     """
     length = int(plan[0][-1]) - start_ns
     step_ns = min(max(STEP_NS, length // MOST_STEPS), LONGEST_STEP_NS)
-    step, count = step_ns / 1e9, max(1, -(-length // step_ns))
+    count = max(1, -(-length // step_ns))
     at = start_ns + step_ns * np.arange(count + 1, dtype=np.int64)
     wanted, paces = cubic(*plan, at)
     inside = limits.clamp(wanted)
     clamped = bool((np.abs(inside - wanted) > SETTLED).any())
     paces[inside != wanted] = 0.0
     (now,), (speed,) = cubic(*plan, at[:1])
-    most, catch_up = limits.acceleration * step, CATCH_UP_SHARE * limits.acceleration
-    near = catch_up * CATCH_UP_S**2
     # What is behind may not overtake: no further than the plan ever goes from here on.
     highest = np.maximum.accumulate(inside[::-1])[::-1]
     lowest = np.minimum.accumulate(inside[::-1])[::-1]
-    positions, velocities, slowed, number = [now], [speed], False, 0
-    while (number < count or speed.any()) and number < count + MOST_EXTRA_NS // step_ns:
+    walk = _Walk(now.tolist(), speed.tolist(), limits, step_ns / 1e9)
+    rows = [part.tolist() for part in (inside, paces, lowest, highest)]
+    patient, most = count + CATCH_UP_NS // step_ns, count + MOST_EXTRA_NS // step_ns
+    positions, velocities, slowed, number = [walk.now], [walk.speed], False, 0
+    while (number < count or any(walk.speed)) and number < most:
         number += 1
-        row = min(number, count)
-        target, pace = inside[row], paces[row]
-        behind = target - now - step * (speed + pace) / 2
-        settled = number > count and np.abs(behind).max() < SETTLED
-        room = limits.upper - now, now - limits.lower
-        if settled or number > count + CATCH_UP_NS // step_ns:
-            goal = speed * max(0.0, 1.0 - 1.0 / max(1.0, (np.abs(speed) / most).max()))
+        target, pace, low, high = (part[min(number, count)] for part in rows)
+        behind = walk.behind(target, pace)
+        if number <= count:
+            walk.step(walk.towards(behind, pace), low, high)
+        elif number > patient or max(map(abs, behind)) < SETTLED:
+            walk.step(walk.slower())
         else:
-            # Straight to the plan, at the pace from which every joint still stops there:
-            # sqrt(2 a x) for the joint that takes longest, proportional near the goal.
-            far = np.maximum(np.abs(behind), near)
-            rate = np.sqrt(2 * catch_up * (far - near / 2)) / far
-            goal = pace + behind * _common(rate, limits.alone, np.min)
-            goal /= np.maximum(1.0, _common(np.abs(goal) / limits.velocity, limits.alone, np.max))
-            if number <= count:
-                stop = speed * np.abs(speed) / (2 * limits.acceleration)
-                most_up = np.maximum(highest[row] - now, np.maximum(stop, 0.0))
-                most_down = np.maximum(now - lowest[row], np.maximum(-stop, 0.0))
-                room = np.minimum(room[0], most_up), np.minimum(room[1], most_down)
-        slowest, fastest = _allowed(room, speed, most, step, limits)
-        new = np.minimum(np.maximum(goal, slowest), fastest)
-        new[np.abs(new) < STILL] = 0.0
-        now = now + step * (speed + new) / 2
-        slowed = slowed or np.abs(now - target).max() > 10 * SETTLED
-        speed = new
-        positions.append(now)
-        velocities.append(speed)
+            walk.step(walk.towards(behind, pace))
+        slowed = slowed or any(abs(here - there) > 10 * SETTLED
+                               for here, there in zip(walk.now, target))
+        positions.append(walk.now)
+        velocities.append(walk.speed)
     times = start_ns + step_ns * np.arange(number + 1, dtype=np.int64)
-    return (times, np.array(positions), np.array(velocities)), clamped, bool(slowed)
+    return (times, np.array(positions), np.array(velocities)), clamped, slowed
 
 
-def _common(values: np.ndarray, alone: np.ndarray, pick: Callable[[np.ndarray], float]
-            ) -> np.ndarray:
-    """Return for every joint what ``pick`` picks of all, and of a gripper its own."""
-    if alone.all():
-        return values
-    return np.where(alone, values, pick(values[~alone]))
+class _Walk:
+    """A robot on its way. Plain numbers: for a few joints they are faster than arrays."""
 
+    def __init__(self, now: list[float], speed: list[float], limits: JointLimits, step_s: float
+                 ) -> None:
+        """Stand at ``now`` with ``speed``, both [D]; take steps of ``step_s``."""
+        self.now, self.speed, self._step = now, speed, step_s
+        self._joints = range(len(now))
+        self._lower, self._upper = limits.lower.tolist(), limits.upper.tolist()
+        self._fastest, self._alone = limits.velocity.tolist(), limits.alone.tolist()
+        self._acceleration = limits.acceleration.tolist()
 
-def _allowed(room: tuple[np.ndarray, np.ndarray], speed: np.ndarray, most: np.ndarray,
-             step: float, limits: JointLimits) -> tuple[np.ndarray, np.ndarray]:
-    """Return the lowest and highest velocity, each [D], that a joint may have after a step.
+    def behind(self, target: list[float], pace: list[float]) -> list[float]:
+        """Return how far each joint is from ``target`` after a step to the plan's ``pace``."""
+        half = self._step / 2
+        return [to - here - half * (speed + then) for to, here, speed, then
+                in zip(target, self.now, self.speed, pace)]
 
-    A step covers h (v + v') / 2 and the stop after it v'^2 / 2a, which together must fit into the
-    room upwards and downwards. What cannot be kept, because the joint already is too fast or too
-    far, is approached as fast as the acceleration allows.
-    """
-    towards = np.stack([speed, -speed])
-    left = np.stack(room) - step / 2 * towards
-    square = step * step / 16 + np.maximum(left, 0.0) / (2 * limits.acceleration)
-    stops = (np.sqrt(square) - step / 4) * (2 * limits.acceleration)
-    stops = np.where(left >= 0, stops, 2 / step * left)
-    high = np.minimum(np.minimum(towards + most, limits.velocity), stops)
-    fastest, slowest = np.maximum(towards - most, high)
-    return np.minimum(-slowest, fastest), np.maximum(-slowest, fastest)
+    def towards(self, behind: list[float], pace: list[float]) -> list[float]:
+        """Return the velocity straight to the plan, all joints slowed by one factor.
+
+        At the pace from which every joint still stops there: sqrt(2 a x) for the one that takes
+        longest, proportional near the goal.
+        """
+        rates, common = [], math.inf
+        for far, acceleration, alone in zip(behind, self._acceleration, self._alone):
+            far, share = abs(far), CATCH_UP_SHARE * acceleration
+            near = share * CATCH_UP_S**2
+            rate = math.sqrt(share * (2 * far - near)) / far if far > near else 1 / CATCH_UP_S
+            rates.append(rate)
+            if not alone and rate < common:
+                common = rate
+        goal, factor = [], 1.0
+        for j in self._joints:
+            alone = self._alone[j]
+            wanted = pace[j] + behind[j] * (rates[j] if alone else common)
+            over = abs(wanted) / self._fastest[j]
+            if alone:
+                wanted /= max(1.0, over)
+            elif over > factor:
+                factor = over
+            goal.append(wanted)
+        return [wanted if alone else wanted / factor for wanted, alone in zip(goal, self._alone)]
+
+    def slower(self) -> list[float]:
+        """Return the velocity after a step of braking, straight on."""
+        steps = max(abs(speed) / (acceleration * self._step)
+                    for speed, acceleration in zip(self.speed, self._acceleration))
+        factor = max(0.0, 1.0 - 1.0 / max(1.0, steps))
+        return [factor * speed for speed in self.speed]
+
+    def step(self, goal: list[float], lowest: list[float] | None = None,
+             highest: list[float] | None = None) -> None:
+        """Take a step towards the velocity ``goal``, as each joint may.
+
+        :param lowest, highest: [D] beyond which it should not go, if it can still stop before.
+        """
+        now, speed, half = [], [], self._step / 2
+        for j in self._joints:
+            here, velocity, acceleration = self.now[j], self.speed[j], self._acceleration[j]
+            up, down = self._upper[j] - here, here - self._lower[j]
+            if highest is not None:
+                stop = velocity * abs(velocity) / (2 * acceleration)
+                up = min(up, max(highest[j] - here, stop, 0.0))
+                down = min(down, max(here - lowest[j], -stop, 0.0))
+            change, most = acceleration * self._step, self._fastest[j]
+            fastest = max(velocity - change, min(velocity + change, most,
+                                                 self._stops(up, velocity, acceleration)))
+            slowest = -max(-velocity - change, min(change - velocity, most,
+                                                   self._stops(down, -velocity, acceleration)))
+            # What cannot be kept, because the joint already is too fast or too far, is
+            # approached as fast as the acceleration allows.
+            slowest, fastest = min(slowest, fastest), max(slowest, fastest)
+            new = min(max(goal[j], slowest), fastest)
+            if abs(new) < STILL:
+                new = 0.0
+            now.append(here + half * (velocity + new))
+            speed.append(new)
+        self.now, self.speed = now, speed
+
+    def _stops(self, room: float, velocity: float, acceleration: float) -> float:
+        """Return the highest velocity after a step that still stops within ``room``.
+
+        The step covers h (v + v') / 2 and the stop after it v'^2 / 2a.
+        """
+        step = self._step
+        left = room - step / 2 * velocity
+        if left < 0:
+            return 2 * left / step
+        return (math.sqrt(step * step / 16 + left / (2 * acceleration)) - step / 4) * (
+            2 * acceleration)
