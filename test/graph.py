@@ -20,7 +20,6 @@ from pi0_ros.ros.node import Pi0Node
 from support import robot_urdf
 
 JOINTS = ('a', 'b')
-URDF = robot_urdf(**{name: 'revolute -2 2 1' for name in JOINTS})
 TIMEOUT_S = 20.0
 
 
@@ -101,7 +100,9 @@ class Graph:
         self.executor = SingleThreadedExecutor(context=self.context)
         self.executor.add_node(self.robot)
         self.executor.add_node(self.node)
-        self.robot.description.publish(String(data=URDF))
+        self.robot.description.publish(String(data=robot_urdf(**{
+            name: 'revolute -2 2 1' if name in JOINTS else 'revolute -999 999 99'
+            for name in values['joint_names']})))
         self._feeding = self.robot.create_timer(0.01, self.robot.feed)
 
     def start(self):

@@ -14,7 +14,7 @@ import numpy as np  # noqa: E402
 import rclpy  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
 from rosgraph_msgs.msg import Clock  # noqa: E402
-from std_msgs.msg import Bool  # noqa: E402
+from std_msgs.msg import Bool, String  # noqa: E402
 from std_srvs.srv import SetBool  # noqa: E402
 from trajectory_msgs.msg import JointTrajectory  # noqa: E402
 
@@ -174,7 +174,6 @@ def test_parameters_that_tighten_and_those_that_are_wrong():
 def test_another_description_while_armed_waits_until_the_robot_is_armed_again(make):  # noqa: F811
     graph = make()
     graph.enable()
-    from std_msgs.msg import String
     text = robot_urdf(**{name: 'revolute -1 1 1' for name in ('a', 'b')})
     graph.robot.description.publish(String(data=text))
     graph.wait(lambda: graph.node.operator._description == text)
@@ -182,6 +181,14 @@ def test_another_description_while_armed_waits_until_the_robot_is_armed_again(ma
     graph.enable(False)
     graph.wait(lambda: graph.enable().success)
     assert graph.node.session.pilot.limits.upper[0] == 0.95
+
+
+def test_a_description_that_cannot_be_used_is_no_leave_to_move(make):  # noqa: F811
+    graph = make(allow_missing_limits=True,
+                 joint_limits=[f'{name}: lower -1, upper 1, velocity 1' for name in ('a', 'b')])
+    graph.robot.description.publish(String(data=robot_urdf(a='revolute -1 1 1')))
+    graph.wait(lambda: graph.node.session.pilot.limits.refused)
+    assert "has no joint 'b'" in graph.enable().message
 
 
 def test_safety_parameters_are_fixed_while_the_node_runs(make):  # noqa: F811
