@@ -89,7 +89,7 @@ def test_readme_names_every_topic_service_and_parameter():
     text = (ROOT / 'README.md').read_text() + (ROOT / 'docs' / 'interface.md').read_text()
     names = [entry.name for entry in parameters.TABLE]
     names += ['camera_1/image_raw', 'joint_states', 'joint_trajectory', 'instruction',
-              'robot_description', '~/enable', '~/reset', '~/status', '~/action_chunk',
+              'robot_description', '~/enable', '~/reset', '~/stop', '~/status', '~/action_chunk',
               '~/active_instruction', '/diagnostics']
     assert not [name for name in names if f'`{name}`' not in text]
 
