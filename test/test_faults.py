@@ -317,6 +317,16 @@ def test_an_arm_that_sags_is_armed_again_without_a_jump():
     assert rig.moves() and rig.accelerations(since).max() < HARDEST
 
 
+def test_a_robot_that_was_kept_far_from_its_plan_is_armed_where_it_is():
+    rig = Rig().start()
+    block(rig)
+    rig.run(3000)
+    assert rig.guard.fault.reason == 'tracking' and rig.guard.reset(rig.steady * MS) is None
+    assert rig.guard.arm(rig.now * MS, same_controller=True) is None
+    told = rig.pilot.queue.sample(np.array([rig.now * MS]))[0]
+    np.testing.assert_allclose(told, rig.blocked)
+
+
 @pytest.mark.parametrize('lag_ms', [100, 150, 200])
 def test_a_robot_that_lags_is_not_taken_for_one_that_does_not_follow(lag_ms):
     rig = Rig()

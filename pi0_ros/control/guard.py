@@ -316,7 +316,8 @@ class Guard:
         """Arm, if it is not; return None, or why that cannot be done.
 
         The plan begins where the robot is measured; where it has not moved since the last stop and
-        the same controller still holds it, where that was told to be: an arm may sag.
+        the same controller still holds it, where that was told to be: an arm may sag, a gripper
+        holds something. Further away than that, the controller cannot be holding it there.
         """
         joints = self.builder.joints.get()
         if self.pilot.enabled or joints is None:
@@ -327,7 +328,9 @@ class Guard:
         told = self.pilot.queue.sample(np.array([now_ns]))[0]
         limits = self.pilot.limits
         holds = (same_controller and rest is not None and self._commanded
-                 and (np.abs(limits.nearest_turn(measured[None], rest)[0] - rest) < SAME).all())
+                 and (np.abs(limits.nearest_turn(measured[None], rest)[0] - rest) < SAME).all()
+                 and (np.abs(limits.nearest_turn(measured[None], told)[0] - told)
+                      <= limits.jump).all())
         self.pilot.enable(told if holds else measured, now_ns)
         self._rest, self._commanded = measured, True
         return None
