@@ -19,7 +19,8 @@ CLOCKS = {'time', 'time_ns', 'monotonic', 'monotonic_ns', 'perf_counter', 'perf_
 # Each folder may import from itself and from these.
 ARROWS = {'observation': set(), 'policy': {'observation'}, 'control': {'policy', 'observation'},
           'sim': {'observation', 'policy', 'control'},
-          'offline': {'observation', 'policy', 'control', 'sim'},
+          'parameters.py': {'parameter_table', 'policy', 'control'},
+          'offline': {'observation', 'policy', 'control', 'sim', 'parameters', 'parameter_table'},
           'training': {'observation', 'policy', 'control', 'sim', 'offline'}}
 
 

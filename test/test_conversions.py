@@ -10,7 +10,7 @@ pytest.importorskip('rclpy', reason='needs ROS 2')
 
 from sensor_msgs.msg import CompressedImage, Image  # noqa: E402
 
-from pi0_ros.observation.decoding import CHANNELS, raw_to_rgb  # noqa: E402
+from pi0_ros.observation.decoding import CHANNELS, raw_to_rgb, to_ns  # noqa: E402
 from pi0_ros.ros import conversions  # noqa: E402
 from support import MS, chunk  # noqa: E402
 
@@ -82,4 +82,4 @@ def test_chunk_message_keeps_its_numbers():
     raw = conversions.chunk_message(chunk([1, 2], t_obs_ns=3 * 10**9), ('a',))
     assert list(raw.joint_names) == ['a'] and list(raw.points[1].positions) == [2.0]
     assert (raw.header.stamp.sec, raw.points[1].time_from_start.nanosec) == (3, 40 * MS)
-    assert conversions.to_ns(conversions.duration(1_500_000_000)) == 1_500_000_000
+    assert to_ns(conversions.duration(1_500_000_000)) == 1_500_000_000

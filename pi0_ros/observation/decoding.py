@@ -1,7 +1,11 @@
 """From the bytes of an image message to RGB, without ROS types."""
 
+from typing import Any
+
 import cv2
 import numpy as np
+
+SECOND_NS = 1_000_000_000
 
 CHANNELS = {'rgb8': 3, 'bgr8': 3, 'rgba8': 4, 'bgra8': 4, 'mono8': 1}
 _TO_RGB = {'bgr8': cv2.COLOR_BGR2RGB, 'rgba8': cv2.COLOR_RGBA2RGB, 'bgra8': cv2.COLOR_BGRA2RGB,
@@ -52,3 +56,19 @@ def compressed_to_rgb(data: np.ndarray) -> np.ndarray:
     if image is None:
         raise ValueError(f'compressed image of {len(data)} bytes cannot be decoded')
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def to_ns(stamp: Any) -> int:
+    """Return the stamp of a message, an object with sec and nanosec, in nanoseconds."""
+    return stamp.sec * SECOND_NS + stamp.nanosec
+
+
+def message_to_rgb(message: Any) -> np.ndarray:
+    """Return an Image or CompressedImage, or an object with its fields, as [H, W, 3] uint8 RGB.
+
+    :raises ValueError: the message cannot be read.
+    """
+    data = np.frombuffer(message.data, np.uint8)
+    if hasattr(message, 'format'):
+        return compressed_to_rgb(data)
+    return raw_to_rgb(data, message.encoding, message.height, message.width, message.step)

@@ -9,6 +9,8 @@ import numpy as np
 from pi0_ros.observation.buffers import JointBuffer, LatestBuffer
 from pi0_ros.observation.finding import Finding
 
+Decode = Callable[[Any], np.ndarray]  # from an image message to [H, W, 3] uint8 RGB
+
 
 @dataclass(frozen=True)
 class Observation:
@@ -48,7 +50,7 @@ class ObservationBuilder:
     """
 
     def __init__(self, joints: JointBuffer, cameras: Mapping[str, LatestBuffer[Any]],
-                 decode: Callable[[Any], np.ndarray], freshness: Freshness) -> None:
+                 decode: Decode, freshness: Freshness) -> None:
         """Build from ``joints`` and ``cameras``; ``decode`` turns a stored message into RGB.
 
         :raises ValueError: there is no camera at all.

@@ -1,44 +1,53 @@
 """A parameter file of the node, read without ROS."""
 
-import difflib
 from pathlib import Path
 from types import SimpleNamespace
 
 import yaml
 
+from pi0_ros.parameter_table import TABLE
+from pi0_ros.parameters import BY_NAME, FOREIGN, ParameterError, check, finish, unknown
 from pi0_ros.policy.factory import complete
-from pi0_ros.policy.fit import ADAPTATIONS
-
-# What the file may say of checkpoint and robot; the defaults are the node's.
-READ = {'joint_names': (), 'state_names': (), 'conversions': (), 'relative_joints': (),
-        'cameras': (), 'adaptation': 'none', 'letterbox': 'auto', 'assets': '', 'tokenizer': '',
-        'chunk_length': 0, 'denoising_steps': 0}
 
 
 def read_parameters(path: Path | None) -> SimpleNamespace:
-    """Return what a parameter file says of checkpoint and robot, the node's defaults for the rest.
+    """Return what a parameter file says, the node's defaults for the rest.
 
-    :raises ValueError: the file holds no ros__parameters, or a value is of another type.
+    :raises ValueError: the file holds no ros__parameters, or a value is wrong or unknown.
     """
-    out = dict(READ)
-    for name, value in (_content(path) if path else {}).items():
-        if name not in READ:
-            close = difflib.get_close_matches(str(name), READ, 1, 0.85)
-            if close:
-                raise ValueError(f"parameter '{name}' in '{path}' is unknown, did you mean "
-                                 f"'{close[0]}'?")
-            continue
-        out[name] = _typed(name, value, READ[name])
-    values = SimpleNamespace(**out)
-    if values.adaptation not in ADAPTATIONS:
-        raise ValueError(f"parameter 'adaptation' is {values.adaptation!r}, expected one of "
-                         f"{', '.join(ADAPTATIONS)}")
+    values = complete(SimpleNamespace(**_values(path)))
     for name in ('state_names', 'conversions'):
         if getattr(values, name) and not values.joint_names:
             raise ValueError(f"parameter '{name}' in '{path}' needs joint_names, too")
     if values.adaptation != 'none' and not values.joint_names:
         raise ValueError(f"parameter 'adaptation' in '{path}' needs joint_names, too")
-    return complete(values)
+    return values
+
+
+def read_all_parameters(path: Path | None) -> SimpleNamespace:
+    """Return the same with what the node makes of it, see ``parameters.finish``.
+
+    :raises ValueError: also if values do not fit together, as the node says it.
+    """
+    try:
+        return finish(_values(path))
+    except ParameterError as error:
+        raise ValueError(f"'{path}': {error}" if path else str(error)) from error
+
+
+def _values(path: Path | None) -> dict:
+    given = _content(path) if path else {}
+    problems = [unknown(str(name)) for name in given
+                if name not in BY_NAME and not str(name).startswith(FOREIGN)]
+    out = {entry.name: entry.default for entry in TABLE}
+    for name, value in given.items():
+        if name in BY_NAME:
+            problem = check(BY_NAME[name], value)
+            problems += [problem] if problem else []
+            out[name] = float(value) if isinstance(out[name], float) and not problem else value
+    if problems:
+        raise ValueError(f"'{path}': " + '; '.join(problems))
+    return out
 
 
 def _content(path: Path) -> dict:
@@ -58,19 +67,9 @@ def _content(path: Path) -> dict:
                     look(inner)
 
     look(content)
-    found = [section for section in found if set(section) & {*READ, 'checkpoint'}] or found
+    # 'seed' is a parameter of the simulated robot, too.
+    found = [section for section in found if set(section) & set(BY_NAME) - {'seed'}] or found
     if len(found) != 1:
         raise ValueError(f"'{path}' has {len(found)} sections ros__parameters that speak of a "
                          'policy, expected one')
     return found[0]
-
-
-def _typed(name: str, value: object, default: object) -> object:
-    if isinstance(default, tuple):
-        if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
-            raise ValueError(f"parameter '{name}' is {value!r}, expected a list of text")
-        return tuple(value)
-    if type(value) is not type(default):
-        kind = 'text' if isinstance(default, str) else 'a whole number'
-        raise ValueError(f"parameter '{name}' is {value!r}, expected {kind}")
-    return value

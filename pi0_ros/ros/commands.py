@@ -8,8 +8,6 @@ from trajectory_msgs.msg import JointTrajectory
 from pi0_ros.control.trajectory import Trajectory
 from pi0_ros.ros import conversions, qos
 
-INTERFACES = ('trajectory', 'positions')
-
 
 class CommandPublisher:
     """Publishes windows of the plan, or where the plan is now.
@@ -22,7 +20,8 @@ class CommandPublisher:
     def __init__(self, node: LifecycleNode, interface: str, dry_run: bool = False) -> None:
         """Create the publisher.
 
-        :param interface: one of INTERFACES. :param dry_run: publish where no robot listens.
+        :param interface: one of parameter_table.INTERFACES.
+        :param dry_run: publish where no robot listens.
         """
         self._node, self._dry_run = node, dry_run
         self.plain = interface == 'positions'

@@ -4,16 +4,13 @@ from typing import Any
 
 import numpy as np
 from builtin_interfaces.msg import Duration
-from builtin_interfaces.msg import Time as TimeMessage
 from rclpy.time import Time
 from sensor_msgs.msg import CompressedImage, Image
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from pi0_ros.control.trajectory import Trajectory
-from pi0_ros.observation.decoding import compressed_to_rgb, raw_to_rgb
+from pi0_ros.observation.decoding import SECOND_NS, message_to_rgb
 from pi0_ros.policy.policy import ActionChunk
-
-SECOND_NS = 1_000_000_000
 
 
 def load_cv_bridge() -> tuple[Any | None, str]:
@@ -47,21 +44,13 @@ class ImageDecoder:
 
         :raises ValueError: the message cannot be read.
         """
-        if isinstance(message, CompressedImage):
-            return compressed_to_rgb(np.frombuffer(message.data, np.uint8))
-        if self.bridge is None:
-            return raw_to_rgb(np.frombuffer(message.data, np.uint8), message.encoding,
-                              message.height, message.width, message.step)
+        if self.bridge is None or isinstance(message, CompressedImage):
+            return message_to_rgb(message)
         try:
             return self.bridge.imgmsg_to_cv2(message, 'rgb8')
         except Exception as error:  # CvBridgeError, and cv2.error for truncated data
             raise ValueError(f"cv_bridge cannot convert encoding '{message.encoding}': {error}") \
                 from error
-
-
-def to_ns(stamp: TimeMessage) -> int:
-    """Return a message stamp in nanoseconds."""
-    return stamp.sec * SECOND_NS + stamp.nanosec
 
 
 def duration(nanoseconds: int) -> Duration:

@@ -24,6 +24,7 @@ from std_msgs.msg import String
 from std_srvs.srv import SetBool
 from trajectory_msgs.msg import JointTrajectory
 
+from pi0_ros.observation.decoding import to_ns
 from pi0_ros.offline.recording import Recording, plot_joints, write_animation
 from pi0_ros.ros import conversions, qos
 from pi0_ros.ros.processes import Children, private_environment, share_file
@@ -93,7 +94,7 @@ class Observer(Node):
 
     def _on_command(self, message: JointTrajectory) -> None:
         if self.records:
-            self.command_stamps_ns.append(conversions.to_ns(message.header.stamp))
+            self.command_stamps_ns.append(to_ns(message.header.stamp))
             self.recording.commands.append((self.elapsed(), list(message.points[0].positions)))
 
     def _on_chunk(self, message: JointTrajectory) -> None:

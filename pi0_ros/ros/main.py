@@ -65,8 +65,8 @@ the table for the parameter seed; the topic ~/taken tells which block is held.
 
 def node_main(argv: list[str]) -> int:
     """Run the node pi0."""
+    from pi0_ros.parameter_table import TABLE
     from pi0_ros.ros.node import Pi0Node
-    from pi0_ros.ros.parameters import TABLE
     names = ''.join(f'  {entry.name:21} default {entry.default!r}\n' for entry in TABLE)
     _show_help('node', NODE_HELP + names, argv)
 

@@ -8,6 +8,7 @@ from rcl_interfaces.msg import SetParametersResult
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 
+from pi0_ros.parameters import ParameterError
 from pi0_ros.policy.spec import CheckpointError
 from pi0_ros.ros import parameters
 from pi0_ros.ros.interrupt import INTERRUPT
@@ -79,7 +80,7 @@ class Pi0Node(LifecycleNode):
         """Run a transition; rclpy would swallow what it raises."""
         try:
             action()
-        except (parameters.ParameterError, CheckpointError, ValueError) as error:
+        except (ParameterError, CheckpointError, ValueError) as error:
             if name == 'configure':
                 self.get_logger().error(f'cannot {name}: {error}')
                 return TransitionCallbackReturn.FAILURE

@@ -15,13 +15,14 @@ from pi0_ros.control.limits import make_limits
 from pi0_ros.control.pilot import ClockJump, Pilot, Timing
 from pi0_ros.observation.finding import Finding
 from pi0_ros.observation.observation import Observation
+from pi0_ros.observation.streams import freshness
 from pi0_ros.policy.factory import make_policy
 from pi0_ros.policy.policy import Policy, PolicyGone
 from pi0_ros.policy.worker import PolicyWorker
 from pi0_ros.ros import conversions, status
 from pi0_ros.ros.commands import CommandPublisher
 from pi0_ros.ros.control_loop import ControlLoop
-from pi0_ros.ros.inputs import Inputs, freshness
+from pi0_ros.ros.inputs import Inputs
 from pi0_ros.ros.monitor import Monitor
 from pi0_ros.ros.operator import Operator, Preview
 

@@ -9,7 +9,8 @@ from std_msgs.msg import String
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
-from pi0_ros.ros import conversions, qos
+from pi0_ros.observation.decoding import to_ns
+from pi0_ros.ros import qos
 from pi0_ros.sim import arm, render
 from pi0_ros.sim.controller import TrajectoryMessage, TrajectoryRejected
 from pi0_ros.sim.description import urdf
@@ -82,8 +83,8 @@ class SimNode(Node):
         self._advance()
         try:
             self._robot.accept(TrajectoryMessage(
-                conversions.to_ns(message.header.stamp), list(message.joint_names),
-                [conversions.to_ns(point.time_from_start) for point in message.points],
+                to_ns(message.header.stamp), list(message.joint_names),
+                [to_ns(point.time_from_start) for point in message.points],
                 *([list(getattr(point, kind)) for point in message.points] for kind in (
                     'positions', 'velocities', 'accelerations', 'effort'))))
         except TrajectoryRejected as rejected:

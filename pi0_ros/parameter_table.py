@@ -8,8 +8,8 @@ from pi0_ros.policy import mock
 from pi0_ros.policy.factory import WORKERS
 from pi0_ros.policy.fit import ADAPTATIONS
 from pi0_ros.policy.spec import COMPILE, ENGINES, LETTERBOXES
-from pi0_ros.ros.commands import INTERFACES
 
+INTERFACES = ('trajectory', 'positions')
 POLICIES = ('pi0', *(f'mock_{kind}' for kind in mock.KINDS))
 
 

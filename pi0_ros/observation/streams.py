@@ -1,0 +1,66 @@
+"""What comes in from a robot, live or from a bag: the same buffers and the same rules."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from pi0_ros.observation import decoding
+from pi0_ros.observation.buffers import Arrivals, JointBuffer, LatestBuffer
+from pi0_ros.observation.finding import Finding
+from pi0_ros.observation.observation import Decode, Freshness, ObservationBuilder
+
+
+class Streams:
+    """Joint states and cameras of one robot, and the observations that are built from them.
+
+    Messages are those of sensor_msgs, or objects with their fields.
+    """
+
+    def __init__(self, joint_names: tuple[str, ...], cameras: Iterable[str],
+                 freshness: Freshness, decode: Decode = decoding.message_to_rgb) -> None:
+        """Begin empty.
+
+        :param cameras: the checkpoint's names. :param decode: from an image message to RGB.
+        """
+        self.joints = JointBuffer(joint_names)
+        self.joint_error: str | None = None
+        self.joint_arrivals = Arrivals()
+        self.cameras: dict[str, LatestBuffer] = {name: LatestBuffer() for name in cameras if name}
+        self.builder = ObservationBuilder(self.joints, self.cameras, decode, freshness)
+
+    def put_joints(self, message: Any, received_ns: int) -> None:
+        """Take a JointState; one that cannot be used is dropped and told in ``joint_error``."""
+        stamp_ns = decoding.to_ns(message.header.stamp)
+        self.joint_arrivals.add(stamp_ns, received_ns)
+        try:
+            self.joints.put(message.name, np.asarray(message.position), stamp_ns, received_ns)
+            self.joint_error = None
+        except ValueError as error:
+            self.joint_error = str(error)
+
+    def put_image(self, camera: str, message: Any, received_ns: int) -> None:
+        """Take an Image or CompressedImage of ``camera``; it is decoded when it is used."""
+        self.cameras[camera].put(message, decoding.to_ns(message.header.stamp), received_ns)
+
+    def problem(self, now_ns: int) -> Finding | None:
+        """Return what is wrong with the inputs, or None."""
+        found = self.builder.check(now_ns)
+        if found and self.joint_error:
+            return replace(found, text=f'{found} ({self.joint_error})')
+        return found
+
+    def clear(self) -> None:
+        """Forget everything received, for example after the clock went back."""
+        self.joints.clear()
+        self.joint_arrivals.clear()
+        for buffer in self.cameras.values():
+            buffer.clear()
+
+
+def freshness(values: SimpleNamespace) -> Freshness:
+    """Return the ages that parameters allow."""
+    return Freshness(*(round(1e9 * seconds) for seconds in (
+        values.max_joint_age, values.max_image_age, values.max_skew)))
