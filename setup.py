@@ -5,13 +5,15 @@ from glob import glob
 from setuptools import find_packages, setup
 
 PACKAGE = 'pi0_ros'
-VERBS = ('node', 'sim', 'demo', 'infer', 'inspect', 'train')
+VERBS = ('node', 'sim', 'demo', 'infer', 'inspect', 'evaluate', 'export', 'demonstrate',
+         'train')
 
 setup(
     name=PACKAGE,
     version='0.1.0',
     packages=find_packages(include=[PACKAGE, f'{PACKAGE}.*']),
-    package_data={f'{PACKAGE}.sim': ['checkpoint/*', 'checkpoint/tokenizer/*']},
+    package_data={f'{PACKAGE}.sim': ['checkpoint/*', 'checkpoint/tokenizer/*'],
+                  f'{PACKAGE}.offline': ['*.j2']},
     data_files=[
         ('share/ament_index/resource_index/packages', [f'resource/{PACKAGE}']),
         (f'share/{PACKAGE}', ['package.xml']),

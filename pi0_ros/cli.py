@@ -11,6 +11,9 @@ VERBS = {
     'demo': ('pi0_ros.ros.demo', 'main', 'simulated robot, node and three instructions'),
     'infer': ('pi0_ros.offline.infer', 'main', 'decide one chunk from a file, without ROS'),
     'inspect': ('pi0_ros.offline.inspect', 'main', 'tell what a checkpoint is and wants'),
+    'evaluate': ('pi0_ros.offline.evaluate', 'main', 'judge a policy by bags, without ROS'),
+    'export': ('pi0_ros.offline.export', 'main', 'make a LeRobot data set of bags, without ROS'),
+    'demonstrate': ('pi0_ros.sim.demonstration', 'main', 'write a bag to try these two on'),
     'train': ('pi0_ros.training.train', 'main', 'make the small demo checkpoint from scratch'),
 }
 NEEDS_ROS = ('node', 'sim', 'demo')
@@ -20,7 +23,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run ``pi0_ros VERB ARGUMENTS``; return the exit code."""
     parser = argparse.ArgumentParser(
         prog='pi0_ros', description='PI0, the vision-language-action policy, on a ROS 2 robot.',
-        epilog='verbs:\n' + '\n'.join(f'  {verb:9}{text}' for verb, (_, _, text) in VERBS.items())
+        epilog='verbs:\n' + '\n'.join(f'  {verb:12}{text}' for verb, (_, _, text) in VERBS.items())
         + '\n\n`pi0_ros VERB --help` tells more.',
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('verb', choices=VERBS, metavar='VERB', help='what to do')
@@ -69,6 +72,21 @@ def infer() -> int:
 def inspect() -> int:
     """Run the verb inspect, as an executable of its own."""
     return run('inspect', sys.argv[1:])
+
+
+def evaluate() -> int:
+    """Run the verb evaluate, as an executable of its own."""
+    return run('evaluate', sys.argv[1:])
+
+
+def export() -> int:
+    """Run the verb export, as an executable of its own."""
+    return run('export', sys.argv[1:])
+
+
+def demonstrate() -> int:
+    """Run the verb demonstrate, as an executable of its own."""
+    return run('demonstrate', sys.argv[1:])
 
 
 def train() -> int:

@@ -159,6 +159,9 @@ TABLE = (
           group='Safety'),
     Entry('dry_run', False, '', 'Do everything but command the robot: what would be commanded '
           'goes to ~/dry_run/joint_trajectory or ~/dry_run/position_commands.', group='Safety'),
+    Entry('auto_enable', False, '', 'In a dry run, arm as soon as nothing forbids it, also again '
+          'after a stop, a fault or a loop of the bag: for replays, where no operator is. Refused '
+          'without dry_run.', group='Safety'),
     Entry('autostart', True, '', 'Configure and activate without a lifecycle manager. The robot '
           'stays disarmed until ~/enable.', group='Node'),
 )

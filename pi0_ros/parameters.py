@@ -115,6 +115,9 @@ def _cross_check(values: SimpleNamespace) -> list[str]:
     if values.command_interface == 'positions' and values.control_rate < SLOWEST_POSITIONS_HZ:
         problems.append(f"parameter 'control_rate' is {values.control_rate}, expected at least "
                         f'{SLOWEST_POSITIONS_HZ} Hz for command_interface positions')
+    if values.auto_enable and not values.dry_run:
+        problems.append("parameter 'auto_enable' is true, expected false without dry_run: a "
+                        'person arms a robot')
     if values.policy == 'pi0' and not values.checkpoint:
         problems.append("parameter 'checkpoint' is empty, expected a checkpoint folder, or 'demo'")
     if values.policy == 'mock_scripted' and joints and len(values.mock_script) % len(joints):

@@ -87,7 +87,7 @@ def test_readme_names_every_topic_service_and_parameter():
     names = [entry.name for entry in parameters.TABLE]
     names += ['camera_1/image_raw', 'joint_states', 'joint_trajectory', 'instruction',
               'robot_description', '~/enable', '~/reset', '~/stop', '~/status', '~/action_chunk',
-              '~/active_instruction', '/diagnostics']
+              '~/active_instruction', '~/inference', '/diagnostics']
     assert not [name for name in names if f'`{name}`' not in text]
 
 

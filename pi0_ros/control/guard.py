@@ -298,6 +298,8 @@ class Guard:
             return None
         if joints is None:
             return CLEARED
+        if not self.rules.tracks:
+            return None  # nothing that is commanded moves it
         moved, seconds = self.builder.joints.moved(STILL_OVER_NS)
         return (safety.check_still(moved[:len(names)], seconds, self.pilot.limits, names)
                 or safety.check_inside(joints.value[:len(names)], self.pilot.limits, names))

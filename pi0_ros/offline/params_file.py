@@ -24,13 +24,14 @@ def read_parameters(path: Path | None) -> SimpleNamespace:
     return values
 
 
-def read_all_parameters(path: Path | None) -> SimpleNamespace:
+def read_all_parameters(path: Path | None, **instead: object) -> SimpleNamespace:
     """Return the same with what the node makes of it, see ``parameters.finish``.
 
+    :param instead: values that go before those of the file.
     :raises ValueError: also if values do not fit together, as the node says it.
     """
     try:
-        return finish(_values(path))
+        return finish(_values(path) | instead)
     except ParameterError as error:
         raise ValueError(f"'{path}': {error}" if path else str(error)) from error
 

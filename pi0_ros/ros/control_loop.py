@@ -11,6 +11,7 @@ from rclpy.clock import Clock, ROSClock
 
 SIMULATED_POLL_S = 0.002
 CLOCK_JUMP_NS = 1_000_000_000
+KEPT_STEPS = 50
 KEPT = 6000  # intervals kept for statistics: two minutes at 50 Hz
 
 
@@ -37,6 +38,8 @@ class ControlLoop:
         self.ticks = self.missed = 0
         self._lateness_ns: deque[int] = deque(maxlen=KEPT)
         self._intervals_ns: deque[int] = deque(maxlen=KEPT)
+        self._clock_steps_ns: deque[int] = deque(maxlen=KEPT_STEPS)
+        self._clock_at_ns = 0
 
     def start(self) -> None:
         """Start the thread; ``realtime`` then says whether it has its priority."""
@@ -76,9 +79,21 @@ class ControlLoop:
                          and self._clock.ros_time_is_active)
             now_ns = self._now()
             left_ns = deadline_ns - now_ns
+            if simulated:
+                self._watch_clock(now_ns)
             if left_ns <= 0 or left_ns > 2 * self._period_ns or self._ending.is_set():
                 return now_ns
             self._ending.wait(SIMULATED_POLL_S if simulated else left_ns / 1e9)
+
+    def _watch_clock(self, now_ns: int) -> None:
+        step_ns, self._clock_at_ns = now_ns - self._clock_at_ns, now_ns
+        if 0 < step_ns < CLOCK_JUMP_NS:
+            self._clock_steps_ns.append(step_ns)
+
+    def clock_step_ns(self) -> int:
+        """Return how far a simulated clock goes at a time; 0 for one that nobody steps."""
+        steps = sorted(self._clock_steps_ns.copy())
+        return steps[len(steps) // 2] if len(steps) == KEPT_STEPS else 0
 
     def _prioritise(self) -> None:
         if self._priority:

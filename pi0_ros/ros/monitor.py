@@ -109,9 +109,20 @@ class Monitor:
         session = self._session
         if session.active and not session.values.dry_run:
             self._controller.ask()
+        self._tell_clock()
         clamped = session.pilot.queue.clamped
         if clamped > self._clamped:
             self._log.warning('the policy leads out of the position limits: clamped',
                               throttle_duration_sec=5.0)
         self._clamped = clamped
         self._board.diagnose(status.node_report(session, self._controller.warning))
+
+    def _tell_clock(self) -> None:
+        """Warn of a simulated clock that is too slow to control by."""
+        session = self._session
+        step_ns = session.loop.clock_step_ns() if session.loop else 0
+        if step_ns > session.pilot.timing.period_ns:
+            self._log.warning(
+                f'/clock comes every {step_ns / 1e6:.0f} ms of its time, which is slower than '
+                f'control_rate {session.values.control_rate:g}: commands are late and missed; '
+                'with a bag: ros2 bag play --clock 200', throttle_duration_sec=10.0)

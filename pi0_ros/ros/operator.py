@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode
 from rclpy.task import Future
 from std_msgs.msg import Bool, String
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from pi0_ros.ros.session import Session
 
 MAX_INSTRUCTION = 1000  # characters
+AUTO_PERIOD_S = 0.5     # between two attempts to arm a dry run
 
 
 class Preview:
@@ -58,6 +60,8 @@ class Operator:
         node.create_service(SetBool, '~/enable', self._on_enable,
                             callback_group=ReentrantCallbackGroup())
         node.create_service(Trigger, '~/reset', self._on_reset)
+        node.create_timer(AUTO_PERIOD_S, self._auto, callback_group=ReentrantCallbackGroup(),
+                          clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def attach(self, session: 'Session') -> None:
         """Speak to ``session`` from now on."""
@@ -158,8 +162,22 @@ class Operator:
         followers = '' if session.values.dry_run else ', '.join(session.command.followers())
         return f'{text}; {followers} follows' if followers else text
 
-    async def _arm(self) -> Finding | str | None:
-        """Arm; return why not, or None. An armed robot stays armed."""
+    async def _auto(self) -> None:
+        """Arm a dry run that is to arm itself."""
+        session = self._session
+        if (session is None or not session.values.auto_enable or session.pilot.enabled
+                or self._preview is not None or not self.instruction):
+            return
+        if session.guard.fault:
+            self._log.warning(f'dry run: going on after {session.guard.fault}')
+            session.guard.reset(session.steady())
+        await self._arm(quiet=True)
+
+    async def _arm(self, quiet: bool = False) -> Finding | str | None:
+        """Arm; return why not, or None. An armed robot stays armed.
+
+        :param quiet: whether a refusal is no news.
+        """
         session = self._session
         if session and session.pilot.enabled:
             return None
@@ -172,7 +190,8 @@ class Operator:
             self._preview = None
             refusal = refusal or self._why_not()
         if refusal:
-            self._log.warning(f'not armed: {refusal}')
+            if not quiet:
+                self._log.warning(f'not armed: {refusal}')
             return refusal
         refusal = session.arm()
         if refusal:

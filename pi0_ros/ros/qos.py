@@ -8,6 +8,8 @@ NEWEST = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=1,
 # Volatile: `ros2 topic pub` is, and a transient-local subscription would not match it.
 INSTRUCTION = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE,
                          durability=DurabilityPolicy.VOLATILE)
+# For recorders: none may be lost.
+RECORD = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
 COMMAND = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
 # For those who join late: the robot's description, the node's status.
 LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE,

@@ -8,6 +8,7 @@ import traceback
 from types import SimpleNamespace
 
 from rclpy.lifecycle import LifecycleNode
+from std_msgs.msg import String
 from trajectory_msgs.msg import JointTrajectory
 
 from pi0_ros.control.guard import Guard
@@ -17,9 +18,11 @@ from pi0_ros.observation.finding import Finding
 from pi0_ros.observation.observation import Observation
 from pi0_ros.observation.streams import freshness
 from pi0_ros.policy.factory import make_policy
-from pi0_ros.policy.policy import Policy, PolicyGone
+from pi0_ros.policy.policy import ActionChunk, Leftover, Policy, PolicyGone
+from pi0_ros.policy.provenance import configuration, configuration_hash
+from pi0_ros.policy.record import InferenceRecord
 from pi0_ros.policy.worker import PolicyWorker
-from pi0_ros.ros import conversions, status
+from pi0_ros.ros import conversions, qos, status
 from pi0_ros.ros.commands import CommandPublisher
 from pi0_ros.ros.control_loop import ControlLoop
 from pi0_ros.ros.inputs import Inputs
@@ -61,6 +64,8 @@ class Session:
         self.guard = Guard(self.pilot, self.inputs.builder, values.guard_rules)
         self.command = CommandPublisher(node, values.command_interface, values.dry_run)
         self._chunks = node.create_publisher(JointTrajectory, '~/action_chunk', 1)
+        self._inferences = node.create_publisher(String, '~/inference', qos.RECORD)
+        self._configuration = configuration(values), configuration_hash(values)
         self.operator: Operator = node.operator
         self._monitor = Monitor(self)
 
@@ -124,7 +129,7 @@ class Session:
         """
         self._closing.set()
         with contextlib.ExitStack() as last_first:
-            for publisher in (self.command.publisher, self._chunks):
+            for publisher in (self.command.publisher, self._chunks, self._inferences):
                 last_first.callback(self.node.destroy_lifecycle_publisher
                                     if publisher is self.command.publisher
                                     else self.node.destroy_publisher, publisher)
@@ -198,10 +203,18 @@ class Session:
         formless = dropped and dropped.reason in ('chunk_shape', 'chunk_not_finite')
         if self._chunks.get_subscription_count() and not formless:
             self._chunks.publish(conversions.chunk_message(chunk, self.values.joint_names))
+        if self._inferences.get_subscription_count():
+            self._record(observation, leftover, chunk)
         if dropped and self.pilot.enabled and self.pilot.queue.epoch == epoch:
             self._log.warning(f'chunk {chunk.number} dropped: {dropped}',
                               throttle_duration_sec=1.0)
         return None
+
+    def _record(self, seen: Observation, leftover: Leftover | None, chunk: ActionChunk) -> None:
+        """Publish what the chunk can be decided from again."""
+        self._inferences.publish(String(data=InferenceRecord.of(
+            seen, leftover, chunk, self.values.handover,
+            self.policy.describe().get('engine', ''), *self._configuration).to_json()))
 
     def _look_ahead(self, policy: Policy, preview: Preview) -> None:
         """Decide what would be done first, and answer whether that is near enough to arm."""

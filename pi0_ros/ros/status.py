@@ -133,6 +133,7 @@ def _control(session: 'Session', controller: str, now_ns: int) -> DiagnosticStat
         lateness_p99_ms=loop.lateness_p99_ms() if loop else 0.0,
         realtime=bool(loop and loop.realtime), ticks=loop.ticks if loop else 0,
         missed_ticks=loop.missed if loop else 0,
+        clock_step_ms=loop.clock_step_ns() / 1e6 if loop else 0.0,
         queue_ms=queue.remaining_ns(now_ns) / 1e6, chunks_merged=queue.merged,
         chunks_dropped=queue.dropped, chunks_rejected=guard.rejections,
         inferences_failed=guard.failures, late_steps=queue.late_steps,

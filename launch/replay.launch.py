@@ -1,0 +1,112 @@
+"""Play a bag to the node in a dry run, and record what it would have done.
+
+    ros2 launch pi0_ros replay.launch.py bag:=bags/monday params_file:=my_robot.yaml \
+        camera_1:=/front/color/image_raw camera_2:=/wrist/color/image_raw record:=predictions
+
+Nothing is commanded: what would be goes to /pi0/dry_run/joint_trajectory. The bag is played when
+the node is ready, and everything ends with it.
+"""
+
+import os
+
+from ament_index_python.packages import get_package_share_directory
+from launch import LaunchContext, LaunchDescription
+from launch.actions import (DeclareLaunchArgument, EmitEvent, ExecuteProcess, OpaqueFunction,
+                            RegisterEventHandler, SetEnvironmentVariable, TimerAction)
+from launch.event_handlers import OnProcessExit, OnProcessIO
+from launch.events import Shutdown
+from launch.events.process import ProcessIO
+from launch.substitutions import LaunchConfiguration
+from launch_ros.actions import Node
+
+SHARE = get_package_share_directory('pi0_ros')
+READY = 'disarmed; arm with'  # what the node says when it is active
+TOPICS = {
+    'camera_1': ('/camera_1/image_raw', 'Image topic of the first camera slot, as recorded.'),
+    'camera_2': ('/camera_2/image_raw', 'Image topic of the second camera slot.'),
+    'camera_3': ('/camera_3/image_raw', 'Image topic of the third camera slot.'),
+    'joint_states': ('/joint_states', 'Topic with the joint states.'),
+    'instruction': ('/instruction', 'Topic with the text of what to do; '
+                    '/pi0/active_instruction if that was recorded and plays on another name.'),
+    'robot_description': ('/robot_description', 'Topic with the URDF, for the limits.'),
+}
+OTHERS = {
+    'bag': ('', 'Bag to play; required.'),
+    'params_file': (os.path.join(SHARE, 'config', 'pi0.yaml'), 'Parameter file of the node.'),
+    'record': ('', 'Folder to record predictions into; empty: nothing is recorded.'),
+    'rate': ('1.0', 'How fast the bag is played.'),
+    'clock': ('200', 'Hz of /clock. It must be faster than control_rate.'),
+    'loop': ('false', 'Play again and again.'),
+    'storage': ('mcap', 'Format of what is recorded: mcap or sqlite3.'),
+}
+PREDICTIONS = ('inference', 'action_chunk', 'status', 'active_instruction',
+               'dry_run/joint_trajectory', 'dry_run/position_commands')
+
+
+def _replay(context: LaunchContext) -> list[object]:
+    """Return node, player and recorder."""
+    value = {name: LaunchConfiguration(name).perform(context) for name in (*TOPICS, *OTHERS)}
+    if not os.path.exists(value['bag']):
+        raise FileNotFoundError(f"bag '{value['bag']}' does not exist: say bag:=FOLDER")
+    remappings = []
+    for name in TOPICS:
+        topic = value[name].removesuffix('/compressed')
+        if name.startswith('camera_'):
+            remappings += [(f'{name}/image_raw', topic),
+                           (f'{name}/image_raw/compressed', topic + '/compressed')]
+        else:
+            remappings.append((name, topic))
+    node = Node(package='pi0_ros', executable='node', name='pi0', output='screen',
+                emulate_tty=True, remappings=remappings, parameters=[value['params_file'], {
+                    'use_sim_time': True, 'dry_run': True, 'auto_enable': True,
+                    'allow_missing_limits': True, 'autostart': True}])
+    play = ExecuteProcess(
+        cmd=['ros2', 'bag', 'play', value['bag'], '--clock', value['clock'], '--rate',
+             value['rate'], *(['--loop'] if value['loop'] == 'true' else []),
+             # Commands and decisions of that day are not played: the node makes its own.
+             '--topics', *_played(value)],
+        output='screen', emulate_tty=True)
+    out: list[object] = [node]
+    begin: list[object] = [play]
+    if value['record']:
+        recorder = ExecuteProcess(
+            cmd=['ros2', 'bag', 'record', '--storage', value['storage'], '--use-sim-time',
+                 '--include-unpublished-topics', '--output', value['record'], '--topics',
+                 *(f'/pi0/{name}' for name in PREDICTIONS)],
+            output='screen', emulate_tty=True)
+        out.append(recorder)
+        begin = [TimerAction(period=1.0, actions=[play])]  # in which the recorder subscribes
+    started = []
+
+    def when_ready(event: ProcessIO) -> list[object] | None:
+        if started or READY not in event.text.decode(errors='replace'):
+            return None
+        started.append(True)
+        return begin
+
+    out.append(RegisterEventHandler(OnProcessIO(target_action=node, on_stdout=when_ready,
+                                                on_stderr=when_ready)))
+    for process, reason in ((play, 'the bag has ended'), (node, 'the node has ended')):
+        out.append(RegisterEventHandler(OnProcessExit(
+            target_action=process, on_exit=[EmitEvent(event=Shutdown(reason=reason))])))
+    return out
+
+
+def _played(value: dict[str, str]) -> list[str]:
+    """Return the topics of the bag that are inputs."""
+    out = []
+    for name in TOPICS:
+        topic = value[name].removesuffix('/compressed')
+        out += [topic, topic + '/compressed'] if name.startswith('camera_') else [topic]
+    return out
+
+
+def generate_launch_description() -> LaunchDescription:
+    """Return arguments, the transport profile, and what is started."""
+    return LaunchDescription([
+        *(DeclareLaunchArgument(name, default_value=default, description=text)
+          for name, (default, text) in {**OTHERS, **TOPICS}.items()),
+        SetEnvironmentVariable('FASTRTPS_DEFAULT_PROFILES_FILE',
+                               os.path.join(SHARE, 'config', 'fastdds.xml')),
+        OpaqueFunction(function=_replay),
+    ])

@@ -1,0 +1,121 @@
+"""What a robot did: the path of commands or of joint states that a bag holds."""
+
+from collections import deque
+from typing import Any
+
+import numpy as np
+
+from pi0_ros.observation.decoding import to_ns
+
+TRAJECTORY, ARRAY, STATE = ('trajectory_msgs/msg/JointTrajectory',
+                            'std_msgs/msg/Float64MultiArray', 'sensor_msgs/msg/JointState')
+KINDS = (TRAJECTORY, STATE, ARRAY)
+
+
+class ActionPath:
+    """Positions of D joints over time, linear between what was told or measured.
+
+    A trajectory replaces what an older one said of the time after its start. Commands are held
+    until the next; between measurements that are further apart than ``gap_ns`` nothing is known.
+    """
+
+    def __init__(self, joint_names: tuple[str, ...], gap_ns: int | None = None) -> None:
+        """Begin empty. :param gap_ns: None: whatever comes last is held."""
+        self.joint_names, self._gap_ns = joint_names, gap_ns
+        self._row = {name: row for row, name in enumerate(joint_names)}
+        self.problem = ''  # of the last message that was dropped
+        self.dropped = 0
+        self.known_ns = 0  # until when everything came that there is; nothing is told of later
+        self._times: deque[int] = deque()
+        self._values: deque[np.ndarray] = deque()
+        self._partial = np.full(len(self.joint_names), np.nan)
+
+    def put(self, message: Any, received_ns: int) -> None:
+        """Take a command or joint state; one that cannot be used is dropped and counted.
+
+        A Float64MultiArray has the order of ``joint_names``.
+        """
+        kind = message.__msgtype__
+        stamp_ns = received_ns if kind == ARRAY else (to_ns(message.header.stamp) or received_ns)
+        if kind == TRAJECTORY:
+            self._put_trajectory(message, stamp_ns)
+        elif kind == STATE:
+            self._take(stamp_ns, self._row_of(message.name, message.position))
+        elif len(message.data) != len(self.joint_names):
+            self._drop(f'{len(message.data)} positions for {len(self.joint_names)} joints')
+        else:
+            self._take(stamp_ns, np.array(message.data, float))
+
+    def _put_trajectory(self, message: Any, start_ns: int) -> None:
+        if not message.points:
+            return self._drop('a trajectory without points')
+        rows = [self._row_of(message.joint_names, point.positions) for point in message.points]
+        times = [start_ns + to_ns(point.time_from_start) for point in message.points]
+        if any(row is None for row in rows) or np.any(np.diff(times) <= 0):
+            return self._drop('a trajectory whose points do not fit together')
+        if self._times:
+            self.known_ns = max(self.known_ns, start_ns)
+            here = self.sample(np.array([start_ns]))[0]
+            while self._times and self._times[-1] >= start_ns:
+                self._times.pop()
+                self._values.pop()
+            self._append(start_ns - (times[0] <= start_ns), here)
+        for at_ns, row in zip(times, rows):
+            self._append(at_ns, row)
+        return None
+
+    def _row_of(self, names: list[str], positions: np.ndarray) -> np.ndarray | None:
+        """Return positions of all joints, those that the message lacks as they were."""
+        if len(names) != len(positions):
+            self._drop(f'{len(names)} names but {len(positions)} positions')
+            return None
+        found = [(self._row[name], index) for index, name in enumerate(names)
+                 if name in self._row]
+        if not found:
+            return None  # of other joints
+        for row, index in found:
+            self._partial[row] = positions[index]
+        return self._partial.copy()
+
+    def _take(self, at_ns: int, row: np.ndarray | None) -> None:
+        if row is None or not np.isfinite(row).all():
+            return
+        if self._times and at_ns <= self._times[-1]:
+            if at_ns == self._times[-1]:
+                self._values[-1] = row  # the rest of a partial state
+            else:
+                self._drop('stamps that go back')
+            return
+        self._append(at_ns, row)
+
+    def _append(self, at_ns: int, row: np.ndarray) -> None:
+        if np.isfinite(row).all():
+            self._times.append(at_ns)
+            self._values.append(row)
+
+    def _drop(self, problem: str) -> None:
+        self.problem, self.dropped = problem, self.dropped + 1
+
+    def sample(self, times_ns: np.ndarray) -> np.ndarray:
+        """Return positions [N, D] at ``times_ns`` [N], NaN where nothing is known."""
+        times_ns = np.asarray(times_ns)
+        if not self._times:
+            return np.full((len(times_ns), len(self.joint_names)), np.nan)
+        knots, values = np.array(self._times), np.array(self._values)
+        after = np.searchsorted(knots, times_ns, 'left')
+        high, low = np.minimum(after, len(knots) - 1), np.maximum(after - 1, 0)
+        low = np.where(knots[high] == times_ns, high, low)
+        apart = np.maximum(knots[high] - knots[low], 1)
+        share = np.clip((times_ns - knots[low]) / apart, 0, 1)[:, None]
+        out = values[low] + share * (values[high] - values[low])
+        unknown = (times_ns < knots[0]) | (times_ns > self.known_ns)
+        if self._gap_ns is not None:
+            unknown |= (times_ns > knots[-1]) | (knots[high] - knots[low] > self._gap_ns)
+        out[unknown] = np.nan
+        return out
+
+    def forget(self, before_ns: int) -> None:
+        """Forget what is not needed for times from ``before_ns`` on."""
+        while len(self._times) > 1 and self._times[1] <= before_ns:
+            self._times.popleft()
+            self._values.popleft()

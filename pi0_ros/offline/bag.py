@@ -1,0 +1,155 @@
+"""Bags of rosbag2, read without ROS: sqlite3 and MCAP, split, compressed by file or message."""
+
+import heapq
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rosbags.rosbag2 import Reader
+from rosbags.serde import SerdeError
+from rosbags.typesys import Stores, get_typestore
+
+SUFFIXES = ('.mcap', '.db3')
+_store = get_typestore(Stores.ROS2_JAZZY)  # whatever we read is of standard types
+
+REPAIR = ('Repair it: `mcap recover IN.mcap -o OUT.mcap` for MCAP, `sqlite3 IN.db3 .recover` for '
+          'sqlite3, then `ros2 bag reindex FOLDER`')
+
+
+class BagError(ValueError):
+    """A bag cannot be used; the text says what was found, what is expected, and what to do."""
+
+
+@dataclass(frozen=True)
+class Topic:
+    """What a bag has of one topic."""
+
+    kind: str  # such as sensor_msgs/msg/Image; several, where a topic changed its type
+    count: int
+
+
+class Bag:
+    """One recording, as a context. Messages are read as a stream, in the order of receipt.
+
+    ``warnings`` tells what is odd; ``damage``, once messages were read, where they ended because
+    the rest cannot be read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Prepare; entering the context opens the files."""
+        self.path = path
+        self.topics: dict[str, Topic] = {}
+        self.begin_ns = self.end_ns = 0
+        self.warnings: list[str] = []
+        self.damage = ''
+        self._readers: list[Reader] = []
+        self._stack = ExitStack()
+
+    @property
+    def name(self) -> str:
+        """Return the name of the folder or file."""
+        return self.path.absolute().name
+
+    @property
+    def seconds(self) -> float:
+        """Return how long the recording is."""
+        return (self.end_ns - self.begin_ns) / 1e9
+
+    def __enter__(self) -> 'Bag':
+        """Open the files.
+
+        :raises BagError: there are none, they are damaged, or of a format that cannot be read.
+        """
+        try:
+            self._readers = [self._stack.enter_context(Reader(path)) for path in self._files()]
+        except Exception as error:  # whatever a damaged file makes a library raise
+            self._stack.close()
+            if isinstance(error, BagError):
+                raise
+            raise BagError(f"bag '{self.path}' cannot be opened: {_text(error)}. {REPAIR}") \
+                from error
+        connections = [one for reader in self._readers for one in reader.connections]
+        for one in connections:
+            before = self.topics.get(one.topic, Topic(one.msgtype, 0))
+            kind = before.kind if one.msgtype in before.kind.split(', ') else (
+                f'{before.kind}, {one.msgtype}')
+            self.topics[one.topic] = Topic(kind, before.count + one.msgcount)
+        full = [reader for reader in self._readers if reader.message_count]
+        if not full:
+            self._stack.close()
+            raise BagError(f"bag '{self.path}' holds no message: nothing was recorded, or the "
+                           'recorder was killed before it wrote')
+        self.begin_ns = min(reader.start_time for reader in full)
+        self.end_ns = max(reader.end_time for reader in full)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the files."""
+        self._stack.close()
+
+    def _files(self) -> list[Path]:
+        """Return what to read: the folder with its metadata, or files."""
+        if not self.path.exists():
+            raise BagError(f"bag '{self.path}' does not exist")
+        if self.path.is_file():
+            if self.path.suffix not in SUFFIXES:
+                raise BagError(f"bag '{self.path}' is neither a folder nor one of "
+                               f"{', '.join(SUFFIXES)}: a bag of ROS 1 is converted with "
+                               'rosbags-convert')
+            return [self.path]
+        if (self.path / 'metadata.yaml').exists():
+            return [self.path]
+        files = sorted(path for path in self.path.iterdir() if path.suffix in SUFFIXES)
+        if not files:
+            raise BagError(f"bag '{self.path}' has neither metadata.yaml nor a file of "
+                           f"{', '.join(SUFFIXES)}")
+        self.warnings.append(f"'{self.path.name}' has no metadata.yaml, as after a recorder that "
+                             'was killed: its files are read as they are')
+        return files
+
+    def messages(self, topics: Iterable[str], begin_ns: int | None = None,
+                 end_ns: int | None = None) -> Iterator[tuple[str, int, Any]]:
+        """Yield topic, time of receipt in nanoseconds, and message, in the order of receipt.
+
+        Where the bag is damaged the messages end, and ``damage`` says why. A single message that
+        cannot be read is left out, and counted in ``warnings``.
+
+        :param begin_ns: time of receipt to begin at. :param end_ns: to end before.
+        """
+        wanted, unreadable, said = set(topics), 0, ''
+        streams = []
+        for reader in self._readers:
+            connections = [one for one in reader.connections if one.topic in wanted]
+            if connections:
+                streams.append(reader.messages(connections, begin_ns, end_ns))
+        merged = streams[0] if len(streams) == 1 else heapq.merge(*streams, key=lambda m: m[1])
+        while True:
+            try:
+                connection, received_ns, raw = next(merged)
+            except StopIteration:
+                break
+            except Exception as error:  # checksums, truncated records, a broken compression
+                self.damage = f"bag '{self.path}' is damaged: {_text(error)}"
+                break
+            try:
+                message = _store.deserialize_cdr(raw, connection.msgtype)
+            except (SerdeError, KeyError, ValueError, UnicodeError, IndexError) as error:
+                said = said or f"on '{connection.topic}' ({_text(error)})"
+                unreadable += 1
+                continue
+            yield connection.topic, received_ns, message
+        if unreadable:
+            self.warnings.append(f"{unreadable} messages of '{self.name}' cannot be read, the "
+                                 f'first {said}')
+
+    def table(self) -> str:
+        """Return the topics with their types and how many messages they have."""
+        width = max(len(name) for name in self.topics)
+        return '\n'.join(f'  {name:{width}}  {topic.kind}  {topic.count}'
+                         for name, topic in sorted(self.topics.items()))
+
+
+def _text(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0].rstrip('.')

@@ -1,0 +1,136 @@
+"""Decides again what a live node recorded on ~/inference, and compares bit for bit."""
+
+import argparse
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from pi0_ros.observation.decoding import message_to_rgb, to_ns
+from pi0_ros.observation.observation import Observation
+from pi0_ros.offline.bag import Bag, BagError
+from pi0_ros.offline.routes import Routes
+from pi0_ros.policy.factory import make_local_policy
+from pi0_ros.policy.pi0 import Pi0Policy
+from pi0_ros.policy.provenance import configuration, image_hash
+from pi0_ros.policy.record import InferenceRecord
+
+
+def reproduce(args: argparse.Namespace) -> int:
+    """Run ``evaluate --reproduce``; return 0 if every inference came out the same.
+
+    :raises ValueError: the bags hold no record, or the checkpoint does not fit.
+    """
+    from pi0_ros.offline.evaluate import Bags, read_values, write_json
+    given = read_values(args)
+    if len(given) > 1:
+        raise ValueError('--reproduce takes one checkpoint: that of the live node')
+    _, values = given[0]
+    rows: list[dict[str, Any]] = []
+    with ExitStack() as stack:
+        bags = Bags(args, values, stack, needs_instruction=False)
+        policy = make_local_policy(values)
+        policy.load()
+        policy.warm_up()
+        try:
+            for bag, routes in zip(bags.bags, bags.routes):
+                records = _records(bag, routes)
+                print(f'{bag.path}: {len(records)} inferences on {routes.inference}')
+                _compare_configurations(records[0], values)
+                for row in tqdm(_again(bag, routes, records, policy), total=len(records),
+                                unit='inference'):
+                    rows.append({'bag': bag.name, **row})
+        finally:
+            policy.close()
+    args.out.mkdir(parents=True, exist_ok=True)
+    write_json({'inferences': rows}, args.out / 'reproduced.json')
+    same = sum(row['same'] for row in rows)
+    other = [row for row in rows if row['problem']]
+    apart = [row['difference'] for row in rows if not row['same'] and not row['problem']]
+    print(f'{same} of {len(rows)} came out the same, bit for bit')
+    if apart:
+        print(f'{len(apart)} differ, by {max(apart):.3g} at most')
+    for problem in dict.fromkeys(row['problem'] for row in other):
+        count = sum(row['problem'] == problem for row in other)
+        print(f'{count} cannot be made again: {problem}')
+    return 0 if same == len(rows) else 1
+
+
+def _records(bag: Bag, routes: Routes) -> list[InferenceRecord]:
+    """Return all records of a bag, without the images."""
+    if not routes.inference:
+        raise BagError(f"bag '{bag.path}' has no records of inferences: record the node's topic "
+                       '~/inference, as record.launch.py does, or name it with --remap '
+                       f'inference:=TOPIC. It has:\n{bag.table()}')
+    out = [InferenceRecord.from_json(message.data)
+           for _, _, message in bag.messages([routes.inference])]
+    if not out:
+        raise BagError(f"bag '{bag.path}' has no message on '{routes.inference}'")
+    return out
+
+
+def _compare_configurations(record: InferenceRecord, values: SimpleNamespace) -> None:
+    now = configuration(values)
+    other = [f'{name} {record.configuration.get(name)!r}, here {value!r}'
+             for name, value in now.items() if record.configuration.get(name) != value]
+    if other:
+        print('warning: the live node had another configuration: ' + '; '.join(other),
+              file=sys.stderr)
+
+
+def _again(bag: Bag, routes: Routes, records: list[InferenceRecord], policy: Pi0Policy
+           ) -> Iterator[dict[str, Any]]:
+    """Make every inference again as soon as its images have been read."""
+    camera = {topic: name for name, topic in routes.cameras.items()}
+    wanted: dict[tuple[str, int], list[int]] = {}
+    missing: list[set[str]] = []
+    for index, record in enumerate(records):
+        missing.append(set(record.image_stamps_ns))
+        for name, stamp_ns in record.image_stamps_ns.items():
+            wanted.setdefault((name, stamp_ns), []).append(index)
+    images: list[dict[str, np.ndarray]] = [{} for _ in records]
+    for topic, _, message in bag.messages(camera):
+        found = wanted.pop((camera[topic], to_ns(message.header.stamp)), [])
+        image = message_to_rgb(message) if found else None
+        for index in found:
+            images[index][camera[topic]] = image
+            missing[index].discard(camera[topic])
+            if not missing[index]:
+                yield _compare(records[index], images[index], policy)
+                images[index] = {}
+    for record, lacks in zip(records, missing):
+        if lacks:
+            yield _row(record, f"no image of that stamp of {', '.join(sorted(lacks))}: "
+                       'it was not recorded, or the camera sets no stamps')
+
+
+def _compare(record: InferenceRecord, images: dict[str, np.ndarray], policy: Pi0Policy
+             ) -> dict[str, Any]:
+    other = [name for name, image in images.items()
+             if image_hash(image) != record.image_hashes.get(name)]
+    if other:
+        return _row(record, f"the image of {', '.join(other)} has other pixels than the live "
+                    'node decoded')
+    if record.seed is None:
+        return _row(record, 'its noise was given from outside')
+    seen = Observation(record.t_obs_ns, np.array(record.state), images, record.image_stamps_ns,
+                       record.instruction)
+    noise = np.random.default_rng((record.seed, record.number)).standard_normal(
+        policy.noise_shape)
+    chunk = policy.infer(seen, noise, record.given())
+    before = np.array(record.positions)
+    if before.shape != chunk.positions.shape:
+        return _row(record, f'the chunk has shape {chunk.positions.shape}, the live one '
+                    f'{before.shape}')
+    return _row(record, '', bool((before == chunk.positions).all()),
+                float(np.abs(before - chunk.positions).max()))
+
+
+def _row(record: InferenceRecord, problem: str, same: bool = False, difference: float = 0.0
+         ) -> dict[str, Any]:
+    return {'number': record.number, 't_obs_ns': record.t_obs_ns, 'same': same,
+            'difference': difference, 'problem': problem}

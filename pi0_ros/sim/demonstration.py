@@ -1,0 +1,155 @@
+"""Verb ``demonstrate``: a bag of the expert at work, to try evaluation and export on."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer, WriterError
+from rosbags.typesys import Stores, get_typestore
+from tqdm import tqdm
+
+from pi0_ros.sim import arm, expert, world
+from pi0_ros.sim.description import urdf
+from pi0_ros.sim.render import CAMERAS, render
+from pi0_ros.sim.world import COLOURS
+
+STEP_NS = 10_000_000     # of joint states; commands and physics at half that rate
+COMMAND_STEPS = 2
+IMAGE_NS = 33_333_333
+LIFTED_STEPS = 60        # for which a block is shown before the next instruction
+LONGEST_STEPS = 1200
+START_NS = 1_700_000_000_000_000_000
+JPEG_QUALITY = 90
+_store = get_typestore(Stores.ROS2_JAZZY)
+
+
+class BagWriter:
+    """Writes messages of standard types into a bag."""
+
+    def __init__(self, path: Path, storage: str = 'mcap', compression: str = 'none') -> None:
+        """Begin a bag.
+
+        :param storage: mcap or sqlite3. :param compression: none, file, or message.
+        """
+        self._writer = Writer(path, version=9, storage_plugin=StoragePlugin[storage.upper()])
+        if compression != 'none':
+            self._writer.set_compression(CompressionMode[compression.upper()],
+                                         CompressionFormat.ZSTD)
+        self._writer.open()
+        self._connections: dict[str, object] = {}
+
+    def write(self, topic: str, kind: str, at_ns: int, stamp_ns: int | None = None,
+              **fields: object) -> None:
+        """Write a message as it is received at ``at_ns``.
+
+        :param kind: such as sensor_msgs/msg/Image. :param stamp_ns: of its header, if it has one.
+        """
+        if stamp_ns is not None:
+            fields['header'] = make('std_msgs/msg/Header', stamp=_time(stamp_ns), frame_id='')
+        self.write_raw(topic, kind, at_ns, _store.serialize_cdr(make(kind, **fields), kind))
+
+    def write_raw(self, topic: str, kind: str, at_ns: int, raw: bytes | memoryview) -> None:
+        """Write a message that is serialised already."""
+        if topic not in self._connections:
+            self._connections[topic] = self._writer.add_connection(topic, kind, typestore=_store)
+        self._writer.write(self._connections[topic], at_ns, raw)
+
+    def close(self) -> None:
+        """End the bag."""
+        self._writer.close()
+
+
+def make(kind: str, **fields: object) -> object:
+    """Return a message of a standard type."""
+    return _store.types[kind](**fields)
+
+
+def _time(nanoseconds: int, kind: str = 'Time') -> object:
+    return make(f'builtin_interfaces/msg/{kind}', sec=nanoseconds // 10**9,
+                nanosec=nanoseconds % 10**9)
+
+
+def trajectory(points: Sequence[tuple[int, Sequence[float]]]) -> list[object]:
+    """Return the points of a JointTrajectory: nanoseconds from its start, and positions."""
+    none = np.zeros(0)
+    return [make('trajectory_msgs/msg/JointTrajectoryPoint', positions=np.array(row, float),
+                 velocities=none, accelerations=none, effort=none,
+                 time_from_start=_time(after_ns, 'Duration')) for after_ns, row in points]
+
+
+def demonstrate(out: BagWriter, seed: int, colours: Sequence[str], cameras: Sequence[str]
+                ) -> int:
+    """Write the expert taking blocks one after another; return when it ends, nanoseconds.
+
+    The topics are those of the simulated robot; its driver has some milliseconds of delay.
+    """
+    rng = np.random.default_rng(seed)
+    table = world.random_world(rng)
+    command, side = table.joints.copy(), np.ones(1, int)
+    at_ns, image_ns = START_NS, START_NS
+    out.write('/robot_description', 'std_msgs/msg/String', at_ns, data=urdf())
+    for colour in colours:
+        out.write('/instruction', 'std_msgs/msg/String', at_ns,
+                  data=f'pick up the {colour} block')
+        target, lifted = np.array([COLOURS.index(colour)]), 0
+        for step in range(LONGEST_STEPS):
+            if at_ns >= image_ns:
+                for name in cameras:
+                    _, jpeg = cv2.imencode('.jpg', render(table, name)[:, :, ::-1],
+                                           [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+                    out.write(f'/{name}/image_raw/compressed', 'sensor_msgs/msg/CompressedImage',
+                              at_ns + int(rng.integers(6, 12)) * 10**6, at_ns, format='jpeg',
+                              data=jpeg.ravel())
+                image_ns += IMAGE_NS
+            out.write('/joint_states', 'sensor_msgs/msg/JointState',
+                      at_ns + int(rng.integers(10**5, 10**6)), at_ns,
+                      name=list(arm.JOINT_NAMES), position=table.joints[0].copy(),
+                      velocity=table.velocity[0].copy(), effort=np.zeros(0))
+            if step % COMMAND_STEPS == 0:
+                command = expert.advance(table, command, target,
+                                         COMMAND_STEPS * STEP_NS / 1e9, side)
+                out.write('/joint_trajectory', 'trajectory_msgs/msg/JointTrajectory',
+                          at_ns + 10**6, at_ns, joint_names=list(arm.JOINT_NAMES),
+                          points=trajectory([(COMMAND_STEPS * STEP_NS, command[0])]))
+            world.step(table, command, STEP_NS / 1e9)
+            at_ns += STEP_NS
+            taken = table.held[0] == target[0] and table.blocks[0, target[0], 2] > 0.05
+            lifted = lifted + 1 if taken else 0
+            if lifted > LIFTED_STEPS:
+                break
+    return at_ns
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the verb."""
+    out = argparse.ArgumentParser(
+        prog='pi0_ros demonstrate', description='Write a bag in which a rule takes the blocks of '
+        'the simulated robot, to try evaluate and export on.')
+    out.add_argument('bag', type=Path, help='folder to write, which must not exist')
+    out.add_argument('--seed', type=int, default=0, help='of the block places (default: 0)')
+    out.add_argument('--blocks', nargs='+', choices=COLOURS, default=['red', 'green', 'blue'],
+                     help='to take, one after another (default: red green blue)')
+    out.add_argument('--storage', choices=('mcap', 'sqlite3'), default='mcap')
+    out.add_argument('--cameras', nargs='+', choices=tuple(CAMERAS),
+                     default=['overhead', 'wrist'])
+    return out
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the verb."""
+    args = parser().parse_args(argv)
+    try:
+        args.bag.absolute().parent.mkdir(parents=True, exist_ok=True)
+        out = BagWriter(args.bag, args.storage)
+        try:
+            end_ns = demonstrate(out, args.seed, tqdm(args.blocks, unit='block'), args.cameras)
+        finally:
+            out.close()
+    except (WriterError, OSError) as error:
+        print(f'pi0_ros demonstrate: {error}', file=sys.stderr)
+        return 1
+    print(f'{args.bag}: {(end_ns - START_NS) / 1e9:.1f} s')
+    return 0

@@ -1,0 +1,347 @@
+"""Reading bags: formats, damage, and what is odd about recordings."""
+
+import numpy as np
+import pytest
+
+from bags import MS, PACKED, STRING, Tape, messages, ordinary, write_demonstration
+from pi0_ros.observation.decoding import to_ns
+from pi0_ros.offline.actions import ActionPath
+from pi0_ros.offline.bag import Bag, BagError
+from pi0_ros.offline.params_file import read_all_parameters
+from pi0_ros.offline.playback import Moment, Playback
+from pi0_ros.offline.routes import parse_remaps, resolve
+from pi0_ros.sim.demonstration import START_NS, BagWriter, make, trajectory
+
+
+def parameters(**values):
+    return read_all_parameters(None, **{'policy': 'mock_hold', 'joint_names': ['a', 'b'],
+                                        'cameras': ['front'], **values})
+
+
+def playback(path, remaps=(), chosen='', instruction='', **values):
+    bag = Bag(path)
+    bag.__enter__()
+    found = parameters(**values)
+    routes = resolve(bag, found, parse_remaps(remaps), chosen, not instruction)
+    return Playback(bag, routes, found, instruction)
+
+
+def observations(play, every_ms=100):
+    """Return stamp, first state, first pixel and instruction of every moment, or why not."""
+    out = []
+    for moment in play.moments(every_ms * MS):
+        finding = play.streams.builder.check(moment.now_ns)
+        if finding:
+            out.append(finding.reason)
+            continue
+        seen = play.streams.builder.build(moment.now_ns, play.instruction)
+        out.append(((seen.t_obs_ns - START_NS) // MS, seen.state[0], seen.images['front'][0, 0, 0],
+                    seen.instruction))
+    return out
+
+
+@pytest.mark.parametrize('storage, compression', [
+    ('sqlite3', 'none'), ('sqlite3', 'file'), ('sqlite3', 'message'), ('mcap', 'none'),
+    ('mcap', 'storage')])
+def test_every_format_holds_the_same_messages(tmp_path, storage, compression):
+    plain = write_demonstration(tmp_path / 'plain', colours=('red',))
+    other = write_demonstration(tmp_path / 'other', colours=('red',), storage=storage,
+                                compression=compression)
+    topics = ['/joint_states', '/wrist/image_raw/compressed', '/instruction']
+    one, _, _ = messages(plain, topics)
+    two, warnings, damage = messages(other, topics)
+    assert len(one) == len(two) > 200 and not warnings and not damage
+    for (topic, at, a), (topic2, at2, b) in zip(one, two):
+        assert (topic, at) == (topic2, at2)
+        if hasattr(a, 'header'):
+            assert to_ns(a.header.stamp) == to_ns(b.header.stamp)
+        if hasattr(a, 'format'):
+            assert (a.data == b.data).all()
+
+
+def test_files_without_metadata_are_read_in_order_of_time(tmp_path):
+    for part in (0, 1):
+        tape = Tape(tmp_path / f'part{part}')
+        for at_ms in range(0, 100, 10):
+            tape.joints(at_ms + 5 * part, [at_ms, 0])
+        tape.close()
+    split = tmp_path / 'split'
+    split.mkdir()
+    for part in (0, 1):
+        (tmp_path / f'part{part}/part{part}.mcap').rename(split / f'split_{part}.mcap')
+    found, warnings, damage = messages(split, ['/joint_states'])
+    times = [at for _, at, _ in found]
+    assert times == sorted(times) and len(times) == 20 and not damage
+    assert 'no metadata.yaml' in warnings[0]
+    assert len(messages(split / 'split_0.mcap', ['/joint_states'])[0]) == 10
+
+
+@pytest.mark.parametrize('storage', ['mcap', 'sqlite3'])
+def test_a_truncated_bag_says_how_to_repair_it(tmp_path, storage):
+    path = ordinary(tmp_path / 'bag', storage=storage)
+    file = next(path.glob('bag.*'))
+    file.write_bytes(file.read_bytes()[:file.stat().st_size // 2])
+    try:
+        found, _, damage = messages(path, ['/joint_states'])
+    except BagError as error:
+        assert 'cannot be opened' in str(error) and 'reindex' in str(error)
+    else:  # sqlite3 may open; then what can be read is
+        assert damage and 0 < len(found) < 300
+
+
+def test_a_wrong_checksum_ends_the_bag_where_it_is(tmp_path):
+    import zlib
+    path = write_demonstration(tmp_path / 'bag', colours=('red',))
+    file = path / 'bag.mcap'
+    data = bytearray(file.read_bytes())
+    # The second chunk gets a checksum that its data does not have.
+    first = data.index(b'\x06', 9 + 30)
+    assert zlib.crc32(b'') == 0
+    found, _, _ = messages(path, ['/joint_states'])
+    size = int.from_bytes(data[first + 1:first + 9], 'little')
+    at = first + 9 + size
+    while data[at] != 6:
+        at += 9 + int.from_bytes(data[at + 1:at + 9], 'little')
+    crc = at + 9 + 24
+    assert data[crc:crc + 4] == b'\0\0\0\0'  # of writers that compute none
+    data[crc:crc + 4] = b'\1\2\3\4'
+    file.write_bytes(data)
+    some, _, damage = messages(path, ['/joint_states'])
+    assert 0 < len(some) < len(found)
+    assert 'damaged' in damage and 'checksum' in damage
+
+
+@pytest.mark.parametrize('make_it, words', [
+    (lambda path: None, 'does not exist'),
+    (lambda path: path.mkdir(), 'neither metadata.yaml nor a file'),
+    (lambda path: path.write_text('x'), 'neither a folder nor one of'),
+    (lambda path: Tape(path).close(), 'holds no message'),
+    (lambda path: (path.mkdir(), (path / 'metadata.yaml').write_text('nothing: here')),
+     'cannot be opened')])
+def test_what_is_no_bag(tmp_path, make_it, words):
+    make_it(tmp_path / 'bag')
+    with pytest.raises(BagError, match=words):
+        with Bag(tmp_path / 'bag'):
+            pass
+
+
+def test_types_that_nobody_needs_do_no_harm(tmp_path):
+    path = ordinary(tmp_path / 'bag', seconds=0.5)
+    with Bag(path) as bag:
+        assert bag.topics['/joint_states'].count == 50
+    out = BagWriter(tmp_path / 'other')
+    out.write('/instruction', STRING, START_NS, data='go')
+    connection = out._writer.add_connection(
+        '/strange', 'acme_msgs/msg/Unheard', msgdef='int32 x\n', rihs01='RIHS01_' + '0' * 64)
+    out._writer.write(connection, START_NS + 1, b'\0\1\0\0\1\0\0\0')
+    out.close()
+    found, _, _ = messages(tmp_path / 'other', ['/instruction'])
+    assert len(found) == 1
+    found, warnings, _ = messages(tmp_path / 'other', ['/strange'])
+    assert not found and '1 messages' in warnings[0] and '/strange' in warnings[0]
+
+
+def test_a_topic_that_is_not_there_is_told_with_those_that_are(tmp_path):
+    path = ordinary(tmp_path / 'bag', instruction='')
+    with pytest.raises(BagError, match=r'instruction.*--instruction TEXT(.|\n)*/joint_states'):
+        playback(path)
+    with pytest.raises(BagError, match=r"'/arm/states'(.|\n)*/camera_1/image_raw"):
+        playback(path, ['joint_states:=/arm/states'], instruction='go')
+    with pytest.raises(BagError, match='is sensor_msgs/msg/Image, expected'):
+        playback(path, ['joint_states:=/camera_1/image_raw'], instruction='go')
+    with pytest.raises(BagError, match=r'slot .*checkpoint camera(.|\n)*camera_2 +wrist +nothing'):
+        playback(path, instruction='go', cameras=['front', 'wrist'])
+    with pytest.raises(ValueError, match='not INPUT:=TOPIC'):
+        parse_remaps(['camera_9:=/x'])
+    with pytest.raises(BagError, match='feeds two cameras'):
+        playback(path, ['camera_2:=/camera_1/image_raw'], instruction='go',
+                 cameras=['front', 'wrist'])
+
+
+def test_inputs_are_found_where_they_leave_no_doubt(tmp_path):
+    tape = Tape(tmp_path / 'bag')
+    for at_ms in range(0, 400, 20):
+        tape.joints(at_ms, [0, 0], topic='/arm/joint_states')
+        tape.image(at_ms, topic='/front/color/image_raw')
+    tape.say(0, '', topic='/instruction')
+    tape.say(10, 'go', topic='/pi0/active_instruction')
+    play = playback(tape.close())
+    assert play.routes.joints == '/arm/joint_states'
+    assert play.routes.cameras == {'front': '/front/color/image_raw'}
+    assert len(play.routes.notes) == 2
+    tape = Tape(tmp_path / 'two')  # the instruction came before the recorder listened
+    tape.joints(0, [0, 0])
+    tape.image(0)
+    tape.say(10, 'go', topic='/pi0/active_instruction')
+    assert playback(tape.close()).routes.instruction == '/pi0/active_instruction'
+
+
+def test_moments_see_what_had_come_and_nothing_else(tmp_path):
+    play = playback(ordinary(tmp_path / 'bag', seconds=1.0))
+    found = observations(play)
+    assert found[0] == (90, np.sin(90 / 500), 2, 'go')  # what came at 100 ms is not yet there
+    assert [row[0] for row in found] == [90, 190, 290, 390, 490, 590, 690, 790, 890]
+
+
+def test_a_stamp_of_zero_means_receipt(tmp_path):
+    tape = Tape(tmp_path / 'bag')
+    tape.say(0, 'go')
+    for at_ms in range(0, 500, 10):
+        tape.joints(at_ms, [at_ms, 0], 'zero')
+        tape.image(at_ms, stamp_ms='zero')
+    play = playback(tape.close())
+    assert observations(play)[0][:2] == (90, 90)
+    told = play.health.warnings(play.bag.begin_ns, play.bag.end_ns, 10**9)
+    assert len(told) == 2 and '50 of 50 have no stamp' in told[0]
+
+
+def test_late_missing_and_stopping_cameras_are_named(tmp_path):
+    tape = Tape(tmp_path / 'bag')
+    tape.say(0, 'go')
+    for at_ms in range(0, 3000, 10):
+        tape.joints(at_ms, [0, 0])
+        if 1000 <= at_ms < 2000 and at_ms % 30 == 0:
+            tape.image(at_ms)
+    play = playback(tape.close())
+    found = observations(play)
+    assert found[:9] == ['camera_missing'] * 9 and found[-5:] == ['camera_silent'] * 5
+    assert len([one for one in found if isinstance(one, tuple)]) >= 10
+    told = play.health.warnings(play.bag.begin_ns, play.bag.end_ns, 200 * MS)
+    assert any("camera 'front': begin 1.0 s late" in one for one in told)
+    assert any("camera 'front': end 1.0 s early" in one for one in told)
+
+
+def test_two_publishers_of_joint_states_are_noticed(tmp_path):
+    tape = Tape(tmp_path / 'bag')
+    tape.say(0, 'go')
+    for at_ms in range(0, 1000, 10):
+        tape.joints(at_ms, [0.1, 0.2])
+        tape.joints(at_ms, [0.7, 0.8], stamp_ms=at_ms - 3)
+        tape.image(at_ms)
+    play = playback(tape.close())
+    observations(play)
+    told = play.health.warnings(play.bag.begin_ns, play.bag.end_ns, 10**9)
+    assert any('two publishers' in one for one in told)
+    tape = Tape(tmp_path / 'parts')  # of different joints they may well be two
+    tape.say(0, 'go')
+    for at_ms in range(0, 1000, 10):
+        tape.joints(at_ms, [0.1], names=['a'])
+        tape.joints(at_ms, [0.2], names=['b'])
+        tape.image(at_ms)
+    play = playback(tape.close())
+    assert observations(play)[0][:2] == (90, 0.1)
+    assert not play.health.warnings(play.bag.begin_ns, play.bag.end_ns, 10**9)
+
+
+def test_a_clock_that_jumps_starts_everything_again(tmp_path):
+    tape = Tape(tmp_path / 'bag')
+    tape.say(0, 'go')
+    for at_ms in range(0, 4000, 10):
+        sim_ms = 50_000 + at_ms % 2000  # a simulator that is restarted
+        tape.clock(at_ms, sim_ms)
+        stamp_ms = sim_ms - START_NS // MS
+        tape.joints(at_ms, [sim_ms, 0], stamp_ms)
+        tape.image(at_ms, stamp_ms=stamp_ms)
+    play = playback(tape.close())
+    found = [moment.now_ns // MS for moment in play.moments(500 * MS)]
+    assert found == [50_500, 51_000, 51_500, 50_500, 51_000, 51_500]
+    assert play.health.jumps == 1
+
+
+def test_stamps_of_another_clock_count_instead_of_receipt(tmp_path):
+    tape = Tape(tmp_path / 'bag')
+    tape.say(0, 'go')
+    for at_ms in range(0, 1000, 10):
+        tape.joints(at_ms, [at_ms, 0], at_ms - 3_600_000)
+        tape.image(at_ms, stamp_ms=at_ms - 3_600_000)
+    play = playback(tape.close())
+    found = observations(play)
+    assert len([one for one in found if isinstance(one, tuple)]) >= 8
+    assert any('-3600.0 s from the time of recording' in one for one in play.bag.warnings)
+
+
+# ---- what was done ----
+
+def state(at_ms, row, names=('a', 'b')):
+    stamp = make('builtin_interfaces/msg/Time', sec=0, nanosec=at_ms * MS)
+    header = make('std_msgs/msg/Header', stamp=stamp, frame_id='')
+    none = np.zeros(0)
+    return make('sensor_msgs/msg/JointState', header=header, name=list(names),
+                position=np.array(row, float), velocity=none, effort=none)
+
+
+def command(at_ms, points, names=('a', 'b')):
+    stamp = make('builtin_interfaces/msg/Time', sec=0, nanosec=at_ms * MS)
+    header = make('std_msgs/msg/Header', stamp=stamp, frame_id='')
+    return make('trajectory_msgs/msg/JointTrajectory', header=header, joint_names=list(names),
+                points=trajectory([(ms * MS, row) for ms, row in points]))
+
+
+def at(path, *times_ms):
+    return path.sample(np.array(times_ms) * MS)
+
+
+def test_a_new_trajectory_replaces_what_an_old_one_said_of_later(tmp_path):
+    path = ActionPath(('a', 'b'))
+    path.put(command(10, [(10, [1, 0]), (20, [2, 0]), (30, [3, 0])]), 0)
+    path.put(command(30, [(10, [7, 1]), (20, [8, 2])]), 0)
+    path.known_ns = 60 * MS
+    np.testing.assert_allclose(at(path, 20, 25, 30, 35, 40, 50, 60)[:, 0],
+                               [1, 1.5, 2, 4.5, 7, 8, 8])
+    assert np.isnan(at(path, 19)).all() and np.isnan(at(path, 61)).all()
+    path.put(command(60, [(0, [0, 0])]), 0)  # a step
+    path.known_ns = 70 * MS
+    np.testing.assert_allclose(at(path, 59, 60, 65)[:, 0], [8, 0, 0])
+    path.forget(55 * MS)
+    np.testing.assert_allclose(at(path, 59, 60)[:, 0], [8, 0])
+
+
+def test_joint_states_are_what_was_done_where_nothing_was_commanded():
+    path = ActionPath(('a', 'b'), gap_ns=100 * MS)
+    path.put(state(0, [5.0], ['a']), 0)
+    path.put(state(0, [1.0], ['b']), 0)
+    path.put(state(50, [7.0, 3.0]), 0)
+    path.put(state(300, [9.0, 9.0]), 0)
+    path.known_ns = 400 * MS
+    np.testing.assert_allclose(at(path, 0, 25, 50), [[5, 1], [6, 2], [7, 3]])
+    assert np.isnan(at(path, 200)).all() and np.isnan(at(path, 350)).all()
+    path.put(state(200, [0, 0]), 0)
+    path.put(state(210, [0, 0, 0]), 0)
+    assert path.dropped == 2 and 'but 3 positions' in path.problem
+
+
+@pytest.mark.parametrize('kind', ['trajectory', 'array', 'joint_state', 'none'])
+def test_whatever_was_recorded_is_compared_with(tmp_path, kind):
+    tape = Tape(tmp_path / 'bag')
+    tape.say(0, 'go')
+    for at_ms in range(0, 1000, 10):
+        tape.joints(at_ms, [at_ms / 1000, 0])
+        tape.image(at_ms)
+        if kind == 'trajectory':
+            tape.command(at_ms, [(10, [at_ms / 1000 + 0.51, 0])])
+        elif kind == 'array':
+            tape.array(at_ms, [at_ms / 1000 + 0.5, 0])
+        elif kind == 'joint_state':
+            tape.joints(at_ms, [at_ms / 1000 + 0.5, 0], topic='/leader/joint_states')
+    play = playback(tape.close(), chosen={'joint_state': '/leader/joint_states'}.get(kind, ''))
+    for moment in play.moments(800 * MS):
+        found = play.path.sample(np.array([START_NS + 400 * MS, START_NS + 500 * MS]))
+    np.testing.assert_allclose(found[:, 0], np.array([0.4, 0.5]) + (kind != 'none') * 0.5,
+                               atol=1e-9)
+
+
+def test_only_images_that_are_used_are_decoded(tmp_path, monkeypatch):
+    from pi0_ros.observation import decoding
+    path, decoded = write_demonstration(tmp_path / 'bag', colours=('red',)), []
+    monkeypatch.setattr(decoding.cv2, 'imdecode', lambda data, how: (
+        decoded.append(len(data)), np.zeros((480, 640, 3), np.uint8))[1])
+    play = playback(path, joint_names=['gripper', 'elbow_flex'], cameras=['wrist'])
+    moments = 0
+    for moment in play.moments(500 * MS):
+        assert isinstance(moment, Moment)
+        moments += 1
+        play.streams.builder.build(moment.now_ns, 'go')
+    with Bag(path) as bag:
+        assert bag.topics['/wrist/image_raw/compressed'].count > 4 * moments
+        assert bag.topics['/wrist/image_raw/compressed'].kind == PACKED
+    assert len(decoded) == moments > 2

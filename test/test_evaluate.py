@@ -1,0 +1,316 @@
+"""Verb evaluate: what it measures, that it is deterministic, resumes, and reports."""
+
+import errno
+import json
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pyarrow.parquet
+import pytest
+
+from bags import MS, STRING, Tape, write_demonstration
+from pi0_ros.offline import evaluate, measures, moments
+from pi0_ros.offline.bag import Bag
+from pi0_ros.offline.params_file import read_all_parameters
+from pi0_ros.offline.playback import Playback
+from pi0_ros.offline.routes import resolve
+from pi0_ros.policy.factory import make_local_policy
+from pi0_ros.policy.provenance import configuration, configuration_hash, fingerprint
+from pi0_ros.policy.record import InferenceRecord
+from pi0_ros.sim.demonstration import BagWriter
+
+ROOT = Path(__file__).parents[1]
+SIM = ROOT / 'config' / 'sim.yaml'
+SAME = ('evaluation.json', 'demo/moments.parquet')  # in every run with the same seed
+
+
+@pytest.fixture(scope='module')
+def bag(tmp_path_factory):
+    return write_demonstration(tmp_path_factory.mktemp('bags') / 'demonstration', seed=3)
+
+
+def arguments(bag, out, *more):
+    return [str(bag), '--checkpoint', 'demo', '--params-file', str(SIM), '--out', str(out),
+            '--threads', '1', *more]
+
+
+@pytest.fixture(scope='module')
+def done(bag, tmp_path_factory):
+    out = tmp_path_factory.mktemp('evaluation')
+    assert evaluate.main(arguments(bag, out, '--every', '0.4', '--samples', '2',
+                                   '--shuffle-instructions')) == 0
+    return out
+
+
+def test_the_demo_checkpoint_beats_both_baselines_and_needs_its_instructions(done):
+    result = json.loads((done / 'evaluation.json').read_text())
+    right, wrong = (result['runs'][name] for name in ('demo', 'demo, wrong instructions'))
+    assert right['compared'] >= 10 and right['samples'] == 2
+    share = right['error_share']
+    assert share['policy'] < 0.3 * min(share['hold_still'], share['last_velocity'])
+    assert right['better_than']['hold_still'] > 0.7
+    assert wrong['error_share']['policy'] > 2 * share['policy']
+    assert wrong['better_than']['last_velocity'] < right['better_than']['last_velocity']
+    agree = [one['direction']['agree'] for one in right['joints'].values()]
+    assert min(value for value in agree if value is not None) > 0.9
+    assert right['safety']['refused'] == {} and right['smoothness']['joined'] > 5
+    assert set(result['range_from'].values()) == {'limits'}
+
+
+def test_the_report_shows_it_and_needs_nothing_else(done):
+    text = (done / 'report.html').read_text()
+    assert 'wrong instructions' in text and '% less than <i>hold still</i>' in text
+    assert not re.search(r'(src|href)\s*=\s*"(?!data:)', text) and 'http' not in text
+    assert text.count('data:image/jpeg;base64,') == 20  # two cameras at ten moments
+    assert text.count('data:image/png;base64,') >= 4
+    assert '&lt;' not in text.replace('&lt;b&gt;', '')
+    picture = cv2.imread(str(done / 'report.png'))
+    assert picture.shape[1] > 1000 and picture.std() > 10
+
+
+def test_what_is_left_for_programs(done):
+    table = pyarrow.parquet.read_table(done / 'demo' / 'moments.parquet').to_pylist()
+    used = [row for row in table if not row['skipped']]
+    assert np.shape(used[0]['predicted']) == (2, 50, 5) and np.shape(used[0]['done']) == (50, 5)
+    assert used[0]['asked'] == 'pick up the red block'
+    times = pyarrow.parquet.read_table(done / 'demo' / 'latency.parquet').to_pylist()
+    assert len(times) == len(table) and min(times[0]['latency_ms']) > 0
+    # After the last instruction change nothing is compared that was done for another one.
+    before = [row for row in used if row['instruction'] == 'pick up the red block'][-1]
+    assert np.isnan(before['done'][-1]).all() and np.isfinite(before['done'][0]).all()
+
+
+def test_the_same_seed_gives_the_same_bytes(bag, done, tmp_path):
+    def bytes_of(folder, *more):
+        assert evaluate.main(arguments(bag, folder, '--every', '0.8', *more)) == 0
+        return [(folder / name).read_bytes() for name in SAME]
+
+    first = bytes_of(tmp_path / 'one')
+    assert bytes_of(tmp_path / 'two') == first
+    assert bytes_of(tmp_path / 'one') == first  # from what is there
+    assert bytes_of(tmp_path / 'three', '--seed', '1')[1] != first[1]
+
+
+def test_killed_in_the_middle_it_goes_on_where_it_was(bag, tmp_path):
+    more = ('--every', '0.4', '--samples', '2')
+    assert evaluate.main(arguments(bag, tmp_path / 'whole', *more)) == 0
+    out = tmp_path / 'killed'
+    process = subprocess.Popen([sys.executable, '-m', 'pi0_ros', 'evaluate',
+                                *arguments(bag, out, *more)], cwd=ROOT,
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    written = out / 'demo' / 'moments.jsonl'
+    while process.poll() is None:
+        if written.exists() and written.read_bytes().count(b'\n') >= 4:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+    assert process.returncode == -signal.SIGKILL and not (out / 'evaluation.json').exists()
+    kept = written.read_bytes().count(b'\n') - 1
+    written.write_bytes(written.read_bytes() + b'{"bag": 0, "mom')  # half a line
+    inferred = []
+    decide = moments._decide
+    moments._decide = lambda *given: (inferred.append(1), decide(*given))[1]
+    try:
+        assert evaluate.main(arguments(bag, out, *more)) == 0
+    finally:
+        moments._decide = decide
+    total = json.loads((out / 'evaluation.json').read_text())['runs']['demo']['moments']
+    assert len(inferred) == total - kept
+    for name in SAME:
+        assert (out / name).read_bytes() == (tmp_path / 'whole' / name).read_bytes()
+
+
+def test_a_full_disk_loses_nothing(bag, tmp_path, monkeypatch, capsys):
+    from pi0_ros.offline.store import Store
+    write, count = Store._write, [0]
+
+    def full(self, value):
+        count[0] += 1
+        if count[0] == 4:
+            raise OSError(errno.ENOSPC, 'No space left on device')
+        write(self, value)
+
+    monkeypatch.setattr(Store, '_write', full)
+    assert evaluate.main(arguments(bag, tmp_path, '--every', '1', '--samples', '1')) == 1
+    assert 'No space left' in (told := capsys.readouterr().err) and 'goes on from there' in told
+    assert evaluate.main(arguments(bag, tmp_path, '--every', '1', '--samples', '1')) == 0
+    assert not list(tmp_path.rglob('*.partial'))
+
+
+def test_another_evaluation_is_not_mixed_in(bag, done, capsys):
+    assert evaluate.main(arguments(bag, done, '--every', '0.9')) == 1
+    assert 'holds another evaluation, which differs in every' in capsys.readouterr().err
+
+
+def test_checkpoints_side_by_side(bag, tmp_path):
+    given = arguments(bag, tmp_path, '--every', '1', '--samples', '1', '--delay', '0.2')
+    given[given.index('demo')] = 'one=demo'
+    assert evaluate.main([*given, '--checkpoint', 'two=demo']) == 0
+    result = json.loads((tmp_path / 'evaluation.json').read_text())
+    assert list(result['runs']) == ['one', 'two']
+    assert result['runs']['one']['joints'] == result['runs']['two']['joints']
+    assert (tmp_path / 'report.html').read_text().count('class="card"') == 2
+
+
+@pytest.mark.parametrize('handover', ['rtc', 'synchronous', 'ensemble'])
+def test_every_hand_over_can_be_joined(bag, tmp_path, handover):
+    params = tmp_path / 'params.yaml'
+    params.write_text(SIM.read_text() + f'    handover: {handover}\n')
+    given = arguments(bag, tmp_path / 'out', '--every', '0.5', '--samples', '1')
+    given[given.index(str(SIM))] = str(params)
+    assert evaluate.main(given) == 0
+    run = json.loads((tmp_path / 'out/evaluation.json').read_text())['runs']['demo']
+    assert run['smoothness']['joined'] > 2
+    assert all(one['mean'] >= 0 for one in run['smoothness']['jump'].values())
+
+
+@pytest.mark.parametrize('change, words', [
+    (['--remap', 'camera_1:=/nothing'], r'slot +checkpoint camera(.|\n)*overhead +nothing'),
+    (['--every', '100'], 'shorter than --every'),
+    (['--checkpoint', '/nowhere'], 'nowhere'),
+    (['--actions', '/told'], 'which --actions names'),
+    (['--params-file', 'a', '--params-file', 'b'], '3 parameter files for 1 checkpoints'),
+    (['--instruction', 'go', '--shuffle-instructions'], 'needs two instructions')])
+def test_what_cannot_be_evaluated_is_told(bag, tmp_path, capsys, change, words):
+    given = arguments(bag, tmp_path)
+    if '--checkpoint' in change:
+        given[given.index('demo')] = change.pop()
+        change.clear()
+    assert evaluate.main([*given, *change]) == 1
+    assert re.search(words, capsys.readouterr().err)
+
+
+def test_a_bag_without_what_the_policy_needs_says_why(tmp_path, capsys):
+    tape = Tape(tmp_path / 'bag')
+    tape.say(0, 'pick up the red block')
+    for at_ms in range(0, 2000, 10):
+        tape.joints(at_ms, np.zeros(5), names=[f'{name}' for name in (
+            'shoulder_pan', 'shoulder_lift', 'elbow_flex', 'wrist_flex', 'gripper')])
+        if at_ms < 300:
+            tape.image(at_ms, topic='/overhead/image_raw')
+    tape.image(1999, topic='/wrist/image_raw')
+    assert evaluate.main(arguments(tape.close(), tmp_path / 'out')) == 1
+    assert "no moment of 'demo' could be compared" in (told := capsys.readouterr().err)
+    assert "camera 'overhead'" in told or "camera 'wrist'" in told
+
+
+# ---- measures ----
+
+def record(number, state, predicted, done, **more):
+    return {'bag': 0, 'moment': number, 'skipped': '', 'dt_ns': 20 * MS, 'state': state,
+            'velocity': [1.0, 0.0], 'predicted': predicted, 'done': done, 'refused': '',
+            'clamped': False, 'slowed': False, 'jump': None, 'border': None, 'inside': None,
+            'joint_age_s': 0.01, 'image_age_s': {'front': 0.02}, 'skew_s': {'front': -0.01},
+            'now_ns': number, 'instruction': 'go'} | more
+
+
+def test_errors_are_what_they_are_called():
+    done = [[0.2, 0.0], [0.4, 0.0]]
+    told = [record(0, [0.0, 0.0], [[[0.1, 0.0], [0.3, 0.0]], [[0.3, 0.0], [0.5, 0.0]]], done),
+            record(1, [0.0, 0.0], [[[0.2, 1.0], [0.0, 0.0]]] * 2, [done[0], [np.nan, np.nan]],
+                   refused='chunk_jump', jump=[0.1, 0.2], border=[4.0, 3.0], inside=[2.0, 3.0]),
+            record(2, [0.0, 0.0], [], [], skipped='camera_silent')]
+    rows = measures.Rows(told, np.array([False, False]))
+    out = measures.summarise(told, rows, ['a', 'b'], np.array([2.0, 4.0]))
+    joint = out['joints']['a']
+    assert joint['policy']['mean'] == pytest.approx((0.1 + 0.1 + 0.0) / 3, rel=1e-4)
+    assert joint['policy']['max'] == pytest.approx(0.1)
+    assert joint['hold_still']['by_step'] == pytest.approx([0.2, 0.4])
+    assert joint['last_velocity']['mean'] == pytest.approx((0.18 + 0.36 + 0.18) / 3)
+    assert joint['policy']['mean_share'] == pytest.approx(joint['policy']['mean'] / 2, rel=1e-4)
+    assert joint['direction'] == {'moments': 2, 'agree': 1.0}
+    assert joint['spread']['std'] == pytest.approx(0.05) and joint['spread']['done_inside'] == 1
+    assert out['joints']['b']['direction'] == {'moments': 0, 'agree': None}
+    assert out['moments'] == 3 and out['skipped'] == {'camera_silent': 1}
+    assert out['safety']['refused'] == {'chunk_jump': 1}
+    assert out['smoothness']['acceleration']['a'] == {'border': 4.0, 'inside': 2.0}
+    assert out['inputs']['front']['skew_ms']['max'] == pytest.approx(10)
+    assert out['error_share']['hold_still'] == pytest.approx(np.mean([.1, .2, .1, 0, 0, 0]))
+
+
+def test_whole_turns_are_no_error():
+    told = [record(0, [3.1, 0.0], [[[-3.1, 0.0]]], [[3.1, 0.0]])]
+    rows = measures.Rows(told, np.array([True, False]))
+    assert rows.errors['policy'][0, 0, 0] == pytest.approx(2 * np.pi - 6.2)
+
+
+# ---- made again ----
+
+def record_inferences(bag, path, count=3):
+    """Copy a bag and add what a live node would have recorded; return its folder."""
+    values = read_all_parameters(SIM, checkpoint='demo')
+    policy = make_local_policy(values)
+    policy.load()
+    policy.warm_up()
+    records = []
+    with Bag(bag) as source:
+        play = Playback(source, resolve(source, values, {}), values)
+        for moment in play.moments(700 * MS):
+            if len(records) == count:
+                break
+            seen = play.streams.builder.build(moment.now_ns, play.instruction)
+            chunk = policy.infer(seen)
+            records.append((moment.now_ns, InferenceRecord.of(
+                seen, None, chunk, values.handover, 'fast', configuration(values),
+                configuration_hash(values))))
+        policy.close()
+        out = BagWriter(path)
+        for topic, at_ns, message in source.messages(source.topics):
+            while records and records[0][0] < at_ns:
+                out.write('/pi0/inference', STRING, records[0][0],
+                          data=records.pop(0)[1].to_json())
+            from pi0_ros.offline.bag import _store
+            out.write_raw(topic, message.__msgtype__, at_ns,
+                          _store.serialize_cdr(message, message.__msgtype__))
+        out.close()
+    return path
+
+
+def test_recorded_inferences_are_made_again_bit_for_bit(bag, tmp_path, capsys):
+    path = record_inferences(bag, tmp_path / 'recorded')
+    out = tmp_path / 'out'
+    assert evaluate.main(arguments(path, out, '--reproduce')) == 0
+    assert '3 of 3 came out the same, bit for bit' in capsys.readouterr().out
+    told = json.loads((out / 'reproduced.json').read_text())['inferences']
+    assert [row['same'] for row in told] == [True] * 3
+
+    params = tmp_path / 'other.yaml'
+    params.write_text(SIM.read_text() + '    denoising_steps: 5\n')
+    given = arguments(path, out, '--reproduce')
+    given[given.index(str(SIM))] = str(params)
+    assert evaluate.main(given) == 1
+    told = capsys.readouterr()
+    assert '3 differ' in told.out and 'denoising_steps 0, here 5' in told.err
+
+
+def test_what_cannot_be_made_again_says_why(bag, tmp_path, capsys):
+    assert evaluate.main(arguments(bag, tmp_path, '--reproduce')) == 1
+    assert 'no records of inferences' in capsys.readouterr().err
+    path = record_inferences(bag, tmp_path / 'recorded', 2)
+    with Bag(path) as source:
+        records = [InferenceRecord.from_json(message.data)
+                   for _, _, message in source.messages(['/pi0/inference'])]
+    assert InferenceRecord.from_json(records[0].to_json()) == records[0]
+    with pytest.raises(ValueError, match='has version 9, expected 1'):
+        InferenceRecord.from_json(records[0].to_json().replace('"version": 1', '"version": 9'))
+    with pytest.raises(ValueError, match='no record'):
+        InferenceRecord.from_json('hello')
+
+
+def test_a_fingerprint_tells_checkpoints_apart(tmp_path):
+    folder = tmp_path / 'checkpoint'
+    folder.mkdir()
+    data = bytearray(np.random.default_rng(0).bytes(5_000_000))
+    (folder / 'model.safetensors').write_bytes(data)
+    (folder / 'config.json').write_text('{}')
+    first = fingerprint(folder)
+    assert fingerprint(folder) == first
+    (folder / 'model.safetensors').write_bytes(bytes(255 - byte for byte in data))
+    assert fingerprint(folder) != first
+    (folder / 'model.safetensors').write_bytes(data)
+    (folder / 'config.json').write_text('{"a": 1}')
+    assert fingerprint(folder) != first
