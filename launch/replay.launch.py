@@ -1,7 +1,8 @@
 """Play a bag to the node in a dry run, and record what it would have done.
 
     ros2 launch pi0_ros replay.launch.py bag:=bags/monday params_file:=my_robot.yaml \
-        camera_1:=/front/color/image_raw camera_2:=/wrist/color/image_raw record:=predictions
+        camera_1:=/front/color/image_raw/compressed \
+        camera_2:=/wrist/color/image_raw/compressed record:=predictions
 
 Nothing is commanded: what would be goes to /pi0/dry_run/joint_trajectory. The bag is played when
 the node is ready, and everything ends with it.
@@ -22,7 +23,8 @@ from launch_ros.actions import Node
 SHARE = get_package_share_directory('pi0_ros')
 READY = 'disarmed; arm with'  # what the node says when it is active
 TOPICS = {
-    'camera_1': ('/camera_1/image_raw', 'Image topic of the first camera slot, as recorded.'),
+    'camera_1': ('/camera_1/image_raw', 'Image topic of the first camera slot; one that ends '
+                 'with /compressed sets image_transport.'),
     'camera_2': ('/camera_2/image_raw', 'Image topic of the second camera slot.'),
     'camera_3': ('/camera_3/image_raw', 'Image topic of the third camera slot.'),
     'joint_states': ('/joint_states', 'Topic with the joint states.'),
@@ -49,6 +51,7 @@ def _replay(context: LaunchContext) -> list[object]:
     if not os.path.exists(value['bag']):
         raise FileNotFoundError(f"bag '{value['bag']}' does not exist: say bag:=FOLDER")
     remappings = []
+    packed = any(value[name].endswith('/compressed') for name in TOPICS)
     for name in TOPICS:
         topic = value[name].removesuffix('/compressed')
         if name.startswith('camera_'):
@@ -59,7 +62,8 @@ def _replay(context: LaunchContext) -> list[object]:
     node = Node(package='pi0_ros', executable='node', name='pi0', output='screen',
                 emulate_tty=True, remappings=remappings, parameters=[value['params_file'], {
                     'use_sim_time': True, 'dry_run': True, 'auto_enable': True,
-                    'allow_missing_limits': True, 'autostart': True}])
+                    'allow_missing_limits': True, 'autostart': True,
+                    **({'image_transport': 'compressed'} if packed else {})}])
     play = ExecuteProcess(
         cmd=['ros2', 'bag', 'play', value['bag'], '--clock', value['clock'], '--rate',
              value['rate'], *(['--loop'] if value['loop'] == 'true' else []),

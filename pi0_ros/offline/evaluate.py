@@ -5,7 +5,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,6 +81,9 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument('--reproduce', action='store_true',
                      help="decide again what the live node recorded on its topic ~/inference, and "
                      'compare bit for bit; nothing else is evaluated')
+    out.add_argument('--records', type=Path, metavar='BAG',
+                     help='for --reproduce: bag with ~/inference, where it is another one, as '
+                     'replay.launch.py makes')
     return out
 
 
@@ -165,6 +168,13 @@ class Bags:
         return '\n'.join(f'{bag.path} ({bag.seconds:.1f} s)\n{routes.table(bag)}'
                          + ''.join(f'\n  note: {note}' for note in routes.notes)
                          for bag, routes in zip(self.bags, self.routes))
+
+    def images(self) -> Iterator[tuple[str, Any]]:
+        """Yield camera and message of every image of all bags."""
+        for bag, routes in zip(self.bags, self.routes):
+            camera = {topic: name for name, topic in routes.cameras.items()}
+            for topic, _, message in bag.messages(camera):
+                yield camera[topic], message
 
     def playbacks(self, values: SimpleNamespace) -> list[Playback]:
         """Return a playback of every bag, from its begin."""

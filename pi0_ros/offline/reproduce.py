@@ -4,8 +4,9 @@ import argparse
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from tqdm import tqdm
@@ -13,11 +14,13 @@ from tqdm import tqdm
 from pi0_ros.observation.decoding import message_to_rgb, to_ns
 from pi0_ros.observation.observation import Observation
 from pi0_ros.offline.bag import Bag, BagError
-from pi0_ros.offline.routes import Routes
 from pi0_ros.policy.factory import make_local_policy
 from pi0_ros.policy.pi0 import Pi0Policy
 from pi0_ros.policy.provenance import configuration, image_hash
 from pi0_ros.policy.record import InferenceRecord
+
+if TYPE_CHECKING:
+    from pi0_ros.offline.evaluate import Bags
 
 
 def reproduce(args: argparse.Namespace) -> int:
@@ -30,20 +33,16 @@ def reproduce(args: argparse.Namespace) -> int:
     if len(given) > 1:
         raise ValueError('--reproduce takes one checkpoint: that of the live node')
     _, values = given[0]
-    rows: list[dict[str, Any]] = []
     with ExitStack() as stack:
         bags = Bags(args, values, stack, needs_instruction=False)
+        records = _records(bags, args.records, stack)
+        _compare_configurations(records[0], values)
         policy = make_local_policy(values)
         policy.load()
         policy.warm_up()
         try:
-            for bag, routes in zip(bags.bags, bags.routes):
-                records = _records(bag, routes)
-                print(f'{bag.path}: {len(records)} inferences on {routes.inference}')
-                _compare_configurations(records[0], values)
-                for row in tqdm(_again(bag, routes, records, policy), total=len(records),
-                                unit='inference'):
-                    rows.append({'bag': bag.name, **row})
+            rows = list(tqdm(_again(bags, records, policy), total=len(records),
+                             unit='inference'))
         finally:
             policy.close()
     args.out.mkdir(parents=True, exist_ok=True)
@@ -60,16 +59,23 @@ def reproduce(args: argparse.Namespace) -> int:
     return 0 if same == len(rows) else 1
 
 
-def _records(bag: Bag, routes: Routes) -> list[InferenceRecord]:
-    """Return all records of a bag, without the images."""
-    if not routes.inference:
-        raise BagError(f"bag '{bag.path}' has no records of inferences: record the node's topic "
-                       '~/inference, as record.launch.py does, or name it with --remap '
-                       f'inference:=TOPIC. It has:\n{bag.table()}')
-    out = [InferenceRecord.from_json(message.data)
-           for _, _, message in bag.messages([routes.inference])]
+def _records(bags: 'Bags', other: Path | None, stack: ExitStack) -> list[InferenceRecord]:
+    """Return all records, of the bags or of another one; they hold no images.
+
+    :raises BagError: there are none.
+    """
+    found = list(zip(bags.bags, (routes.inference for routes in bags.routes)))
+    if other:
+        bag = stack.enter_context(Bag(other))
+        topics = [topic for topic in bag.topics if topic.endswith('/inference')]
+        found = [(bag, topics[0] if len(topics) == 1 else '')]
+    out = [InferenceRecord.from_json(message.data) for bag, topic in found if topic
+           for _, _, message in bag.messages([topic])]
     if not out:
-        raise BagError(f"bag '{bag.path}' has no message on '{routes.inference}'")
+        raise BagError(f"bag '{found[0][0].path}' has no records of inferences: record the node's "
+                       'topic ~/inference, as record.launch.py does, name it with --remap '
+                       'inference:=TOPIC, or name the bag that has it with --records. It has:\n'
+                       f'{found[0][0].table()}')
     return out
 
 
@@ -82,10 +88,9 @@ def _compare_configurations(record: InferenceRecord, values: SimpleNamespace) ->
               file=sys.stderr)
 
 
-def _again(bag: Bag, routes: Routes, records: list[InferenceRecord], policy: Pi0Policy
+def _again(bags: 'Bags', records: list[InferenceRecord], policy: Pi0Policy
            ) -> Iterator[dict[str, Any]]:
     """Make every inference again as soon as its images have been read."""
-    camera = {topic: name for name, topic in routes.cameras.items()}
     wanted: dict[tuple[str, int], list[int]] = {}
     missing: list[set[str]] = []
     for index, record in enumerate(records):
@@ -93,12 +98,12 @@ def _again(bag: Bag, routes: Routes, records: list[InferenceRecord], policy: Pi0
         for name, stamp_ns in record.image_stamps_ns.items():
             wanted.setdefault((name, stamp_ns), []).append(index)
     images: list[dict[str, np.ndarray]] = [{} for _ in records]
-    for topic, _, message in bag.messages(camera):
-        found = wanted.pop((camera[topic], to_ns(message.header.stamp)), [])
+    for name, message in bags.images():
+        found = wanted.pop((name, to_ns(message.header.stamp)), [])
         image = message_to_rgb(message) if found else None
         for index in found:
-            images[index][camera[topic]] = image
-            missing[index].discard(camera[topic])
+            images[index][name] = image
+            missing[index].discard(name)
             if not missing[index]:
                 yield _compare(records[index], images[index], policy)
                 images[index] = {}
