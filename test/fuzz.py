@@ -18,6 +18,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / 'test')]
 
 from pi0_ros.control.limits import unlimited  # noqa: E402
 from pi0_ros.control.pilot import ClockJump, Pilot, Timing  # noqa: E402
+from pi0_ros.sim.controller import TrajectoryController, TrajectoryMessage  # noqa: E402
 from support import MS, chunk  # noqa: E402
 
 STRATEGIES = ('blend', 'switch', 'ensemble', 'synchronous', 'rtc')
@@ -25,6 +26,9 @@ DUE_MS = (10, 20, 33, 100)
 EVENTS = {'chunk': 0.09, 'stop': 0.006, 'disable': 0.004, 'want': 0.004, 'late': 0.003,
           'very_late': 0.002}
 LIFE_TICKS = 400
+FOLLOWED = 4          # every such life, a controller follows what is published
+STEP_NS = 2 * MS      # of that controller
+OVER = 1.2            # of the velocity limit that its splines between two windows may reach
 BATCH = 20
 
 
@@ -48,6 +52,9 @@ class Life:
         self.path: list[tuple[int, np.ndarray]] = []  # since the last time that proves nothing
         self.stands = self._inside(0.5)
         self.windows: list = []
+        self.controller = (TrajectoryController(self.pilot.joint_names, self.stands)
+                           if seed % FOLLOWED == 0 else None)
+        self.followed_ns, self.at = self.now, self.stands
 
     def _inside(self, share: float) -> np.ndarray:
         middle = (self.limits.upper + self.limits.lower) / 2
@@ -111,6 +118,8 @@ class Life:
         jitter = int(self.rng.choice([0, self.rng.integers(0, 8 * MS)], p=[0.7, 0.3]))
         self.now += period + late_ns + jitter
         gap = period + late_ns + jitter
+        if self.controller:
+            self.follow()
         try:
             window = self.pilot.tick(self.now)
         except ClockJump:
@@ -120,8 +129,24 @@ class Life:
         if window is None:
             return False
         self.check(window)
+        if self.controller:
+            self.controller.accept(TrajectoryMessage(
+                window.stamp_ns, list(window.joint_names), window.times_ns.tolist(),
+                window.positions.tolist(), window.velocities.tolist()), self.now)
         self.windows = [*self.windows[-1:], window]
         return True
+
+    def follow(self) -> None:
+        """Look at where a controller takes the joints until now."""
+        while self.followed_ns + STEP_NS <= self.now:
+            self.followed_ns += STEP_NS
+            before, self.at = self.at, self.controller.sample(
+                self.followed_ns, self.stands, np.zeros(self.count)).copy()
+            speed = np.abs(self.at - before) / (STEP_NS / 1e9)
+            assert (speed <= OVER * self.limits.velocity + 1e-6).all(), (
+                speed / self.limits.velocity)
+            assert (self.at <= self.limits.upper + 1e-3).all()
+            assert (self.at >= self.limits.lower - 1e-3).all()
 
     def check(self, window: object) -> None:
         """Look at a window and at the last three commands."""

@@ -233,6 +233,19 @@ def test_two_publishers_of_joint_states_are_noticed(tmp_path):
     assert not play.health.warnings(play.bag.begin_ns, play.bag.end_ns, 10**9)
 
 
+def test_stamps_out_of_order_are_told_and_taken_as_live(tmp_path):
+    tape = Tape(tmp_path / 'bag')
+    tape.say(0, 'go')
+    for at_ms in range(0, 1000, 10):
+        tape.joints(at_ms, [at_ms, 0], stamp_ms=at_ms - 15 * (at_ms % 40 == 0))
+        tape.image(at_ms)
+    play = playback(tape.close())
+    found = observations(play, 40)
+    assert found[2][0] == 110 and play.path.dropped > 20
+    told = play.health.warnings(play.bag.begin_ns, play.bag.end_ns, 10**9)
+    assert any('of 100 stamps are older than the one before' in one for one in told)
+
+
 def test_a_clock_that_jumps_starts_everything_again(tmp_path):
     tape = Tape(tmp_path / 'bag')
     tape.say(0, 'go')

@@ -181,6 +181,26 @@ def test_a_bag_that_loops_starts_again_by_itself(bag, graph):
     assert not made.robot.commands
 
 
+def test_a_bag_that_is_paused_goes_on(bag, graph):
+    made = graph(policy='mock_hold', dry_run=True, auto_enable=True)
+    assert made.node.trigger_activate().name == 'SUCCESS'
+    player, session = Player(made), made.node.session
+    paused = []
+
+    def pause(now_ns):
+        """Let the node's diagnostics come twice, by a clock of their own, while /clock stands."""
+        if len(player.records) >= 2 and not paused:
+            paused.append((session.pilot.enabled, len(player.records)))
+            for _ in range(2):
+                made.robot.diagnostics.clear()
+                made.wait(lambda: 'pi0: control' in made.robot.diagnostics)
+            assert session.pilot.enabled and session.guard.fault is None
+
+    player.play(bag, until=lambda: paused and len(player.records) >= paused[0][1] + 2,
+                before=pause)
+    assert paused[0][0] and len(player.records) >= paused[0][1] + 2
+
+
 def test_nobody_but_a_person_arms_a_robot():
     made = Graph(use_sim_time=True, **PARAMETERS, policy='mock_hold', auto_enable=True)
     try:
