@@ -116,7 +116,8 @@ def _again(record: dict, execution: Execution) -> dict:
         execution.stand()
         return record
     seen = Observation(record['t_obs_ns'], np.array(record['state']), {}, {}, record['asked'])
-    positions = np.array(record['executed'] or record['predicted'][0])
+    executed = record['executed']
+    positions = record['predicted'][0] if executed is None else executed
     execution.take(ActionChunk(seen.t_obs_ns, record['dt_ns'], positions, record['asked']), seen)
     return record
 
