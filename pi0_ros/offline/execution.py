@@ -13,6 +13,8 @@ from pi0_ros.control.queue import ActionQueue
 from pi0_ros.observation.observation import Observation
 from pi0_ros.policy.policy import ActionChunk, Leftover
 
+ALLOWED = 1.01  # of a velocity limit
+
 
 @dataclass(frozen=True)
 class Fate:
@@ -20,7 +22,7 @@ class Fate:
 
     refused: str             # the reason, a word of docs/safety.md; '': taken
     clamped: bool            # whether it led out of the position limits
-    slowed: bool             # whether velocity or acceleration limits changed it
+    slowed: bool             # whether it is faster than the velocity limits
     jump: np.ndarray | None = None    # [D] from the plan before, where this chunk takes over
     border: np.ndarray | None = None  # [D] rms acceleration while the chunk before took over
     inside: np.ndarray | None = None  # [D] and after that, until this one came
@@ -62,6 +64,7 @@ class Execution:
         """Forget what was planned."""
         self._queue: ActionQueue | None = None
         self._last_ns = 0
+        self._path = np.zeros(0, np.int64), np.zeros((0, len(self.values.joint_names)))
 
     def _goes_on(self, t_obs_ns: int) -> ActionQueue | None:
         """Return the plan, where it still moves when a chunk of that observation would come."""
@@ -98,10 +101,15 @@ class Execution:
         else:
             queue.limits = limits
             told = self._compare(queue, chunk, now_ns)
-        clamped, slowed = queue.clamped, queue.slowed
+        clamped = queue.clamped
         queue.merge(chunk, now_ns, queue.epoch)
         self._queue, self._last_ns = queue, now_ns
-        return Fate('', queue.clamped > clamped, queue.slowed > slowed, **told)
+        # From here on it is executed, until another takes over.
+        times = np.arange(now_ns - 2 * self.timing.period_ns, chunk.end_ns, self.timing.period_ns)
+        self._path = times, queue.sample(times)
+        speed = np.abs(np.diff(chunk.positions, axis=0)) / (chunk.dt_ns / 1e9)
+        return Fate('', queue.clamped > clamped,
+                    bool((speed > ALLOWED * limits.velocity).any()), **told)
 
     def _compare(self, queue: ActionQueue, chunk: ActionChunk, now_ns: int
                  ) -> dict[str, np.ndarray]:
@@ -111,12 +119,11 @@ class Execution:
         planned = queue.sample(due_ns)
         new = queue.limits.nearest_turn(chunk.positions[step:step + 1], planned[0])
         out = {'jump': np.abs(new - planned)[0]}
-        # HISTORY_NS is what a plan knows of the past.
-        times = np.arange(max(self._last_ns, now_ns - 390_000_000), now_ns, self.timing.period_ns)
+        times, positions = (part[self._path[0] < now_ns] for part in self._path)
         if len(times) > 4:
-            moved = np.diff(queue.sample(times), 2, axis=0) / (self.timing.period_ns / 1e9)**2
-            fades = times[1:-1] < self._last_ns + self.timing.fade_ns
-            for name, rows in (('border', moved[fades]), ('inside', moved[~fades])):
+            bends = np.diff(positions, 2, axis=0) / (self.timing.period_ns / 1e9)**2
+            fades = times[2:] < self._last_ns + self.timing.fade_ns
+            for name, rows in (('border', bends[fades]), ('inside', bends[~fades])):
                 if len(rows):
                     out[name] = np.sqrt((rows**2).mean(axis=0))
         return out

@@ -20,6 +20,9 @@ BASELINES = {'hold_still': ('hold still', '#8a8f98', '--'),
              'last_velocity': ('last velocity', '#b9bdc4', ':')}
 DONE = '#20242a'
 WINDOW_S = 24.0   # of a longer bag, around its worst moment
+GAP_S = 0.3         # in which nothing is known of what was done
+LABEL_SHARE = 0.16  # of the width, that a text takes
+COLUMNS = 2         # runs side by side
 FAN_SHARE = 0.5   # of a chunk, between fans that are drawn
 plt.rcParams.update({'font.size': 9, 'axes.spines.top': False, 'axes.spines.right': False,
                      'axes.grid': True, 'grid.color': '#e8eaee', 'axes.edgecolor': '#9aa0a8',
@@ -89,13 +92,17 @@ def draw_timeline(axis: Axes, runs: Sequence[Shown], bag: int, worst: Sequence[t
                   linewidth=1.2, marker='.', markersize=3)
     first, height = runs[0], axis.get_ylim()[1]
     here = np.flatnonzero(first.bags == bag)
-    said = ''
+    said, last_s = '', -np.inf
+    width_s = LABEL_SHARE * np.ptp(first.seconds[here]) if len(here) else 0.0
     for index in here:
         record, at_s = first.rows.records[index], first.seconds[index]
         if record['instruction'] != said:
             said = record['instruction']
             axis.axvline(at_s, color='#2a9d55', linewidth=0.8, alpha=0.7)
-            text = said if len(said) < 34 else said[:31] + '...'
+            if at_s - last_s < width_s:
+                continue
+            last_s = at_s
+            text = said if len(said) < 27 else said[:24] + '...'
             axis.annotate(text, (at_s, 1.0), xycoords=('data', 'axes fraction'), fontsize=7,
                           color='#2a7d45', xytext=(2, 1), textcoords='offset points')
     for rank, at_s in worst:
@@ -128,9 +135,14 @@ def draw_joint(axis: Axes, run: Shown, bag: int, joint: int, part: tuple[float, 
     for index in chosen:
         t_obs_s = run.seconds[index] - (rows.records[index]['now_ns']
                                         - rows.records[index]['t_obs_ns']) / 1e9
-        known |= dict(zip(np.round(t_obs_s + steps, 4), rows.done[index, :, joint]))
+        done = rows.done[index, :, joint]
+        there = np.isfinite(done)
+        known |= dict(zip(np.round(t_obs_s + steps[there], 4), done[there]))
     times = np.array(sorted(known))
-    axis.plot(times, [known[at] for at in times], color=DONE, linewidth=1.4, label='done')
+    values = np.array([known[at] for at in times])
+    gaps = np.flatnonzero(np.diff(times) > GAP_S) + 1
+    axis.plot(np.insert(times, gaps, np.nan), np.insert(values, gaps, np.nan), color=DONE,
+              linewidth=1.4, label='done')
     last_s = -np.inf
     for index in chosen:
         if run.seconds[index] - last_s < FAN_SHARE * steps[-1]:
@@ -144,11 +156,14 @@ def draw_joint(axis: Axes, run: Shown, bag: int, joint: int, part: tuple[float, 
     axis.set_xlim(*part)
 
 
-def joints_figure(runs: Sequence[Shown], bag: int, names: Sequence[str]) -> Figure:
-    """Return done against predicted, a row for every joint, a column for every run."""
+def joints_figure(runs: Sequence[Shown], bag: int, names: Sequence[str],
+                  part: tuple[float, float]) -> Figure:
+    """Return done against predicted, a row for every joint, a column for every run.
+
+    :param part: of the bag, seconds.
+    """
     figure, axes = plt.subplots(len(names), len(runs), sharex=True, sharey='row', squeeze=False,
                                 figsize=(max(10.5, 5.4 * len(runs)), 1.45 * len(names) + 0.7))
-    part = window(runs[0], bag)
     for column, run in enumerate(runs):
         for row, name in enumerate(names):
             draw_joint(axes[row, column], run, bag, row, part)
@@ -195,7 +210,7 @@ def summary_figure(runs: Sequence[Shown], result: dict[str, Any],
     draw_timeline(axis, runs, bag, worst)
     axis.set_xlabel('seconds of the bag', loc='right')
     part = window(runs[0], bag)
-    columns = runs[:2]
+    columns = runs[:COLUMNS]
     for column, run in enumerate(columns):
         for row, name in enumerate(names):
             axis = figure.add_subplot(grid[2 + row, column if len(columns) > 1 else slice(None)])

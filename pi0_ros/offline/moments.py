@@ -133,7 +133,7 @@ def _finished(one: _Pending | dict, playback: Playback) -> dict[str, Any]:
         return one
     record, done = one.record, one.path.sample(one.due_ns)
     other = [at for at, text in playback.changes
-             if at > record['now_ns'] and text != record['instruction']]
+             if at >= record['now_ns'] and text != record['instruction']]
     if other and one.path is playback.path:
         done[one.due_ns >= other[0]] = np.nan
     if not np.isfinite(done).any():

@@ -57,8 +57,8 @@ def write_report(result: dict[str, Any], done: Sequence[dict[str, Any]], bags: '
         'horizon': _uri(figures.png(_horizon(runs, result))),
         'timelines': [(bags.bags[bag].name, _uri(figures.png(_timeline(runs, bag, worst))))
                       for bag in drawn],
-        'joints': [(bags.bags[bag].name, _uri(figures.png(
-            figures.joints_figure(runs, bag, result['joint_names'])))) for bag in drawn],
+        'joints': [(bags.bags[bag].name, _joints(runs, bag, result['joint_names']))
+                   for bag in drawn],
         'left_out': len(bags.bags) - len(drawn),
         'latency_picture': _uri(figures.png(figures.latency_figure(
             latencies, {run.name: run.colour for run in runs})))}
@@ -125,8 +125,16 @@ def _timeline(runs: Sequence[Shown], bag: int, worst: Sequence[dict[str, Any]]) 
     figure, axis = figures.plt.subplots(figsize=(12, 2.6))
     figures.draw_timeline(axis, runs, bag, [(one['rank'], one['seconds']) for one in worst
                                             if one['bag'] == bag])
-    axis.legend(fontsize=8, loc='upper right', ncols=2)
+    axis.legend(fontsize=8, loc='upper left', bbox_to_anchor=(0.0, -0.2), ncols=len(runs))
     return figure
+
+
+def _joints(runs: Sequence[Shown], bag: int, names: Sequence[str]) -> list[str]:
+    """Return pictures of a few runs each, all of the same part of the bag."""
+    part = figures.window(runs[0], bag)
+    return [_uri(figures.png(figures.joints_figure(
+        runs[begin:begin + figures.COLUMNS], bag, names, part)))
+        for begin in range(0, len(runs), figures.COLUMNS)]
 
 
 def _uri(data: bytes, kind: str = 'png') -> str:
