@@ -34,9 +34,14 @@ WORDS = {'checkpoint', 'engine', 'engine_reason', 'device', 'dtype', 'instructio
 
 
 def of_process(process_id: int) -> dict[str, int]:
-    """Return resident memory in kB, threads and open files of a process."""
+    """Return memory in kB, threads and open files of a process.
+
+    Memory that is its own; beside it, what it has touched of files and of memory that the
+    publishers share with it, which is theirs and bounded by their profile.
+    """
     text = Path(f'/proc/{process_id}/status').read_text()
-    return {'memory_kb': int(re.search(r'VmRSS:\s*(\d+)', text)[1]),
+    return {**{name: int(re.search(rf'{of}:\s*(\d+)', text)[1]) for name, of in (
+        ('memory_kb', 'RssAnon'), ('shared_kb', 'RssShmem'), ('mapped_kb', 'RssFile'))},
             'threads': int(re.search(r'Threads:\s*(\d+)', text)[1]),
             'files': len(os.listdir(f'/proc/{process_id}/fd'))}
 
@@ -63,6 +68,8 @@ def main() -> int:
     parser.add_argument('--minutes', type=float, default=60.0)
     parser.add_argument('--out', type=Path, default=Path('out/soak.json'))
     args = parser.parse_args()
+    if args.out.is_dir():
+        args.out /= 'soak.json'
     environment = private_environment()
     os.environ.update(environment)
     children = Children(environment, args.out.parent / 'soak')
@@ -116,7 +123,7 @@ def report(args: argparse.Namespace, readings: list[dict], figures: dict, missed
           f'{figures["control"]["ticks"]} ticks, {missed} missed\n{messages} diagnostic messages, '
           f'{len(problems)} findings: {problems[:3]}')
     print(f'{"":12}{"settled":>12}{"at the end":>12}{"most":>12}')
-    for name in ('memory_kb', 'threads', 'files'):
+    for name in ('memory_kb', 'shared_kb', 'mapped_kb', 'threads', 'files'):
         print(f'{name:12}{first[name]:12}{last[name]:12}{max(row[name] for row in later):12}')
     print(f'memory growth {growth:+.2%}')
     args.out.parent.mkdir(parents=True, exist_ok=True)

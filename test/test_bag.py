@@ -200,7 +200,7 @@ def test_late_missing_and_stopping_cameras_are_named(tmp_path):
     tape.say(0, 'go')
     for at_ms in range(0, 3000, 10):
         tape.joints(at_ms, [0, 0])
-        if 1000 <= at_ms < 2000 and at_ms % 30 == 0:
+        if 1020 <= at_ms < 1980 and at_ms % 30 == 0:
             tape.image(at_ms)
     play = playback(tape.close())
     found = observations(play)

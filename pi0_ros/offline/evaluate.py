@@ -111,7 +111,10 @@ def read_values(args: argparse.Namespace) -> list[tuple[str, SimpleNamespace]]:
                          'or one for each')
     out: list[tuple[str, SimpleNamespace]] = []
     for number, given in enumerate(names):
-        name, separator, folder = given.rpartition('=')
+        # A folder may have an = in its name: lr=1e-4.
+        name, separator, folder = ('', '', given) if checkpoint_folder(given).exists() else (
+            given.partition('='))
+        name, folder = (name, folder) if separator else ('', given)
         values = read_all_parameters(files[number % len(files)],
                                      **({'checkpoint': folder} if folder else {}))
         if values.policy != 'pi0' or not values.checkpoint:

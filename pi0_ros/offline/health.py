@@ -9,6 +9,7 @@ from pi0_ros.observation.decoding import to_ns
 from pi0_ros.offline.routes import Routes
 
 BINS_NS = np.concatenate([[0], np.geomspace(1e5, 1e11, 241)])  # of gaps, 6 % apart
+BEGINS_NS = 10**9  # within which recorders find all topics
 FEW = 0.01  # of messages whose stamps go back, before two publishers are suspected
 
 
@@ -80,7 +81,7 @@ class Health:
     def warnings(self, begin_ns: int, end_ns: int, late_ns: int) -> list[str]:
         """Return what is odd, one sentence each.
 
-        :param late_ns: silence at the begin or end of the bag, or in it, that is worth a word.
+        :param late_ns: silence that is worth a word; at begin and end at least a second.
         """
         out = [f'the clock jumped {self.jumps} times'] if self.jumps else []
         for name, one in self.inputs.items():
@@ -91,7 +92,7 @@ class Health:
             if not self.jumps:
                 for silent_ns, words in ((one.first_ns - begin_ns, 'begin {:.1f} s late'),
                                          (end_ns - one.last_ns, 'end {:.1f} s early')):
-                    if silent_ns > late_ns:
+                    if silent_ns > max(late_ns, BEGINS_NS):
                         out.append(f'{what}: {words.format(silent_ns / 1e9)}')
             if one.longest_gap_ns > late_ns:
                 out.append(f'{what}: silent for {one.longest_gap_ns / 1e9:.1f} s at the longest')
