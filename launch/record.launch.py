@@ -6,9 +6,6 @@
 Ctrl-C ends it. With the node running, what it decides is recorded too.
 """
 
-import tempfile
-
-import yaml
 from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, ExecuteProcess, OpaqueFunction
 from launch.substitutions import LaunchConfiguration
@@ -33,40 +30,28 @@ OTHERS = {
     'storage': ('mcap', 'Format of the bag: mcap or sqlite3.'),
     'node': ('/pi0', 'Node whose decisions are recorded, where it runs.'),
     'topics': ('', 'More topics, with spaces between them.'),
+    'use_sim_time': ('false', 'Record by /clock, and /clock too, as of a simulator.'),
 }
-# The recorder subscribes before anybody publishes: so it must be told how. Best effort matches
-# every driver; transient local gets what was published before.
-SENSOR = {'history': 'keep_last', 'depth': 100, 'reliability': 'best_effort',
-          'durability': 'volatile'}
-EVERY = {**SENSOR, 'reliability': 'reliable'}
-LATCHED = {**EVERY, 'depth': 1, 'durability': 'transient_local'}
 DECISIONS = ('inference', 'action_chunk', 'active_instruction', 'status')
 
 
 def _record(context: LaunchContext) -> list[ExecuteProcess]:
-    """Return the recorder, with a file of QoS for it."""
+    """Return the recorder. It takes the QoS that each topic's publishers offer."""
     value = {name: LaunchConfiguration(name).perform(context)
              for name in (*TOPICS, *CAMERAS, *OTHERS)}
     suffix = {'raw': '', 'compressed': '/compressed'}.get(value['transport'])
     if suffix is None:
         raise ValueError(f"transport is '{value['transport']}', expected raw or compressed")
-    qos = {value['joint_states']: SENSOR, value['instruction']: EVERY,
-           value['joint_trajectory']: EVERY, value['position_commands']: EVERY,
-           value['robot_description']: LATCHED,
-           **{value[name] + suffix: SENSOR for name in CAMERAS if value[name]},
-           **{f"{value['node']}/{name}": LATCHED if name in ('active_instruction', 'status')
-              else EVERY for name in DECISIONS}}
-    qos = {topic: policies for topic, policies in qos.items() if topic}
-    with tempfile.NamedTemporaryFile('w', suffix='.yaml', delete=False) as file:
-        yaml.dump({topic: dict(policies) for topic, policies in qos.items()}, file,
-                  default_flow_style=None)
-    command = ['ros2', 'bag', 'record', '--storage', value['storage'],
-               '--qos-profile-overrides-path', file.name,
-               # What is said once is said before a recorder has found who says it.
-               '--include-unpublished-topics']
+    topics = [value[name] for name in TOPICS if value[name]]
+    topics += [value[name].removesuffix('/compressed') + suffix for name in CAMERAS
+               if value[name]]
+    topics += [f"{value['node']}/{name}" for name in DECISIONS] + value['topics'].split()
+    command = ['ros2', 'bag', 'record', '--storage', value['storage']]
     command += ['--output', value['output']] if value['output'] else []
-    return [ExecuteProcess(cmd=[*command, '--topics', *qos, *value['topics'].split()],
-                           output='screen', emulate_tty=True)]
+    if value['use_sim_time'].lower() == 'true':
+        command, topics = [*command, '--use-sim-time'], [*topics, '/clock']
+    return [ExecuteProcess(cmd=[*command, '--topics', *topics], output='screen',
+                           emulate_tty=True)]
 
 
 def generate_launch_description() -> LaunchDescription:

@@ -13,7 +13,7 @@ import os
 from ament_index_python.packages import get_package_share_directory
 from launch import LaunchContext, LaunchDescription
 from launch.actions import (DeclareLaunchArgument, EmitEvent, ExecuteProcess, OpaqueFunction,
-                            RegisterEventHandler, SetEnvironmentVariable, TimerAction)
+                            RegisterEventHandler, SetEnvironmentVariable)
 from launch.event_handlers import OnProcessExit, OnProcessIO
 from launch.events import Shutdown
 from launch.events.process import ProcessIO
@@ -21,15 +21,16 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
 SHARE = get_package_share_directory('pi0_ros')
-READY = 'disarmed; arm with'  # what the node says when it is active
+READY = 'in a dry run, disarmed'  # what the node says when it is active, and commands nothing
+OWN = '/pi0/active_instruction'
 TOPICS = {
     'camera_1': ('/camera_1/image_raw', 'Image topic of the first camera slot; one that ends '
                  'with /compressed sets image_transport.'),
     'camera_2': ('/camera_2/image_raw', 'Image topic of the second camera slot.'),
     'camera_3': ('/camera_3/image_raw', 'Image topic of the third camera slot.'),
     'joint_states': ('/joint_states', 'Topic with the joint states.'),
-    'instruction': ('/instruction', 'Topic with the text of what to do; '
-                    '/pi0/active_instruction if that was recorded and plays on another name.'),
+    'instruction': ('/instruction', 'Topic with the text of what to do, or '
+                    '/pi0/active_instruction of that day.'),
     'robot_description': ('/robot_description', 'Topic with the URDF, for the limits.'),
 }
 OTHERS = {
@@ -50,47 +51,54 @@ def _replay(context: LaunchContext) -> list[object]:
     value = {name: LaunchConfiguration(name).perform(context) for name in (*TOPICS, *OTHERS)}
     if not os.path.exists(value['bag']):
         raise FileNotFoundError(f"bag '{value['bag']}' does not exist: say bag:=FOLDER")
+    own = value['instruction'] == OWN  # the node must not hear itself
+    heard = {**value, 'instruction': '/instruction'} if own else value
     remappings = []
     packed = any(value[name].endswith('/compressed') for name in TOPICS)
     for name in TOPICS:
-        topic = value[name].removesuffix('/compressed')
+        topic = heard[name].removesuffix('/compressed')
         if name.startswith('camera_'):
             remappings += [(f'{name}/image_raw', topic),
                            (f'{name}/image_raw/compressed', topic + '/compressed')]
         else:
             remappings.append((name, topic))
-    node = Node(package='pi0_ros', executable='node', name='pi0', output='screen',
-                emulate_tty=True, remappings=remappings, parameters=[value['params_file'], {
+    # With a namespace, launch says that its parameters are of this node: they go before what a
+    # file says of all nodes.
+    node = Node(package='pi0_ros', executable='node', name='pi0', namespace='/',
+                output='screen', emulate_tty=True, remappings=remappings,
+                parameters=[value['params_file'], {
                     'use_sim_time': True, 'dry_run': True, 'auto_enable': True,
                     'allow_missing_limits': True, 'autostart': True,
                     **({'image_transport': 'compressed'} if packed else {})}])
     play = ExecuteProcess(
         cmd=['ros2', 'bag', 'play', value['bag'], '--clock', value['clock'], '--rate',
-             value['rate'], *(['--loop'] if value['loop'] == 'true' else []),
+             value['rate'], '--delay', '1',  # in which its publishers are found
+             *(['--loop'] if value['loop'].lower() == 'true' else []),
+             *(['--remap', f'{OWN}:=/instruction'] if own else []),
              # Commands and decisions of that day are not played: the node makes its own.
              '--topics', *_played(value)],
         output='screen', emulate_tty=True)
     out: list[object] = [node]
-    begin: list[object] = [play]
+    ends = [(play, 'the bag has ended'), (node, 'the node has ended')]
     if value['record']:
         recorder = ExecuteProcess(
-            cmd=['ros2', 'bag', 'record', '--storage', value['storage'], '--use-sim-time',
-                 '--include-unpublished-topics', '--output', value['record'], '--topics',
+            cmd=['ros2', 'bag', 'record', '--storage', value['storage'],
+                 '--output', value['record'], '--topics',
                  *(f'/pi0/{name}' for name in PREDICTIONS)],
             output='screen', emulate_tty=True)
         out.append(recorder)
-        begin = [TimerAction(period=1.0, actions=[play])]  # in which the recorder subscribes
+        ends.append((recorder, 'the recorder has ended'))
     started = []
 
     def when_ready(event: ProcessIO) -> list[object] | None:
         if started or READY not in event.text.decode(errors='replace'):
             return None
         started.append(True)
-        return begin
+        return [play]
 
     out.append(RegisterEventHandler(OnProcessIO(target_action=node, on_stdout=when_ready,
                                                 on_stderr=when_ready)))
-    for process, reason in ((play, 'the bag has ended'), (node, 'the node has ended')):
+    for process, reason in ends:
         out.append(RegisterEventHandler(OnProcessExit(
             target_action=process, on_exit=[EmitEvent(event=Shutdown(reason=reason))])))
     return out

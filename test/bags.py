@@ -34,10 +34,11 @@ class Tape:
                         name=list(names), position=np.array(positions, float),
                         velocity=np.zeros(0), effort=np.zeros(0))
 
-    def image(self, at_ms, value=0, stamp_ms=None, topic='/camera_1/image_raw', encoding='rgb8'):
+    def image(self, at_ms, value=0, stamp_ms=None, topic='/camera_1/image_raw', encoding='rgb8',
+              size=4):
         self._out.write(topic, IMAGE, START_NS + at_ms * MS, self._stamp(at_ms, stamp_ms),
-                        height=4, width=4, encoding=encoding, is_bigendian=0, step=12,
-                        data=np.full(48, value % 256, np.uint8))
+                        height=size, width=size, encoding=encoding, is_bigendian=0,
+                        step=3 * size, data=np.full(3 * size**2, value % 256, np.uint8))
 
     def command(self, at_ms, points, stamp_ms=None, names=('a', 'b'),
                 topic='/joint_trajectory'):

@@ -5,6 +5,7 @@ import pytest
 
 from bags import MS, PACKED, STRING, Tape, messages, ordinary, write_demonstration
 from pi0_ros.observation.decoding import to_ns
+from pi0_ros.offline import bag as bag_module
 from pi0_ros.offline.actions import ActionPath
 from pi0_ros.offline.bag import Bag, BagError
 from pi0_ros.offline.params_file import read_all_parameters
@@ -90,13 +91,11 @@ def test_a_truncated_bag_says_how_to_repair_it(tmp_path, storage):
 
 
 def test_a_wrong_checksum_ends_the_bag_where_it_is(tmp_path):
-    import zlib
     path = write_demonstration(tmp_path / 'bag', colours=('red',))
     file = path / 'bag.mcap'
     data = bytearray(file.read_bytes())
     # The second chunk gets a checksum that its data does not have.
     first = data.index(b'\x06', 9 + 30)
-    assert zlib.crc32(b'') == 0
     found, _, _ = messages(path, ['/joint_states'])
     size = int.from_bytes(data[first + 1:first + 9], 'little')
     at = first + 9 + size
@@ -168,7 +167,8 @@ def test_inputs_are_found_where_they_leave_no_doubt(tmp_path):
     play = playback(tape.close())
     assert play.routes.joints == '/arm/joint_states'
     assert play.routes.cameras == {'front': '/front/color/image_raw'}
-    assert len(play.routes.notes) == 2
+    assert play.routes.instruction == '/pi0/active_instruction'  # all that was said, and more
+    assert len(play.routes.notes) == 3
     tape = Tape(tmp_path / 'two')  # the instruction came before the recorder listened
     tape.joints(0, [0, 0])
     tape.image(0)
@@ -296,17 +296,17 @@ def at(path, *times_ms):
 
 def test_a_new_trajectory_replaces_what_an_old_one_said_of_later(tmp_path):
     path = ActionPath(('a', 'b'))
-    path.put(command(10, [(10, [1, 0]), (20, [2, 0]), (30, [3, 0])]), 0)
-    path.put(command(30, [(10, [7, 1]), (20, [8, 2])]), 0)
+    path.put(command(10, [(10, [.1, 0]), (20, [.2, 0]), (30, [.3, 0])]), 0)
+    path.put(command(30, [(10, [.7, 1]), (20, [.8, 2])]), 0)
     path.known_ns = 60 * MS
     np.testing.assert_allclose(at(path, 20, 25, 30, 35, 40, 50, 60)[:, 0],
-                               [1, 1.5, 2, 4.5, 7, 8, 8])
-    assert np.isnan(at(path, 19)).all() and np.isnan(at(path, 61)).all()
+                               [.1, .15, .2, .45, .7, .8, .8])
+    assert np.isnan(at(path, 9)).all() and np.isnan(at(path, 61)).all()
     path.put(command(60, [(0, [0, 0])]), 0)  # a step
     path.known_ns = 70 * MS
-    np.testing.assert_allclose(at(path, 59, 60, 65)[:, 0], [8, 0, 0])
+    np.testing.assert_allclose(at(path, 59, 60, 65)[:, 0], [.8, 0, 0])
     path.forget(55 * MS)
-    np.testing.assert_allclose(at(path, 59, 60)[:, 0], [8, 0])
+    np.testing.assert_allclose(at(path, 59, 60)[:, 0], [.8, 0])
 
 
 def test_joint_states_are_what_was_done_where_nothing_was_commanded():
@@ -358,3 +358,107 @@ def test_only_images_that_are_used_are_decoded(tmp_path, monkeypatch):
         assert bag.topics['/wrist/image_raw/compressed'].count > 4 * moments
         assert bag.topics['/wrist/image_raw/compressed'].kind == PACKED
     assert len(decoded) == moments > 2
+
+
+def test_a_flawless_bag_of_a_simulator_has_no_warnings(tmp_path):
+    tape = Tape(tmp_path / 'bag')
+    tape.say(0, 'go')
+    for at_ms in range(0, 4000, 10):
+        stamp_ms = 50_000 + at_ms - START_NS // MS
+        tape.clock(at_ms, 50_000 + at_ms)
+        tape.joints(at_ms, [0.1, 0.2], stamp_ms)
+        tape.image(at_ms, stamp_ms=stamp_ms)
+    play = playback(tape.close())
+    assert len(observations(play)) == 39
+    assert not play.health.warnings(play.begin_ns, play.now_ns, 10**9)
+
+
+def test_two_drivers_with_right_stamps_are_noticed(tmp_path):
+    tape = Tape(tmp_path / 'bag')
+    tape.say(0, 'go')
+    for at_ms in range(0, 2000, 10):
+        tape.joints(at_ms, [0.7, 0.8])
+        tape.joints(at_ms + 5, [0.0, 0.0])  # a joint_state_publisher that nobody stopped
+        tape.image(at_ms)
+    play = playback(tape.close())
+    observations(play)
+    told = play.health.warnings(play.begin_ns, play.now_ns, 10**9)
+    assert any('contradict each other' in one for one in told)
+
+
+def test_a_clock_that_was_set_does_not_make_a_day_of_moments(tmp_path):
+    tape = Tape(tmp_path / 'bag')
+    tape.say(0, 'go')
+    for at_ms in (*range(0, 1000, 10), *range(86_400_000, 86_401_000, 10)):
+        tape.joints(at_ms, [0, 0])
+        tape.image(at_ms)
+    found = observations(playback(tape.close()))
+    assert len(found) < 25 and len([one for one in found if isinstance(one, tuple)]) > 15
+
+
+def test_a_clock_topic_without_messages_is_none(tmp_path):
+    tape = Tape(tmp_path / 'bag')
+    tape.say(0, 'go')
+    for at_ms in range(0, 300, 10):
+        tape.joints(at_ms, [0, 0])
+        tape.image(at_ms)
+    writer, store = tape._out._writer, bag_module._store
+    writer.add_connection('/clock', 'rosgraph_msgs/msg/Clock', typestore=store)
+    play = playback(tape.close())
+    assert '/clock' in play.bag.topics and not play.routes.clock
+
+
+def test_what_nobody_commands_is_what_was_measured(tmp_path):
+    tape = Tape(tmp_path / 'bag')
+    tape.say(0, 'go')
+    for at_ms in range(0, 1000, 10):
+        tape.joints(at_ms, [0.1, 0.4])
+        tape.command(at_ms, [(10, [0.3])], names=['a'])
+        tape.image(at_ms)
+    play = playback(tape.close())
+    observations(play)
+    np.testing.assert_allclose(play.path.sample(np.array([START_NS + 900 * MS])), [[0.3, 0.4]])
+    assert any('nobody commands b' in one for one in play.dropped())
+
+
+def test_commands_that_come_seldom_are_steps():
+    path = ActionPath(('a', 'b'))
+    path.put(state(0, [0.0, 0.0]), 0)
+    path.put(state(500, [1.0, 0.0]), 0)
+    path.put(state(520, [2.0, 0.0]), 0)
+    path.known_ns = 600 * MS
+    np.testing.assert_allclose(at(path, 0, 250, 499, 500, 510, 520, 600)[:, 0],
+                               [0, 0, 0, 1, 1.5, 2, 2])
+
+
+def test_a_joint_that_turns_goes_the_short_way():
+    path = ActionPath(('a',), gap_ns=100 * MS)
+    path.put(state(0, [3.1], ['a']), 0)
+    path.put(state(10, [-3.1], ['a']), 0)
+    path.known_ns = 10 * MS
+    assert at(path, 5)[0, 0] == pytest.approx(3.1 + (2 * np.pi - 6.2) / 2)
+    assert at(path, 10)[0, 0] == -3.1
+
+
+def test_splits_that_cannot_be_opened_are_named(tmp_path):
+    folder = tmp_path / 'killed'
+    folder.mkdir()
+    path = ordinary(tmp_path / 'bag', seconds=1.0)
+    (path / 'bag.mcap').rename(folder / 'killed_0.mcap')
+    (folder / 'killed_1.mcap').write_bytes(b'')
+    found, warnings, _ = messages(folder, ['/joint_states'])
+    assert len(found) == 100 and any('killed_1.mcap' in one for one in warnings)
+
+
+@pytest.mark.parametrize('said, chosen', [
+    (('a', 'b'), '/pi0/active_instruction'), (('a', 'b', 'c'), '/instruction')])
+def test_the_node_repeats_instructions(tmp_path, said, chosen):
+    tape = Tape(tmp_path / 'bag')
+    for at_ms in range(0, 300, 10):
+        tape.joints(at_ms, [0, 0])
+        tape.image(at_ms)
+    for text in said:
+        tape.say(10, text)
+    for text in ('a', 'b', ''):
+        tape.say(20, text, topic='/pi0/active_instruction')
+    assert playback(tape.close()).routes.instruction == chosen

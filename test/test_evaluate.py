@@ -15,14 +15,14 @@ import pytest
 
 from bags import MS, STRING, Tape, write_demonstration
 from pi0_ros.offline import evaluate, measures, moments
-from pi0_ros.offline.bag import Bag
+from pi0_ros.offline.bag import Bag, _store
 from pi0_ros.offline.params_file import read_all_parameters
 from pi0_ros.offline.playback import Playback
 from pi0_ros.offline.routes import resolve
 from pi0_ros.policy.factory import make_local_policy
 from pi0_ros.policy.provenance import configuration, configuration_hash, fingerprint
 from pi0_ros.policy.record import InferenceRecord
-from pi0_ros.sim.demonstration import BagWriter
+from pi0_ros.sim.demonstration import BagWriter, make
 
 ROOT = Path(__file__).parents[1]
 SIM = ROOT / 'config' / 'sim.yaml'
@@ -68,7 +68,6 @@ def test_the_report_shows_it_and_needs_nothing_else(done):
     assert not re.search(r'(src|href)\s*=\s*"(?!data:)', text) and 'http' not in text
     assert text.count('data:image/jpeg;base64,') == 20  # two cameras at ten moments
     assert text.count('data:image/png;base64,') >= 4
-    assert '&lt;' not in text.replace('&lt;b&gt;', '')
     picture = cv2.imread(str(done / 'report.png'))
     assert picture.shape[1] > 1000 and picture.std() > 10
 
@@ -146,6 +145,76 @@ def test_another_evaluation_is_not_mixed_in(bag, done, capsys):
     assert 'holds another evaluation, which differs in every' in capsys.readouterr().err
 
 
+def test_a_camera_that_is_routed_elsewhere_is_another_evaluation(bag, done, capsys):
+    swapped = ['--remap', 'camera_1:=/wrist/image_raw', '--remap', 'camera_2:=/overhead/image_raw']
+    assert evaluate.main(arguments(bag, done, '--every', '0.4', '--samples', '2', *swapped)) == 1
+    assert 'differs in routes' in capsys.readouterr().err
+
+
+def test_two_bags_with_odd_names_and_words(tmp_path):
+    """One with limits and commands, one with neither; markup and formulas are only text."""
+    bags = []
+    for number, (name, text) in enumerate((('a & b', 'pick <b>up</b> $_$ the red block'),
+                                           ('plain', 'pick "up" $x the red block'))):
+        source = write_demonstration(tmp_path / f'source{number}', seed=number, colours=('red',))
+        out = BagWriter(tmp_path / name)
+        with Bag(source) as read:
+            for topic, at_ns, message in read.messages(read.topics):
+                if number and topic in ('/joint_trajectory', '/robot_description'):
+                    continue
+                if topic == '/instruction':
+                    message = make(STRING, data=text)
+                out.write_raw(topic, message.__msgtype__, at_ns,
+                              _store.serialize_cdr(message, message.__msgtype__))
+        out.close()
+        bags.append(str(tmp_path / name))
+    out = tmp_path / 'out'
+    given = arguments(bags[0], out, '--every', '0.5', '--samples', '1')
+    given[given.index('demo')] = '_<i>one</i>=demo'
+    assert evaluate.main([bags[1], *given]) == 0  # the one without limits first
+    result = json.loads((out / 'evaluation.json').read_text())
+    run = result['runs']['_<i>one</i>']
+    assert [one['topics']['actions'] for one in run['bags']] == ['', '/joint_trajectory']
+    assert 'joint limits are unknown' in ' '.join(run['bags'][0]['warnings'])
+    assert not any('unknown' in text for text in run['bags'][1]['warnings'])
+    assert set(result['range_from'].values()) == {'limits'}
+    assert all(0 < one['error_share'] < 0.1 for one in run['bags'])
+    text = (out / 'report.html').read_text()
+    assert '<b>up</b>' not in text and '&lt;b&gt;up&lt;/b&gt; $_$' in text
+    assert '<i>one' not in text and 'a &amp; b' in text
+    assert all(one['spread']['std'] is None for one in run['joints'].values())
+
+
+def test_what_was_kept_of_a_damaged_bag_is_evaluated(bag, tmp_path, capsys):
+    folder = tmp_path / 'killed'
+    folder.mkdir()
+    (folder / 'killed_0.mcap').write_bytes(next(Path(bag).glob('*.mcap')).read_bytes())
+    (folder / 'killed_1.mcap').write_bytes(b'')
+    assert evaluate.main(arguments(folder, tmp_path / 'out', '--every', '1')) == 0
+    told = json.loads((tmp_path / 'out/evaluation.json').read_text())['runs']['demo']['bags'][0]
+    assert any('killed_1.mcap' in text for text in told['warnings'])
+    assert 'killed_1.mcap' in (tmp_path / 'out/report.html').read_text()
+
+
+def test_a_late_chunk_is_refused_as_by_the_live_node(bag, tmp_path):
+    assert evaluate.main(arguments(bag, tmp_path, '--every', '1', '--samples', '1', '--delay',
+                                   '0.6')) == 0
+    run = json.loads((tmp_path / 'evaluation.json').read_text())['runs']['demo']
+    assert run['safety']['refused'] == {'chunk_late': run['compared']}
+
+
+@pytest.mark.parametrize('option, value', [('--every', 'nan'), ('--every', '1e-10'),
+                                           ('--seed', '-1'), ('--samples', '0')])
+def test_numbers_that_make_no_sense(bag, tmp_path, capsys, option, value):
+    assert evaluate.main(arguments(bag, tmp_path, option, value)) == 2
+    assert 'must be' in capsys.readouterr().err
+
+
+def test_without_a_parameter_file_it_says_what_to_give(bag, tmp_path, capsys):
+    assert evaluate.main([str(bag), '--checkpoint', 'demo', '--out', str(tmp_path)]) == 1
+    assert 'give --params-file' in capsys.readouterr().err
+
+
 def test_checkpoints_side_by_side(bag, tmp_path):
     given = arguments(bag, tmp_path, '--every', '1', '--samples', '1', '--delay', '0.2')
     given[given.index('demo')] = 'one=demo'
@@ -156,16 +225,18 @@ def test_checkpoints_side_by_side(bag, tmp_path):
     assert (tmp_path / 'report.html').read_text().count('class="card"') == 2
 
 
-@pytest.mark.parametrize('handover', ['rtc', 'synchronous', 'ensemble'])
-def test_every_hand_over_can_be_joined(bag, tmp_path, handover):
+@pytest.mark.parametrize('handover, joins', [('rtc', True), ('synchronous', False),
+                                             ('ensemble', True)])
+def test_chunks_are_joined_by_every_hand_over_that_joins(bag, tmp_path, handover, joins):
     params = tmp_path / 'params.yaml'
     params.write_text(SIM.read_text() + f'    handover: {handover}\n')
     given = arguments(bag, tmp_path / 'out', '--every', '0.5', '--samples', '1')
     given[given.index(str(SIM))] = str(params)
     assert evaluate.main(given) == 0
     run = json.loads((tmp_path / 'out/evaluation.json').read_text())['runs']['demo']
-    assert run['smoothness']['joined'] > 2
-    assert all(one['mean'] >= 0 for one in run['smoothness']['jump'].values())
+    assert (run['smoothness']['joined'] > 2) is joins
+    if joins:  # the policy agrees with itself to a few hundredths
+        assert 0 < run['smoothness']['jump']['elbow_flex']['mean'] < 0.2
 
 
 @pytest.mark.parametrize('change, words', [
@@ -219,7 +290,8 @@ def test_errors_are_what_they_are_called():
     joint = out['joints']['a']
     assert joint['policy']['mean'] == pytest.approx((0.1 + 0.1 + 0.0) / 3, rel=1e-4)
     assert joint['policy']['max'] == pytest.approx(0.1)
-    assert joint['hold_still']['by_step'] == pytest.approx([0.2, 0.4])
+    assert joint['hold_still']['by_step']['mean'] == pytest.approx([0.2, 0.4])
+    assert joint['hold_still']['by_step']['max'] == pytest.approx([0.2, 0.4])
     assert joint['last_velocity']['mean'] == pytest.approx((0.18 + 0.36 + 0.18) / 3)
     assert joint['policy']['mean_share'] == pytest.approx(joint['policy']['mean'] / 2, rel=1e-4)
     assert joint['direction'] == {'moments': 2, 'agree': 1.0}
@@ -256,14 +328,13 @@ def record_inferences(bag, path, count=3):
             chunk = policy.infer(seen)
             records.append((moment.now_ns, InferenceRecord.of(
                 seen, None, chunk, values.handover, 'fast', configuration(values),
-                configuration_hash(values))))
+                configuration_hash(configuration(values)))))
         policy.close()
         out = BagWriter(path)
         for topic, at_ns, message in source.messages(source.topics):
             while records and records[0][0] < at_ns:
                 out.write('/pi0/inference', STRING, records[0][0],
                           data=records.pop(0)[1].to_json())
-            from pi0_ros.offline.bag import _store
             out.write_raw(topic, message.__msgtype__, at_ns,
                           _store.serialize_cdr(message, message.__msgtype__))
         out.close()
@@ -314,3 +385,8 @@ def test_a_fingerprint_tells_checkpoints_apart(tmp_path):
     (folder / 'model.safetensors').write_bytes(data)
     (folder / 'config.json').write_text('{"a": 1}')
     assert fingerprint(folder) != first
+    (folder / 'trainer_state.json').symlink_to(folder / 'nothing')  # whatever loading says of it
+    (folder / 'evaluation').mkdir()
+    before = fingerprint(folder)
+    (folder / 'evaluation/evaluation.json').write_text('{}')  # our own
+    assert fingerprint(folder) == before

@@ -182,9 +182,12 @@ def test_without_a_parameter_file_the_bag_names_everything(tmp_path):
     assert told['features']['action']['names'] == ['a', 'b']
     assert 'observation.images.camera_1' in told['features']
     rows = table(folder, 'data/chunk-000/file-000.parquet')
-    # Nothing was commanded: the action is the next state.
-    np.testing.assert_allclose([row['action'] for row in rows][:-1],
-                               [row['observation.state'] for row in rows][1:], atol=1e-6)
+    # Nothing was commanded: the action is what is measured a period later; frame 0 is at 20 ms,
+    # and what comes at that moment is not there yet.
+    later_s = (40 + 20 * np.arange(len(rows))) / 300
+    np.testing.assert_allclose([row['action'][0] for row in rows], np.sin(later_s), atol=1e-6)
+    np.testing.assert_allclose([row['observation.state'][0] for row in rows],
+                               np.sin(later_s - 40 / 300), atol=1e-6)
     assert len(lengths(folder)) == 2
 
 

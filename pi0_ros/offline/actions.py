@@ -10,13 +10,17 @@ from pi0_ros.observation.decoding import to_ns
 TRAJECTORY, ARRAY, STATE = ('trajectory_msgs/msg/JointTrajectory',
                             'std_msgs/msg/Float64MultiArray', 'sensor_msgs/msg/JointState')
 KINDS = (TRAJECTORY, STATE, ARRAY)
+HELD_NS = 50_000_000  # a command that is not followed by another for so long is held till then
 
 
 class ActionPath:
-    """Positions of D joints over time, linear between what was told or measured.
+    """Positions of D joints over time.
 
-    A trajectory replaces what an older one said of the time after its start. Commands are held
-    until the next; between measurements that are further apart than ``gap_ns`` nothing is known.
+    A trajectory replaces what an older one said of the time after its start; the first begins at
+    its first point. Commands that come seldom are steps, each held until the next; those that
+    stream are joined by lines. A joint that moves by more than half a turn from one to the next
+    went the other way round. Between measurements that are further apart than ``gap_ns`` nothing
+    is known. What nobody commands is where it was measured when the others were commanded.
     """
 
     def __init__(self, joint_names: tuple[str, ...], gap_ns: int | None = None) -> None:
@@ -26,6 +30,9 @@ class ActionPath:
         self.problem = ''  # of the last message that was dropped
         self.dropped = 0
         self.known_ns = 0  # until when everything came that there is; nothing is told of later
+        self.changes: list[tuple[int, str]] = []  # when which instruction came
+        self.uncommanded: set[str] = set()
+        self.measured = np.full(len(joint_names), np.nan)
         self._times: deque[int] = deque()
         self._values: deque[np.ndarray] = deque()
         self._partial = np.full(len(self.joint_names), np.nan)
@@ -60,6 +67,8 @@ class ActionPath:
                 self._times.pop()
                 self._values.pop()
             self._append(start_ns - (times[0] <= start_ns), here)
+        elif times[0] > start_ns:
+            self._append(start_ns, rows[0])
         for at_ns, row in zip(times, rows):
             self._append(at_ns, row)
         return None
@@ -75,7 +84,12 @@ class ActionPath:
             return None  # of other joints
         for row, index in found:
             self._partial[row] = positions[index]
-        return self._partial.copy()
+        out = self._partial.copy()
+        alone = ~np.isfinite(out) & np.isfinite(self.measured)
+        if self._gap_ns is None and alone.any():
+            self.uncommanded |= {self.joint_names[row] for row in np.flatnonzero(alone)}
+            out[alone] = self.measured[alone]
+        return out
 
     def _take(self, at_ns: int, row: np.ndarray | None) -> None:
         if row is None or not np.isfinite(row).all():
@@ -86,6 +100,8 @@ class ActionPath:
             else:
                 self._drop('stamps that go back')
             return
+        if self._gap_ns is None and self._times and at_ns > self._times[-1] + HELD_NS:
+            self._append(at_ns - 1, self._values[-1])
         self._append(at_ns, row)
 
     def _append(self, at_ns: int, row: np.ndarray) -> None:
@@ -107,7 +123,9 @@ class ActionPath:
         low = np.where(knots[high] == times_ns, high, low)
         apart = np.maximum(knots[high] - knots[low], 1)
         share = np.clip((times_ns - knots[low]) / apart, 0, 1)[:, None]
-        out = values[low] + share * (values[high] - values[low])
+        change = values[high] - values[low]
+        change -= np.where(np.abs(change) > np.pi, 2 * np.pi * np.round(change / (2 * np.pi)), 0)
+        out = np.where(share == 1, values[high], values[low] + share * change)
         unknown = (times_ns < knots[0]) | (times_ns > self.known_ns)
         if self._gap_ns is not None:
             unknown |= (times_ns > knots[-1]) | (knots[high] - knots[low] > self._gap_ns)

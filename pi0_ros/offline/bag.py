@@ -14,8 +14,9 @@ from rosbags.typesys import Stores, get_typestore
 SUFFIXES = ('.mcap', '.db3')
 _store = get_typestore(Stores.ROS2_JAZZY)  # whatever we read is of standard types
 
-REPAIR = ('Repair it: `mcap recover IN.mcap -o OUT.mcap` for MCAP, `sqlite3 IN.db3 .recover` for '
-          'sqlite3, then `ros2 bag reindex FOLDER`')
+OTHERS = 'decompress files that end with .zstd; rosbags-convert converts bags of ROS 1'
+REPAIR = ('If it is damaged, repair it: `mcap recover IN.mcap -o OUT.mcap` for MCAP, `sqlite3 '
+          'IN.db3 .recover` for sqlite3, then `ros2 bag reindex FOLDER`')
 
 
 class BagError(ValueError):
@@ -62,14 +63,15 @@ class Bag:
 
         :raises BagError: there are none, they are damaged, or of a format that cannot be read.
         """
-        try:
-            self._readers = [self._stack.enter_context(Reader(path)) for path in self._files()]
-        except Exception as error:  # whatever a damaged file makes a library raise
-            self._stack.close()
-            if isinstance(error, BagError):
-                raise
-            raise BagError(f"bag '{self.path}' cannot be opened: {_text(error)}. {REPAIR}") \
-                from error
+        bad = []
+        for path in self._files():
+            try:
+                self._readers.append(self._stack.enter_context(Reader(path)))
+            except Exception as error:  # whatever a damaged file makes a library raise
+                bad.append(f"'{path}' cannot be opened: {_text(error)}")
+        if not self._readers:
+            raise BagError('; '.join(f'bag {text}' for text in bad) + f'. {REPAIR}')
+        self.warnings += [f'{text}: it is left out. {REPAIR}' for text in bad]
         connections = [one for reader in self._readers for one in reader.connections]
         for one in connections:
             before = self.topics.get(one.topic, Topic(one.msgtype, 0))
@@ -96,15 +98,14 @@ class Bag:
         if self.path.is_file():
             if self.path.suffix not in SUFFIXES:
                 raise BagError(f"bag '{self.path}' is neither a folder nor one of "
-                               f"{', '.join(SUFFIXES)}: a bag of ROS 1 is converted with "
-                               'rosbags-convert')
+                               f"{', '.join(SUFFIXES)}: {OTHERS}")
             return [self.path]
         if (self.path / 'metadata.yaml').exists():
             return [self.path]
         files = sorted(path for path in self.path.iterdir() if path.suffix in SUFFIXES)
         if not files:
             raise BagError(f"bag '{self.path}' has neither metadata.yaml nor a file of "
-                           f"{', '.join(SUFFIXES)}")
+                           f"{', '.join(SUFFIXES)}: {OTHERS}")
         self.warnings.append(f"'{self.path.name}' has no metadata.yaml, as after a recorder that "
                              'was killed: its files are read as they are')
         return files

@@ -5,6 +5,7 @@ with another name. The layout is that of LeRobot 0.4 and newer (``lerobot/datase
 """
 
 import json
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -53,15 +54,15 @@ class DatasetWriter:
         self._videos: dict[str, CameraVideo] = {}
 
     def _load(self, key: dict[str, Any]) -> None:
-        if not self._manifest.exists():
+        if not any(self.partial.iterdir()):
             self._manifest.write_text(json.dumps(key) + '\n')
-            return
-        whole = [line for line in self._manifest.read_text().splitlines(True)
-                 if line.endswith('\n')]
+        text = self._manifest.read_text() if self._manifest.exists() else ''
+        whole = [line for line in text.splitlines(True) if line.endswith('\n')]
         if not whole or json.loads(whole[0]) != key:
             raise ValueError(f"'{self.partial}' is the beginning of another data set: say "
                              '--overwrite, or name another folder with --dataset')
-        self._manifest.write_text(''.join(whole))
+        if len(text) > sum(map(len, whole)):  # a line that was being written
+            os.truncate(self._manifest, len(''.join(whole).encode()))
         self.episodes = [json.loads(line) for line in whole[1:]]
 
     @property
@@ -102,6 +103,11 @@ class DatasetWriter:
             video.close()
             shapes[name] = list(video.shape)
             counts[name] = {'frames': video.sampled, 'values': video.counts.tolist()}
+        before = self.episodes[0]['shapes'] if self.episodes else shapes
+        other = [name for name in shapes if shapes[name] != before[name]]
+        if other:
+            raise ValueError(f"images of '{other[0]}' are {shapes[other[0]]} high and wide, those "
+                             f'of the first episode {before[other[0]]}')
         tasks = [one['task'] for one in self.episodes]
         known = list(dict.fromkeys([*tasks, task]))
         vectors = {STATE: np.array([state for state, _ in self._rows], np.float32),
@@ -116,12 +122,12 @@ class DatasetWriter:
         path = self.partial / _at(DATA, number)
         path.parent.mkdir(parents=True, exist_ok=True)
         pyarrow.parquet.write_table(pyarrow.table(columns), path)
+        self._rows, self._videos = [], {}  # from here on it is written
         row = {'source': source, 'task': task, 'length': count, 'shapes': shapes,
                'counts': counts}
         with self._manifest.open('a') as file:
             file.write(json.dumps(row) + '\n')
         self.episodes.append(row)
-        self._rows, self._videos = [], {}
 
     def _video(self, camera: str, number: int) -> Path:
         return self.partial / _at(VIDEO, number, IMAGES + camera)
@@ -144,9 +150,14 @@ class DatasetWriter:
         self._write_episodes(by_episode, meta / 'episodes/chunk-000/file-000.parquet')
         (meta / 'info.json').write_text(json.dumps(self._info(len(tasks), robot_type), indent=4))
         check(self.partial)
-        self._manifest.unlink()
         self.partial.replace(self.folder)
+        (self.folder / self._manifest.name).unlink()
         return self.folder
+
+    def give_up(self) -> None:
+        """Leave nothing, where nothing was written."""
+        if not self.episodes:
+            shutil.rmtree(self.partial)
 
     def _statistics(self, numbers: Sequence[int]) -> dict[str, Any]:
         tables = [pyarrow.parquet.read_table(self.partial / _at(DATA, number))
@@ -227,6 +238,9 @@ def check(folder: Path) -> None:
     info = json.loads((folder / 'meta/info.json').read_text())
     episodes = pyarrow.parquet.read_table(
         folder / 'meta/episodes/chunk-000/file-000.parquet').to_pylist()
+    found = len(list((folder / 'data').rglob('*.parquet')))
+    if found != len(episodes):
+        raise ValueError(f"'{folder}' has {found} data files, expected {len(episodes)}")
     keys = [name for name, of in info['features'].items() if of['dtype'] == 'video']
     total = 0
     for number, row in enumerate(episodes):

@@ -27,7 +27,6 @@ class Frame:
 @dataclass
 class _Pending:
     at_ns: int
-    t_obs_ns: int
     state: np.ndarray
     images: dict[str, Any]
     begins: bool
@@ -38,14 +37,15 @@ class _Pending:
 def frames(playback: Playback, fps: int, marker: str = '') -> Iterator[Frame]:
     """Yield the frames of a bag, in order.
 
-    The action of a frame is due one period after its state was measured, as the first step of a
-    chunk is. An episode is what was done under one instruction. It ends where an input was missing
-    or late, where nothing was commanded yet, where the clock jumped, and with every message on
-    ``marker``; if that is of std_msgs/Bool, true begins an episode and false ends it.
+    The action of a frame is due one period after it, as the first step of a chunk is after its
+    observation; the state is the newest, up to a period of the joint states older. An episode is
+    what was done until another instruction. It ends where an input was missing or late, where
+    nothing was commanded yet, where the clock jumped, and with every message on ``marker``; if
+    that is of std_msgs/Bool, true begins an episode and false ends it.
     """
     period_ns = round(1e9 / fps)
     waiting: deque[_Pending] = deque()
-    broken, wanted, task = True, True, ''
+    broken, wanted, task, path = True, True, '', playback.path
     left_out = playback.left_out
     known = _Known()
     kind = playback.bag.topics[marker].kind if marker else ''
@@ -64,17 +64,16 @@ def frames(playback: Playback, fps: int, marker: str = '') -> Iterator[Frame]:
             broken = True
             left_out[getattr(finding, 'reason', finding)] += 1
         else:
-            begins = broken or playback.instruction != task
-            broken, task = False, playback.instruction
-            joints = streams.joints.get()
+            begins = broken or playback.instruction != task or playback.path is not path
+            broken, task, path = False, playback.instruction, playback.path
             waiting.append(_Pending(
-                now_ns, joints.stamp_ns, joints.value,
+                now_ns, streams.joints.get().value,
                 {name: one.get().value for name, one in streams.cameras.items()}, begins, task,
                 playback.path))
         while waiting and (waiting[0].path is not playback.path
                            or now_ns > waiting[0].at_ns + period_ns + LATE_NS):
             yield from known.settle(waiting.popleft(), period_ns, left_out)
-        playback.path.forget((waiting[0].t_obs_ns if waiting else now_ns) - LATE_NS)
+        playback.path.forget((waiting[0].at_ns if waiting else now_ns) - LATE_NS)
     for one in waiting:
         yield from known.settle(one, period_ns, left_out)
 
@@ -86,7 +85,7 @@ class _Known:
         self._broken = True
 
     def settle(self, one: _Pending, period_ns: int, left_out: Counter[str]) -> Iterator[Frame]:
-        action = one.path.sample(np.array([one.t_obs_ns + period_ns]))[0]
+        action = one.path.sample(np.array([one.at_ns + period_ns]))[0]
         if not np.isfinite(action).all():
             self._broken = True
             left_out['no_action'] += 1

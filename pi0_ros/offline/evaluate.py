@@ -5,7 +5,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,13 +15,10 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from pi0_ros.control.handover import CONTINUING
 from pi0_ros.offline import measures, moments
-from pi0_ros.offline.bag import Bag
+from pi0_ros.offline.bags import FULL, KEPT, Bags, add_bag_arguments
 from pi0_ros.offline.execution import Execution
 from pi0_ros.offline.params_file import read_all_parameters
-from pi0_ros.offline.playback import Playback
-from pi0_ros.offline.routes import NAMES, parse_remaps, resolve
 from pi0_ros.offline.store import Store
 from pi0_ros.policy.factory import checkpoint_folder, make_local_policy
 from pi0_ros.policy.provenance import configuration
@@ -87,19 +84,6 @@ def parser() -> argparse.ArgumentParser:
     return out
 
 
-def add_bag_arguments(out: argparse.ArgumentParser) -> None:
-    """Add what says which topic is what."""
-    out.add_argument('-r', '--remap', action='append', default=[], metavar='INPUT:=TOPIC',
-                     help='topic of the bag for an input of the node, as in pi0.launch.py: '
-                     + ', '.join(NAMES))
-    out.add_argument('--actions', default='', metavar='TOPIC',
-                     help='what was commanded: JointTrajectory, JointState or Float64MultiArray '
-                     "(default: joint_trajectory or position_commands if recorded, else what the "
-                     "joints did; 'joint_states' takes that in any case)")
-    out.add_argument('--instruction', default='', metavar='TEXT',
-                     help="what to do, instead of the bag's instructions")
-
-
 def read_values(args: argparse.Namespace) -> list[tuple[str, SimpleNamespace]]:
     """Return name and parameters of every checkpoint.
 
@@ -115,8 +99,13 @@ def read_values(args: argparse.Namespace) -> list[tuple[str, SimpleNamespace]]:
         name, separator, folder = ('', '', given) if checkpoint_folder(given).exists() else (
             given.partition('='))
         name, folder = (name, folder) if separator else ('', given)
-        values = read_all_parameters(files[number % len(files)],
-                                     **({'checkpoint': folder} if folder else {}))
+        path, instead = files[number % len(files)], {'checkpoint': folder} if folder else {}
+        try:
+            values = read_all_parameters(path, **instead)
+        except ValueError as error:
+            raise error if path else ValueError(
+                f'{error}: give --params-file, for example config/sim.yaml for the demo '
+                'checkpoint; `pi0_ros inspect` writes one to start from') from error
         if values.policy != 'pi0' or not values.checkpoint:
             raise ValueError('there is no checkpoint to evaluate: name one with --checkpoint')
         name = name if separator else checkpoint_folder(values.checkpoint).absolute().name
@@ -143,76 +132,34 @@ def wrong_instruction(instructions: list[str]) -> Callable[[str], str]:
     return lambda text: following.get(text, text)
 
 
-class Bags:
-    """All bags, open, with the topics of each."""
-
-    def __init__(self, args: argparse.Namespace, values: SimpleNamespace, stack: ExitStack,
-                 needs_instruction: bool = True) -> None:
-        """Open them.
-
-        :raises BagError: one cannot be read, or lacks a topic.
-        """
-        remaps, self._instruction = parse_remaps(args.remap), args.instruction
-        self.bags = [stack.enter_context(Bag(path)) for path in args.bags]
-        self.routes = [resolve(bag, values, remaps, args.actions,
-                               needs_instruction and not args.instruction) for bag in self.bags]
-
-    def instructions(self) -> list[str]:
-        """Return every instruction that was given, in order."""
-        out = []
-        for bag, routes in zip(self.bags, self.routes):
-            if routes.instruction:
-                out += [message.data.strip() for _, _, message
-                        in bag.messages([routes.instruction])]
-        return [self._instruction] if self._instruction else out
-
-    def describe(self) -> str:
-        """Return which topic of which bag is what."""
-        return '\n'.join(f'{bag.path} ({bag.seconds:.1f} s)\n{routes.table(bag)}'
-                         + ''.join(f'\n  note: {note}' for note in routes.notes)
-                         for bag, routes in zip(self.bags, self.routes))
-
-    def images(self) -> Iterator[tuple[str, Any]]:
-        """Yield camera and message of every image of all bags."""
-        for bag, routes in zip(self.bags, self.routes):
-            camera = {topic: name for name, topic in routes.cameras.items()}
-            for topic, _, message in bag.messages(camera):
-                yield camera[topic], message
-
-    def playbacks(self, values: SimpleNamespace) -> list[Playback]:
-        """Return a playback of every bag, from its begin."""
-        return [Playback(bag, routes, values, self._instruction)
-                for bag, routes in zip(self.bags, self.routes)]
-
-
 def evaluate(run: Run, args: argparse.Namespace, bags: Bags, bar: tqdm) -> dict[str, Any]:
     """Evaluate one run; return its records, limits and inputs.
 
     :raises CheckpointError: the checkpoint cannot be used. :raises ValueError: it does not fit.
     """
-    values, rtc = run.values, run.values.handover in CONTINUING
+    values = run.values
     key = {'version': 1, 'configuration': configuration(values) | {'seed': 0},
            'control': {name: getattr(values, name) for name in (
                'control_rate', 'joint_limits', 'velocity_scale', 'max_acceleration',
                'acceleration_scale', 'position_margin', 'max_jump', 'gripper_joints',
                'max_joint_age', 'max_image_age', 'max_skew')},
            'bags': [[bag.name, bag.begin_ns, bag.end_ns] for bag in bags.bags],
-           'routes': [sorted(routes.topics) for routes in bags.routes],
+           'routes': [routes.roles for routes in bags.routes],
            'every': args.every, 'seed': args.seed, 'samples': args.samples, 'delay': args.delay,
            'instruction': args.instruction, 'variant': run.variant}
     key = json.loads(json.dumps(key, default=list))
     store = Store(args.out / run.folder, key, args.overwrite)
     values.torch_threads = args.threads
     policy = make_local_policy(values)
-    execution = Execution(values, round(args.delay * 1e9))
     setting = moments.Setting(round(args.every * 1e9), args.seed, args.samples,
                               round(args.delay * 1e9), run.asked)
     bar.set_description(run.name)
     try:
         policy.load()
         policy.warm_up()
-        health = []
+        health, limits = [], None
         for number, playback in enumerate(bags.playbacks(values)):
+            execution = Execution(values, round(args.delay * 1e9))
             for record in moments.records(number, playback, policy, execution, setting,
                                           store.known(number)):
                 store.add(record)
@@ -220,7 +167,7 @@ def evaluate(run: Run, args: argparse.Namespace, bags: Bags, bar: tqdm) -> dict[
             bag = playback.bag
             limit_ns = round(1e9 * max(values.max_joint_age, values.max_image_age))
             health.append({
-                'bag': bag.name, 'seconds': bag.seconds,
+                'bag': str(bag.path), 'seconds': bag.seconds,
                 'topics': dict(playback.routes.cameras) | {
                     'joint_states': playback.routes.joints,
                     'instruction': playback.routes.instruction,
@@ -231,17 +178,17 @@ def evaluate(run: Run, args: argparse.Namespace, bags: Bags, bar: tqdm) -> dict[
                                for name, one in playback.health.inputs.items()},
                 'damage': bag.damage,
                 'warnings': list(dict.fromkeys([
-                    *bag.warnings, *playback.health.warnings(bag.begin_ns, bag.end_ns, limit_ns),
-                    *([f'actions: {playback.path.dropped} messages dropped, the last: '
-                       f'{playback.path.problem}'] if playback.path.dropped else []),
-                    *([execution.warning] if execution.warning else [])]))})
-            execution.stand()
+                    *bag.warnings, *playback.health.warnings(
+                        playback.begin_ns or 0, playback.now_ns or 0, limit_ns),
+                    *playback.dropped(), execution.unlimited()]))})
+            if limits is None or limits.unknown:
+                limits = execution.limits
         store.finish()
     finally:
         policy.close()
         store.close()
-    return {'run': run, 'records': store.all(), 'limits': execution.limits, 'health': health,
-            'rtc': rtc, 'engine': policy.describe()}
+    return {'run': run, 'records': store.all(), 'limits': limits, 'health': health,
+            'engine': policy.describe()}
 
 
 def compare(done: list[dict[str, Any]], names: tuple[str, ...]) -> dict[str, Any]:
@@ -262,7 +209,15 @@ def compare(done: list[dict[str, Any]], names: tuple[str, ...]) -> dict[str, Any
     ranges = np.where(known, limits.upper - limits.lower, np.maximum(extent, 1e-3))
     out['range_from'] = {name: 'limits' if known[index] else 'recorded'
                          for index, name in enumerate(names)}
+    steps = {one['rows'].done.shape[1] * one['rows'].dt_s for one in done}
+    out['note'] = ('the chunks are of different lengths, ' + ', '.join(
+        f'{one:.2f} s' for one in sorted(steps)) + ': errors of later steps are larger, so '
+        'compare them at the same time ahead') if len(steps) > 1 else ''
     for one in done:
+        bags, errors = one['rows'].bags(), one['rows'].moment_errors(ranges)
+        for number, health in enumerate(one['health']):
+            share = errors[bags == number]
+            health['error_share'] = float(f'{share.mean():.6g}') if len(share) else None
         out['runs'][one['run'].name] = {
             'checkpoint': one['run'].values.checkpoint, 'variant': one['run'].variant,
             **measures.summarise(one['records'], one['rows'], names, ranges),
@@ -297,6 +252,7 @@ def as_text(result: dict[str, Any]) -> str:
                                                else f"{'-':>11}"))
         lines += [f'  warning: {text}' for bag in run['bags']
                   for text in (*bag['warnings'], bag['damage']) if text]
+    lines += [f"\nnote: {result['note']}"] if result['note'] else []
     return '\n'.join(lines)
 
 
@@ -304,9 +260,10 @@ def main(argv: list[str] | None = None) -> int:
     """Run the verb."""
     args = parser().parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format='pi0_ros evaluate: %(message)s')
-    if args.every <= 0 or args.samples < 1 or args.delay < 0 or args.threads < 1:
-        print('pi0_ros evaluate: --every, --samples and --threads must be positive, --delay not '
-              'negative', file=sys.stderr)
+    if not (0.001 <= args.every < 1e6 and 0 <= args.delay < 1e3) or min(
+            args.samples, args.threads, args.seed + 1) < 1:
+        print('pi0_ros evaluate: --every must be at least 0.001, --samples and --threads 1, '
+              '--delay and --seed not negative', file=sys.stderr)
         return 2
     try:
         if args.reproduce:
@@ -314,8 +271,7 @@ def main(argv: list[str] | None = None) -> int:
             return reproduce(args)
         return _run(args)
     except OSError as error:
-        print(f'pi0_ros evaluate: {error}: what was evaluated is kept, and the same command goes '
-              'on from there', file=sys.stderr)
+        print(f'pi0_ros evaluate: {error}' + KEPT * (error.errno in FULL), file=sys.stderr)
     except (CheckpointError, ValueError) as error:
         print(f'pi0_ros evaluate: {error}', file=sys.stderr)
     except KeyboardInterrupt:

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from pi0_ros.control import safety
+from pi0_ros.control.guard import LAGS_NS
 from pi0_ros.control.handover import CONTINUING, make_handover
 from pi0_ros.control.limits import JointLimits, make_limits
 from pi0_ros.control.pilot import Timing
@@ -60,10 +61,20 @@ class Execution:
             self.warning = str(error)
         self.stand()
 
+    def unlimited(self) -> str:
+        """Return a sentence on limits that are not known, '' if all are."""
+        return self.warning or (
+            f"joint limits are unknown, {'; '.join(self.limits.unknown)}: the live node would not "
+            'arm; record robot_description' if self.limits.unknown else '')
+
+    def shortest(self, moved: np.ndarray) -> np.ndarray:
+        """Return distances [..., D] without whole turns of joints that turn."""
+        return np.where(self.limits.turns, (moved + np.pi) % (2 * np.pi) - np.pi, moved)
+
     def stand(self) -> None:
         """Forget what was planned."""
         self._queue: ActionQueue | None = None
-        self._last_ns = 0
+        self._last_ns, self._joined = 0, False
         self._path = np.zeros(0, np.int64), np.zeros((0, len(self.values.joint_names)))
 
     def _goes_on(self, t_obs_ns: int) -> ActionQueue | None:
@@ -78,36 +89,48 @@ class Execution:
         queue = self._goes_on(seen.t_obs_ns)
         if queue is None or not self.continues:
             return None
-        positions = queue.leftover(seen.t_obs_ns, dt_ns, steps)
-        return Leftover(positions, self.delay_ns // dt_ns) if len(positions) else None
+        positions, delay = queue.leftover(seen.t_obs_ns, dt_ns, steps), self.delay_ns // dt_ns
+        if seen.instruction != queue.instruction:
+            positions = positions[:delay]  # as Pilot.leftover
+        if not len(positions):
+            return None
+        state = seen.state[:len(self.values.joint_names)]
+        return Leftover(queue.limits.nearest_turn(positions, state), delay)
 
     def take(self, chunk: ActionChunk, seen: Observation) -> Fate:
         """Hand a chunk over; return what the safety checks and the plan before make of it."""
         names = self.values.joint_names
         state = seen.state[:len(names)]
         limits: JointLimits = self.limits.including(state)
-        finding = (safety.check_form(chunk, names)
-                   or safety.check_way(chunk, [state], limits, names))
         queue, now_ns = self._goes_on(chunk.t_obs_ns), chunk.t_obs_ns + self.delay_ns
+        near = [state, *(queue.sample(chunk.t_obs_ns - LAGS_NS) if queue else ())]
+        handover = make_handover(self.values.handover, self.timing.fade_ns)
+        finding = (safety.check_form(chunk, names)
+                   or (None if handover.waits else safety.check_age(
+                       chunk, now_ns, self.values.guard_rules.chunk_age_ns))
+                   or safety.check_way(chunk, near, limits, names))
         if finding:
             self.stand()
             return Fate(finding.reason, False, False)
         told: dict[str, np.ndarray] = {}
-        if queue is None:
-            queue = ActionQueue(len(names), make_handover(self.values.handover,
-                                                          self.timing.fade_ns),
-                                self.timing.brake_ns, limits)
+        if queue is None or handover.waits:  # who waits plays chunks whole, and joins none
+            queue = ActionQueue(len(names), handover, self.timing.brake_ns, limits)
             queue.seed(state, chunk.t_obs_ns - chunk.dt_ns)
+            self._joined = False
         else:
             queue.limits = limits
-            told = self._compare(queue, chunk, now_ns)
+            # The first after a stand begins late on a robot that was moved on meanwhile.
+            told = self._compare(queue, chunk, now_ns) if self._joined else {}
+            self._joined = True
         clamped = queue.clamped
-        queue.merge(chunk, now_ns, queue.epoch)
+        if queue.merge(chunk, now_ns, queue.epoch):
+            self.stand()
+            return Fate('dropped', False, False)
         self._queue, self._last_ns = queue, now_ns
         # From here on it is executed, until another takes over.
         times = np.arange(now_ns - 2 * self.timing.period_ns, chunk.end_ns, self.timing.period_ns)
         self._path = times, queue.sample(times)
-        speed = np.abs(np.diff(chunk.positions, axis=0)) / (chunk.dt_ns / 1e9)
+        speed = np.abs(self.shortest(np.diff(chunk.positions, axis=0))) / (chunk.dt_ns / 1e9)
         return Fate('', queue.clamped > clamped,
                     bool((speed > ALLOWED * limits.velocity).any()), **told)
 

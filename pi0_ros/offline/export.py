@@ -11,14 +11,18 @@ from types import SimpleNamespace
 import numpy as np
 from tqdm import tqdm
 
+from pi0_ros.offline import actions
 from pi0_ros.offline import routes as topics
 from pi0_ros.offline.bag import Bag, BagError
 from pi0_ros.offline.dataset import DatasetWriter
 from pi0_ros.offline.episodes import Frame, frames
-from pi0_ros.offline.evaluate import Bags, add_bag_arguments
+from pi0_ros.offline.bags import FULL, KEPT, Bags, add_bag_arguments
 from pi0_ros.offline.params_file import read_all_parameters
+from pi0_ros.offline.playback import Playback
 from pi0_ros.offline.video import CODECS
 from pi0_ros.policy.mapping import NONE
+
+NAMED_NS = 2 * 10**9  # in which every publisher of joint states has spoken
 
 
 def parser() -> argparse.ArgumentParser:
@@ -40,7 +44,8 @@ def parser() -> argparse.ArgumentParser:
     add_bag_arguments(out)
     out.add_argument('--episodes', default='', metavar='TOPIC',
                      help='every message on it begins another episode; of std_msgs/Bool, true '
-                     'begins one and false ends it (default: every instruction is an episode)')
+                     'begins one and false ends it (default: an episode is what was done until '
+                     'another instruction)')
     out.add_argument('--min-seconds', type=float, default=1.0, metavar='SECONDS',
                      help='shorter episodes are left out (default: 1)')
     out.add_argument('--codec', choices=tuple(CODECS), default='h264', help='of the videos')
@@ -56,9 +61,15 @@ def read_values(args: argparse.Namespace) -> SimpleNamespace:
         return read_all_parameters(args.params_file, policy='mock_hold')
     remaps = topics.parse_remaps(args.remap)
     with Bag(args.bags[0]) as bag:
+        chosen = '/' + (args.actions.strip('/') or 'position_commands')
+        if chosen in bag.topics and bag.topics[chosen].kind == actions.ARRAY and (
+                bag.topics[chosen].count):
+            raise BagError(f"'{chosen}' has positions without names: say with --params-file, as "
+                           'joint_names, in which order')
         joints = remaps.get('joint_states', '/joint_states')
-        first = next((message for _, _, message in bag.messages([joints])), None)
-        if first is None:
+        known = dict.fromkeys(name for _, _, message in bag.messages(
+            [joints], None, bag.begin_ns + NAMED_NS) for name in message.name)
+        if not known:
             raise BagError(f"bag '{bag.path}' has no joint states on '{joints}': name the topic "
                            f'with --remap joint_states:=TOPIC. It has:\n{bag.table()}')
         images = sorted({topic.removesuffix('/compressed') for topic, of in bag.topics.items()
@@ -69,7 +80,7 @@ def read_values(args: argparse.Namespace) -> SimpleNamespace:
         raise BagError(f"bag '{args.bags[0]}' has {len(slots)} image topics, expected 1 to 3: "
                        f"choose with --remap camera_1:=TOPIC. It has {', '.join(images)}")
     args.remap = args.remap + [f'{slot}:={topic}' for slot, topic in zip(topics.CAMERAS, slots)]
-    return read_all_parameters(None, policy='mock_hold', joint_names=list(first.name),
+    return read_all_parameters(None, policy='mock_hold', joint_names=list(known),
                                cameras=names)
 
 
@@ -113,7 +124,8 @@ def export(args: argparse.Namespace, values: SimpleNamespace, bags: Bags) -> lis
                            f'has:\n{bag.table()}')
     key = {'version': 1, 'fps': args.fps, 'states': state_names, 'actions': values.joint_names,
            'bags': [[bag.name, bag.begin_ns, bag.end_ns] for bag in bags.bags],
-           'routes': [sorted(routes.topics) for routes in bags.routes], 'marker': marker,
+           'routes': [routes.roles for routes in bags.routes], 'marker': marker,
+           'fresh': [values.max_joint_age, values.max_image_age, values.max_skew],
            'instruction': args.instruction, 'shortest': args.min_seconds, 'codec': args.codec}
     writer = DatasetWriter(args.dataset, args.fps, state_names, values.joint_names,
                            [name for name in values.cameras if name], args.codec, key,
@@ -134,18 +146,33 @@ def export(args: argparse.Namespace, values: SimpleNamespace, bags: Bags) -> lis
             told += [f'{count} frames of {playback.bag.name} left out: {reason}'
                      for reason, count in sorted(playback.left_out.items())]
             limit_ns = round(1e9 * max(values.max_joint_age, values.max_image_age))
-            told += [*playback.bag.warnings, *playback.health.warnings(
-                playback.bag.begin_ns, playback.bag.end_ns, limit_ns)]
+            told += [*playback.dropped(), *_too_fast(playback, args.fps),
+                     *playback.bag.warnings, *playback.health.warnings(
+                playback.begin_ns or 0, playback.now_ns or 0, limit_ns)]
             if playback.bag.damage:
                 told.append(f'{playback.bag.damage}; what came before is exported')
     finally:
         writer.drop()
         progress.close()
-    folder = writer.finish(args.robot_type)
+    try:
+        if seen != len(writer.episodes):
+            raise ValueError(f"'{writer.partial}' has {len(writer.episodes)} episodes, of which "
+                             f'{seen} were found again: say --overwrite')
+        folder = writer.finish(args.robot_type)
+    except ValueError as error:
+        writer.give_up()
+        raise ValueError('; '.join([str(error), *told])) from error
     tasks = list(dict.fromkeys(one['task'] for one in writer.episodes))
     print(f'{folder}: {len(writer.episodes)} episodes, {writer.frames} frames, '
           f'{writer.frames / args.fps:.1f} s; tasks: ' + '; '.join(tasks))
     return told
+
+
+def _too_fast(playback: Playback, fps: int) -> list[str]:
+    """Return a sentence for every input that is slower than the frames."""
+    return [f'{name}: {one.rate_hz():.1f} Hz is less than --fps {fps}: frames repeat it'
+            for name, one in playback.health.inputs.items()
+            if one.count and one.rate_hz() < 0.95 * fps]
 
 
 def _episodes(found: Iterator[Frame]) -> Iterator[Iterator[Frame]]:
@@ -203,8 +230,7 @@ def main(argv: list[str] | None = None) -> int:
             for text in export(args, values, bags):
                 print(f'note: {text}')
     except OSError as error:
-        print(f'pi0_ros export: {error}: what was written is kept, and the same command goes on '
-              'from there', file=sys.stderr)
+        print(f'pi0_ros export: {error}' + KEPT * (error.errno in FULL), file=sys.stderr)
     except ValueError as error:
         print(f'pi0_ros export: {error}', file=sys.stderr)
     except KeyboardInterrupt:

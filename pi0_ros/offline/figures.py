@@ -22,11 +22,13 @@ DONE = '#20242a'
 WINDOW_S = 24.0   # of a longer bag, around its worst moment
 GAP_S = 0.3         # in which nothing is known of what was done
 LABEL_SHARE = 0.16  # of the width, that a text takes
+LONGEST_NAME = 44
 COLUMNS = 2         # runs side by side
 FAN_SHARE = 0.5   # of a chunk, between fans that are drawn
 plt.rcParams.update({'font.size': 9, 'axes.spines.top': False, 'axes.spines.right': False,
                      'axes.grid': True, 'grid.color': '#e8eaee', 'axes.edgecolor': '#9aa0a8',
-                     'legend.frameon': False, 'figure.facecolor': 'white'})
+                     'legend.frameon': False, 'figure.facecolor': 'white',
+                     'text.parse_math': False})  # a $ in an instruction is a $
 
 
 @dataclass(frozen=True)
@@ -42,16 +44,21 @@ class Shown:
 
 
 def shown(done: Sequence[dict[str, Any]], begins_ns: Sequence[int]) -> list[Shown]:
-    """Return runs with what figures need of them. :param begins_ns: of each bag."""
+    """Return runs with what figures need of them. :param begins_ns: when each bag begins."""
     out = []
     for number, one in enumerate(done):
         rows = one['rows']
-        bags = np.array([record['bag'] for record in rows.records])
-        at_ns = np.array([record['now_ns'] for record in rows.records])
+        bags = rows.bags()
+        at_ns = np.array([record['bag_ns'] for record in rows.records])
         out.append(Shown(one['run'].name, rows, rows.moment_errors(one['ranges']),
                          (at_ns - np.array(begins_ns)[bags]) / 1e9, bags,
                          COLOURS[number % len(COLOURS)]))
     return out
+
+
+def legend(name: str) -> str:
+    """Return a name as a picture can show it: matplotlib hides those that begin with _."""
+    return name.lstrip('_') if len(name) < LONGEST_NAME else name[:LONGEST_NAME - 4] + ' ...'
 
 
 def png(figure: Figure) -> bytes:
@@ -67,8 +74,8 @@ def draw_horizon(axis: Axes, runs: Sequence[Shown], result: dict[str, Any]) -> N
     for run in runs:
         steps = result['runs'][run.name]['steps_error_share']
         after_s = run.rows.dt_s * np.arange(1, len(steps['policy']['mean']) + 1)
-        axis.plot(after_s, _percent(steps['policy']['mean']), color=run.colour, label=run.name,
-                  linewidth=2)
+        axis.plot(after_s, _percent(steps['policy']['mean']), color=run.colour,
+                  label=legend(run.name), linewidth=2)
         axis.plot(after_s, _percent(steps['policy']['p95']), color=run.colour, linewidth=0.8,
                   alpha=0.6, label=None)
     steps = result['runs'][runs[0].name]['steps_error_share']
@@ -88,8 +95,12 @@ def draw_timeline(axis: Axes, runs: Sequence[Shown], bag: int, worst: Sequence[t
     """Draw the error over the time of a bag; ``worst`` are rank and time of moments to mark."""
     for run in runs:
         here = run.bags == bag
-        axis.plot(run.seconds[here], 100 * run.errors[here], color=run.colour, label=run.name,
-                  linewidth=1.2, marker='.', markersize=3)
+        seconds, errors = run.seconds[here], 100 * run.errors[here]
+        apart = np.diff(seconds)
+        gaps = np.flatnonzero(apart > 3 * np.median(apart)) + 1 if len(apart) else []
+        axis.plot(np.insert(seconds, gaps, np.nan), np.insert(errors, gaps, np.nan),
+                  color=run.colour, label=legend(run.name), linewidth=1.2, marker='.',
+                  markersize=3)
     first, height = runs[0], axis.get_ylim()[1]
     here = np.flatnonzero(first.bags == bag)
     said, last_s = '', -np.inf
@@ -147,7 +158,8 @@ def draw_joint(axis: Axes, run: Shown, bag: int, joint: int, part: tuple[float, 
     for index in chosen:
         if run.seconds[index] - last_s < FAN_SHARE * steps[-1]:
             continue
-        last_s = run.seconds[index]
+        last_s = run.seconds[index] - (rows.records[index]['now_ns']
+                                       - rows.records[index]['t_obs_ns']) / 1e9
         fan = rows.predicted[index, :, :, joint]
         axis.fill_between(last_s + steps, fan.min(axis=0), fan.max(axis=0), color=run.colour,
                           alpha=0.22, linewidth=0)
@@ -169,7 +181,7 @@ def joints_figure(runs: Sequence[Shown], bag: int, names: Sequence[str],
             draw_joint(axes[row, column], run, bag, row, part)
             if not column:
                 axes[row, 0].set_ylabel(name.replace('_', '\n'), fontsize=8)
-        axes[0, column].set_title(run.name, fontsize=10, color=run.colour, loc='left')
+        axes[0, column].set_title(legend(run.name), fontsize=10, color=run.colour, loc='left')
         axes[-1, column].set_xlabel('seconds of the bag')
     figure.tight_layout()
     return figure
@@ -180,7 +192,7 @@ def latency_figure(latencies: dict[str, np.ndarray], colours: dict[str, str]) ->
     figure, axis = plt.subplots(figsize=(5.6, 2.6))
     for name, values in latencies.items():
         axis.plot(np.sort(values), 100 * np.arange(1, len(values) + 1) / len(values),
-                  color=colours[name], label=name, linewidth=1.8)
+                  color=colours[name], label=legend(name), linewidth=1.8)
     axis.set(xlabel='ms', ylabel='% of inferences', ylim=(0, 101), xlim=(0, None))
     axis.legend(fontsize=8)
     return figure
@@ -195,7 +207,7 @@ def summary_figure(runs: Sequence[Shown], result: dict[str, Any],
     grid = figure.add_gridspec(rows, 2, height_ratios=[2.6, 2.2, *[1.2] * len(names)],
                                hspace=0.62, wspace=0.18)
     axis = figure.add_subplot(grid[0, 0])
-    labels = [run.name for run in runs] + [label for label, _, _ in BASELINES.values()]
+    labels = [legend(run.name) for run in runs] + [label for label, _, _ in BASELINES.values()]
     share = [result['runs'][run.name]['error_share']['policy'] for run in runs]
     share += [result['runs'][runs[0].name]['error_share'][name] for name in BASELINES]
     bars = axis.barh(labels, _percent(share), color=[run.colour for run in runs] + [
@@ -217,6 +229,6 @@ def summary_figure(runs: Sequence[Shown], result: dict[str, Any],
             draw_joint(axis, run, bag, row, part)
             axis.set_ylabel(name.replace('_', '\n'), fontsize=8)
             if not row:
-                axis.set_title(f'{run.name}: predicted, and done in black', fontsize=10,
+                axis.set_title(f'{legend(run.name)}: predicted, and done in black', fontsize=10,
                                color=run.colour, loc='left')
     return figure

@@ -10,6 +10,7 @@ from pi0_ros.offline.routes import Routes
 
 BINS_NS = np.concatenate([[0], np.geomspace(1e5, 1e11, 241)])  # of gaps, 6 % apart
 BEGINS_NS = 10**9  # within which recorders find all topics
+JUMPS = 0.05  # rad, between two joint states that may be of two publishers
 FEW = 0.01  # of messages whose stamps go back, before two publishers are suspected
 
 
@@ -60,8 +61,8 @@ class Health:
         self.inputs = {name: Input() for name in ('joint_states', *routes.cameras)}
         self.jumps = 0  # of the clock
         self._kinds: set[tuple[str, ...]] = set()
-        self._last: tuple[tuple, bytes] | None = None
-        self.doubled = 0  # joint states of one stamp and other positions
+        self._last: list[tuple[tuple, np.ndarray]] = []  # two, of one and the same joints
+        self.doubled = 0  # joint states that contradict the one before
 
     def add(self, name: str, stamp_ns: int, received_ns: int) -> None:
         """Count a message of an input."""
@@ -73,10 +74,15 @@ class Health:
         self.add('joint_states', stamp_ns, received_ns)
         if len(self._kinds) < 8:
             self._kinds.add(tuple(sorted(message.name)))
-        now = (stamp_ns, *message.name), np.asarray(message.position, float).tobytes()
-        if stamp_ns and self._last and self._last[0] == now[0] and self._last[1] != now[1]:
-            self.doubled += 1
-        self._last = now
+        names, now = tuple(message.name), np.array(message.position, float)
+        if len(now) != len(names):
+            return
+        if self._last and self._last[0][0] != names:
+            self._last = []
+        if len(self._last) == 2:
+            one, two = (np.abs(now - before).max(initial=0) for _, before in self._last)
+            self.doubled += two > JUMPS and one < two / 10  # to and fro
+        self._last = [*self._last[-1:], (names, now)]
 
     def warnings(self, begin_ns: int, end_ns: int, late_ns: int) -> list[str]:
         """Return what is odd, one sentence each.

@@ -49,6 +49,15 @@ class Rows:
         out = one - other
         return np.where(self.turns, (out + np.pi) % FULL_TURN - np.pi, out)
 
+    def apart(self, one: np.ndarray, other: np.ndarray, joint: int) -> np.ndarray:
+        """Return one - other of one joint, without whole turns where it turns."""
+        out = one - other
+        return (out + np.pi) % FULL_TURN - np.pi if self.turns[joint] else out
+
+    def bags(self) -> np.ndarray:
+        """Return the number of every moment's bag [M]."""
+        return np.array([record['bag'] for record in self.records])
+
     def extent(self) -> np.ndarray:
         """Return over how far each joint [D] was recorded."""
         seen = np.concatenate([self.state, self.done.reshape(-1, self.done.shape[-1])])
@@ -78,7 +87,8 @@ def summarise(records: Sequence[dict[str, Any]], rows: Rows, names: Sequence[str
         'joints': {name: _joint(rows, ranges, index) for index, name in enumerate(names)},
         'steps_error_share': {
             name: {'mean': _numbers(np.nanmean(error / ranges, axis=(0, 2))),
-                   'p95': _numbers(np.nanpercentile((error / ranges).mean(axis=2), 95, axis=0))}
+                   'p95': _numbers(np.nanpercentile((error / ranges).mean(axis=2), 95, axis=0)),
+                   'max': _numbers(np.nanmax((error / ranges).mean(axis=2), axis=0))}
             for name, error in by.items()},
         'smoothness': _smoothness(rows, names),
         'safety': _safety(rows),
@@ -91,19 +101,25 @@ def _joint(rows: Rows, ranges: np.ndarray, index: int) -> dict[str, Any]:
         one = error[:, :, index]
         out[name] = {'mean': _number(np.nanmean(one)), 'p95': _number(np.nanpercentile(one, 95)),
                      'max': _number(np.nanmax(one)),
-                     'mean_share': _number(np.nanmean(one) / ranges[index]),
-                     'by_step': _numbers(np.nanmean(one, axis=0))}
+                     **{f'{part}_share': _number(of / ranges[index]) for part, of in (
+                         ('mean', np.nanmean(one)), ('p95', np.nanpercentile(one, 95)),
+                         ('max', np.nanmax(one)))},
+                     'by_step': {'mean': _numbers(np.nanmean(one, axis=0)),
+                                 'p95': _numbers(np.nanpercentile(one, 95, axis=0)),
+                                 'max': _numbers(np.nanmax(one, axis=0))}}
     done, predicted = rows.done[:, :, index], rows.predicted[:, :, :, index]
     last = np.array([np.flatnonzero(np.isfinite(row))[-1] for row in done])
     at = np.arange(len(done))
-    moved = done[at, last] - rows.state[:, index]
-    would = predicted[at, :, last] - rows.state[:, index, None]
+    moved = rows.apart(done[at, last], rows.state[:, index], index)
+    would = rows.apart(predicted[at, :, last], rows.state[:, index, None], index)
     clear = np.abs(moved) > MOVES * ranges[index]
     agree = (np.sign(would) == np.sign(moved)[:, None])[clear]
-    inside = (done >= predicted.min(axis=1)) & (done <= predicted.max(axis=1))
+    fan = rows.apart(predicted, done[:, None], index)  # around what was done
+    inside = (fan.min(axis=1) <= 0) & (fan.max(axis=1) >= 0)
     out['direction'] = {'moments': int(clear.sum()),
                         'agree': _number(agree.mean()) if clear.any() else None}
-    out['spread'] = {'std': _number(predicted.std(axis=1).mean()),
+    fan = rows.apart(predicted, predicted[:, :1], index)
+    out['spread'] = {'std': _number(fan.std(axis=1).mean()) if rows.samples > 1 else None,
                      'done_inside': _number(inside[np.isfinite(done)].mean())
                      if rows.samples > 1 else None}
     return out

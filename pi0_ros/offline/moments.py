@@ -51,11 +51,11 @@ def records(bag: int, playback: Playback, policy: Pi0Policy, execution: Executio
         else:
             waiting.append(_decide(bag, moment, playback, policy, execution, setting))
         while waiting and _complete(waiting[0], playback):
-            yield _finished(waiting.pop(0), playback)
+            yield _finished(waiting.pop(0))
         open_ns = [one.due_ns[0] for one in waiting if isinstance(one, _Pending)]
         playback.path.forget(min(open_ns, default=moment.now_ns) - LATE_NS)
     for one in waiting:
-        yield _finished(one, playback)
+        yield _finished(one)
 
 
 def _decide(bag: int, moment: Moment, playback: Playback, policy: Pi0Policy,
@@ -74,6 +74,8 @@ def _decide(bag: int, moment: Moment, playback: Playback, policy: Pi0Policy,
         execution.stand()
         return record | {'skipped': error.finding.reason, 'why': error.finding.text}
     moved, seconds = playback.streams.joints.moved(OVER_NS)
+    count = len(playback.path.joint_names)
+    moved = execution.shortest(moved[:count])
     chunks, latency = [], []
     for sample in range(setting.samples):
         noise = np.random.default_rng((setting.seed, bag, moment.number, sample)) \
@@ -88,11 +90,11 @@ def _decide(bag: int, moment: Moment, playback: Playback, policy: Pi0Policy,
     if leftover is not None:
         executed = policy.infer(seen, first, leftover)
     fate = execution.take(executed, seen)
-    joints, count = playback.streams.joints.get(), len(playback.path.joint_names)
+    joints = playback.streams.joints.get()
     stamps = seen.image_stamps_ns
     record |= {
         't_obs_ns': seen.t_obs_ns, 'asked': asked, 'dt_ns': policy.dt_ns,
-        'state': seen.state.tolist(), 'velocity': (moved[:count] / seconds).tolist(),
+        'state': seen.state.tolist(), 'velocity': (moved / seconds).tolist(),
         'predicted': [chunk.positions.tolist() for chunk in chunks],
         'executed': executed.positions.tolist() if leftover is not None else None,
         'image_stamps_ns': dict(stamps),
@@ -127,14 +129,14 @@ def _complete(one: _Pending | dict, playback: Playback) -> bool:
                                      or playback.now_ns > one.due_ns[-1] + LATE_NS)
 
 
-def _finished(one: _Pending | dict, playback: Playback) -> dict[str, Any]:
+def _finished(one: _Pending | dict) -> dict[str, Any]:
     """Add what was done, NaN where that is not known or was for another instruction."""
     if isinstance(one, dict):
         return one
     record, done = one.record, one.path.sample(one.due_ns)
-    other = [at for at, text in playback.changes
+    other = [at for at, text in one.path.changes
              if at >= record['now_ns'] and text != record['instruction']]
-    if other and one.path is playback.path:
+    if other:
         done[one.due_ns >= other[0]] = np.nan
     if not np.isfinite(done).any():
         return record | {'done': None, 'skipped': 'nothing_after',

@@ -15,6 +15,7 @@ from pi0_ros.offline.routes import Routes
 
 CLOCK_JUMP_NS = 1_000_000_000  # as control/pilot.py
 OTHER_CLOCK_NS = 1_000_000_000
+SILENCE_NS = 10_000_000_000
 STATE_GAP_NS = 500_000_000     # between joint states that are still one motion
 
 
@@ -40,18 +41,29 @@ class Playback:
         self.bag, self.routes = bag, routes
         self.streams = Streams(values.observed_names, routes.cameras, freshness(values))
         self.fixed, self.instruction = bool(instruction), instruction
-        self.changes: list[tuple[int, str]] = []  # when which instruction came
         self.description: str | None = None
         self._joint_names = values.joint_names
         self.path = self._new_path()  # another one after every jump of the clock
+        self._older_paths: list[ActionPath] = []
         self.health = Health(routes)
         self.left_out: Counter[str] = Counter()  # moments that were of no use, by reason
         self.now_ns: int | None = None
+        self.begin_ns: int | None = None  # the node's time at the first message
         self._shift_ns: int | None = None if not routes.clock else 0
         self._camera = {topic: name for name, topic in routes.cameras.items()}
 
     def _new_path(self) -> ActionPath:
         return ActionPath(self._joint_names, None if self.routes.actions else STATE_GAP_NS)
+
+    def dropped(self) -> list[str]:
+        """Return a sentence on actions that could not be used, if there were any."""
+        paths = [*self._older_paths, self.path]
+        count = sum(path.dropped for path in paths)
+        last = next((path.problem for path in reversed(paths) if path.problem), '')
+        out = [f'actions: {count} messages dropped, the last: {last}'] if count else []
+        alone = sorted(set().union(*(path.uncommanded for path in paths)))
+        return out + ([f"actions: nobody commands {', '.join(alone)}: what was measured is taken"]
+                      if alone else [])
 
     def moments(self, every_ns: int, others: tuple[str, ...] = ()
                 ) -> Iterator[Moment | tuple[str, int, Any]]:
@@ -66,7 +78,7 @@ class Playback:
                 continue
             before_ns, self.now_ns = self.now_ns, now_ns
             if before_ns is None:
-                due_ns = None
+                due_ns, self.path = None, self._new_path()
             elif self._jumped(now_ns - before_ns):
                 self._start_again()
                 due_ns = None
@@ -75,7 +87,10 @@ class Playback:
                 self.now_ns = due_ns
                 yield Moment(number, due_ns, received_ns)
                 number, due_ns = number + 1, due_ns + every_ns
+                if now_ns - due_ns > SILENCE_NS:
+                    due_ns = now_ns  # of a pause, or a clock that was set, one moment is enough
             self.now_ns = self.path.known_ns = now_ns
+            self.begin_ns = now_ns if self.begin_ns is None else self.begin_ns
             self._take(topic, message, now_ns)
             if topic in others:
                 yield topic, now_ns, message
@@ -92,7 +107,7 @@ class Playback:
                 self.bag.warnings.append(
                     f"stamps in '{self.bag.name}' are {apart_ns / 1e9:+.1f} s from the time of "
                     "recording: the stamps' clock counts")
-                self.now_ns = None
+                self.now_ns = self.begin_ns = None
         return received_ns + (self._shift_ns or 0)
 
     def _jumped(self, gap_ns: int) -> bool:
@@ -101,6 +116,7 @@ class Playback:
 
     def _start_again(self) -> None:
         self.streams.clear()
+        self._older_paths.append(self.path)
         self.path = self._new_path()
         self.health.jumps += 1
 
@@ -116,11 +132,14 @@ class Playback:
             if not routes.actions:
                 self.path.put(message, now_ns)
         elif topic == routes.actions:
+            joints = self.streams.joints.get()
+            if joints is not None:
+                self.path.measured = joints.value[:len(self._joint_names)]
             self.path.put(message, now_ns)
         elif topic == routes.instruction and not self.fixed:
             text = message.data.strip()
             if text != self.instruction:
                 self.instruction = text
-                self.changes.append((now_ns, text))
+                self.path.changes.append((now_ns, text))
         elif topic == routes.description:
             self.description = message.data

@@ -3,7 +3,7 @@
 import base64
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import cv2
 import numpy as np
@@ -12,11 +12,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pi0_ros.observation.decoding import message_to_rgb, to_ns
 from pi0_ros.offline import figures
 from pi0_ros.offline.bag import Bag
+from pi0_ros.offline.bags import Bags
 from pi0_ros.offline.figures import Shown
 from pi0_ros.offline.routes import Routes
 
-if TYPE_CHECKING:
-    from pi0_ros.offline.evaluate import Bags
 
 WORST = 10
 APART_S = 1.0        # between two of the worst moments: neighbours show the same
@@ -25,13 +24,13 @@ BEFORE_NS = 11 * 10**9  # that an image may be old, at most
 MOST_BAGS = 6        # that are drawn joint by joint
 
 
-def write_report(result: dict[str, Any], done: Sequence[dict[str, Any]], bags: 'Bags',
+def write_report(result: dict[str, Any], done: Sequence[dict[str, Any]], bags: Bags,
                  folder: Path) -> None:
     """Write report.html and report.png of all runs into ``folder``.
 
     :param result: what ``evaluate.compare`` returned. :param done: what its runs returned.
     """
-    runs = figures.shown(done, _begins(done, len(bags.bags)))
+    runs = figures.shown(done, [bag.begin_ns for bag in bags.bags])
     worst = _worst(runs[0])
     chosen = worst[0]['bag']
     marks = [(one['rank'], one['seconds']) for one in worst if one['bag'] == chosen]
@@ -45,8 +44,10 @@ def write_report(result: dict[str, Any], done: Sequence[dict[str, Any]], bags: '
                                                   in one['records'] if 'latency_ms' in record])
                  for one in done}
     drawn = sorted({record['bag'] for record in runs[0].rows.records})[:MOST_BAGS]
+    odd = [(bag['bag'], text) for one in done for bag in one['health']
+           for text in (bag['damage'], *bag['warnings']) if text]
     context = {
-        'result': result, 'worst': worst, 'runs': [
+        'result': result, 'odd': list(dict.fromkeys(odd)), 'worst': worst, 'runs': [
             {'name': run.name, 'colour': run.colour, 'engine': one['engine'],
              **result['runs'][run.name]} for run, one in zip(runs, done)],
         'names': result['joint_names'], 'baselines': figures.BASELINES,
@@ -68,14 +69,6 @@ def write_report(result: dict[str, Any], done: Sequence[dict[str, Any]], bags: '
     environment.filters['number'] = lambda value: '–' if value is None else f'{value:.4f}'
     text = environment.get_template('report.html.j2').render(context)
     _replace(folder / 'report.html', text.encode())
-
-
-def _begins(done: Sequence[dict[str, Any]], count: int) -> list[int]:
-    """Return when the first moment of each bag was."""
-    out = [0] * count
-    for record in reversed(done[0]['records']):
-        out[record['bag']] = record['now_ns']
-    return out
 
 
 def _worst(run: Shown) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -14,13 +14,14 @@ from tqdm import tqdm
 from pi0_ros.observation.decoding import message_to_rgb, to_ns
 from pi0_ros.observation.observation import Observation
 from pi0_ros.offline.bag import Bag, BagError
+from pi0_ros.offline.bags import Bags
 from pi0_ros.policy.factory import make_local_policy
 from pi0_ros.policy.pi0 import Pi0Policy
 from pi0_ros.policy.provenance import configuration, image_hash
 from pi0_ros.policy.record import InferenceRecord
 
-if TYPE_CHECKING:
-    from pi0_ros.offline.evaluate import Bags
+
+PASSED_NS = 20 * 10**9  # of images, after which one of that stamp is not in the bag
 
 
 def reproduce(args: argparse.Namespace) -> int:
@@ -28,7 +29,7 @@ def reproduce(args: argparse.Namespace) -> int:
 
     :raises ValueError: the bags hold no record, or the checkpoint does not fit.
     """
-    from pi0_ros.offline.evaluate import Bags, read_values, write_json
+    from pi0_ros.offline.evaluate import read_values, write_json
     given = read_values(args)
     if len(given) > 1:
         raise ValueError('--reproduce takes one checkpoint: that of the live node')
@@ -59,7 +60,7 @@ def reproduce(args: argparse.Namespace) -> int:
     return 0 if same == len(rows) else 1
 
 
-def _records(bags: 'Bags', other: Path | None, stack: ExitStack) -> list[InferenceRecord]:
+def _records(bags: Bags, other: Path | None, stack: ExitStack) -> list[InferenceRecord]:
     """Return all records, of the bags or of another one; they hold no images.
 
     :raises BagError: there are none.
@@ -88,7 +89,7 @@ def _compare_configurations(record: InferenceRecord, values: SimpleNamespace) ->
               file=sys.stderr)
 
 
-def _again(bags: 'Bags', records: list[InferenceRecord], policy: Pi0Policy
+def _again(bags: Bags, records: list[InferenceRecord], policy: Pi0Policy
            ) -> Iterator[dict[str, Any]]:
     """Make every inference again as soon as its images have been read."""
     wanted: dict[tuple[str, int], list[int]] = {}
@@ -97,16 +98,19 @@ def _again(bags: 'Bags', records: list[InferenceRecord], policy: Pi0Policy
         missing.append(set(record.image_stamps_ns))
         for name, stamp_ns in record.image_stamps_ns.items():
             wanted.setdefault((name, stamp_ns), []).append(index)
-    images: list[dict[str, np.ndarray]] = [{} for _ in records]
+    found: dict[int, dict[str, Any]] = {}  # messages, until a record has all of its images
     for name, message in bags.images():
-        found = wanted.pop((name, to_ns(message.header.stamp)), [])
-        image = message_to_rgb(message) if found else None
-        for index in found:
-            images[index][name] = image
+        stamp_ns = to_ns(message.header.stamp)
+        for index in wanted.pop((name, stamp_ns), []):
+            found.setdefault(index, {})[name] = message
             missing[index].discard(name)
             if not missing[index]:
-                yield _compare(records[index], images[index], policy)
-                images[index] = {}
+                images = {camera: message_to_rgb(one)
+                          for camera, one in found.pop(index).items()}
+                yield _compare(records[index], images, policy)
+        for index in [index for index in found
+                      if records[index].t_obs_ns < stamp_ns - PASSED_NS]:
+            del found[index]  # what it lacks does not come any more
     for record, lacks in zip(records, missing):
         if lacks:
             yield _row(record, f"no image of that stamp of {', '.join(sorted(lacks))}: "

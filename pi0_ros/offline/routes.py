@@ -39,6 +39,13 @@ class Routes:
         return {topic for topic in (*self.cameras.values(), self.joints, self.instruction,
                                     self.description, self.actions, self.clock) if topic}
 
+    @property
+    def roles(self) -> dict[str, str]:
+        """Return which topic is what."""
+        return {**{f'camera {name}': topic for name, topic in self.cameras.items()},
+                'joints': self.joints, 'instruction': self.instruction, 'actions': self.actions,
+                'description': self.description, 'clock': self.clock}
+
     def table(self, bag: Bag) -> str:
         """Return which topic feeds what."""
         rows = [(f"camera '{name}'", topic) for name, topic in self.cameras.items()]
@@ -98,14 +105,33 @@ def resolve(bag: Bag, values: SimpleNamespace, remaps: dict[str, str], chosen: s
         raise BagError(f"bag '{bag.path}' has no topic '{topic}' for the {name}: name the right "
                        f'one with --remap {name}:=TOPIC{hint}. It has:\n{bag.table()}')
 
+    def instruction() -> str:
+        """Return where instructions are: what the node repeated, if that has all of them.
+
+        What is said once may come before a recorder has found who says it.
+        """
+        found = one('instruction', TEXT, needs_instruction, ', or say --instruction TEXT')
+        repeated = [topic for topic, of in bag.topics.items() if of.kind == TEXT and of.count
+                    and topic.endswith('/active_instruction')]
+        if 'instruction' in remaps or len(repeated) != 1 or repeated[0] == found:
+            return found
+        said: dict[str, set[str]] = {found: set(), repeated[0]: set()}
+        for topic, _, message in bag.messages(said):
+            said[topic].add(message.data.strip())
+        if said[found] - {''} <= said[repeated[0]] != {''}:
+            notes.append(f'instruction is {repeated[0]}: what the node took')
+            return repeated[0]
+        return found
+
     cameras = _cameras(bag, values, remaps, notes)
     joints = one('joint_states', JOINTS, True)
     return Routes(cameras, joints,
-                  one('instruction', TEXT, needs_instruction, ', or say --instruction TEXT'),
+                  instruction(),
                   one('robot_description', TEXT, False),
                   _actions(bag, values, remaps, chosen, joints),
                   one('inference', TEXT, False),
-                  '/clock' if '/clock' in bag.topics else '', tuple(notes))
+                  '/clock' if '/clock' in bag.topics and bag.topics['/clock'].count else '',
+                  tuple(notes))
 
 
 def _require(bag: Bag, topic: str, kinds: Sequence[str]) -> None:

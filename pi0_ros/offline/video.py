@@ -75,6 +75,9 @@ class CameraVideo:
                 if message is not last:  # a camera may be slower than the grid
                     image = message_to_rgb(message)
                     height, width = (size // 2 * 2 for size in image.shape[:2])
+                    if not (height and width):
+                        raise ValueError(f'an image is {image.shape[1]} x {image.shape[0]}, which '
+                                         'is too small for a video')
                     image = np.ascontiguousarray(image[:height, :width])
                     if self.shape not in (None, (height, width)):
                         raise ValueError(f'an image is {width} x {height}, the ones before were '

@@ -121,8 +121,8 @@ class Monitor:
         """Warn of a simulated clock that is too slow to control by."""
         session = self._session
         step_ns = session.loop.clock_step_ns() if session.loop else 0
-        if step_ns > session.pilot.timing.period_ns:
+        if step_ns >= session.pilot.timing.period_ns:
             self._log.warning(
-                f'/clock comes every {step_ns / 1e6:.0f} ms of its time, which is slower than '
+                f'/clock comes every {step_ns / 1e6:.0f} ms of its time, no faster than '
                 f'control_rate {session.values.control_rate:g}: commands are late and missed; '
                 'with a bag: ros2 bag play --clock 200', throttle_duration_sec=10.0)

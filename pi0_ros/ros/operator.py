@@ -49,7 +49,7 @@ class Operator:
         self._node, self._log = node, node.get_logger()
         self._session: Session | None = None
         self.instruction = self.refused = ''
-        self.stop_pressed = False
+        self.stop_pressed = self._disarmed = False  # by a person
         self._description: str | None = None
         self._preview: Preview | None = None
         self._active = node.create_publisher(String, '~/active_instruction', qos.LATCHED)
@@ -135,6 +135,7 @@ class Operator:
 
     async def _on_enable(self, request: SetBool.Request, response: SetBool.Response
                          ) -> SetBool.Response:
+        self._disarmed = not request.data
         if not request.data:
             response.success, response.message = True, self._disarm()
         elif self._preview is not None:
@@ -163,14 +164,18 @@ class Operator:
         return f'{text}; {followers} follows' if followers else text
 
     async def _auto(self) -> None:
-        """Arm a dry run that is to arm itself."""
+        """Arm a dry run that is to arm itself; what a person said goes before that."""
         session = self._session
-        if (session is None or not session.values.auto_enable or session.pilot.enabled
-                or self._preview is not None or not self.instruction):
+        if (session is None or not (session.values.auto_enable and session.active)
+                or session.pilot.enabled or self._preview is not None or not self.instruction
+                or self._disarmed or self.stop_pressed):
             return
-        if session.guard.fault:
-            self._log.warning(f'dry run: going on after {session.guard.fault}')
-            session.guard.reset(session.steady())
+        fault = session.guard.fault
+        if fault and (fault.reason == 'operator_stop'
+                      or session.guard.reset(session.steady()) is not None):
+            return
+        if fault:
+            self._log.warning(f'dry run: going on after {fault}')
         await self._arm(quiet=True)
 
     async def _arm(self, quiet: bool = False) -> Finding | str | None:

@@ -51,6 +51,8 @@ class Session:
         """
         self.node, self.values, self._log = node, values, node.get_logger()
         self.policy = make_policy(values)
+        decides = configuration(values)
+        self._configuration = decides, configuration_hash(decides)
         self.pilot = Pilot(values.joint_names, make_limits(values.joint_names, values.limit_rules),
                            self._timing(values))
         self._worker = PolicyWorker(self.policy, self._think, self._inference_failed)
@@ -65,7 +67,6 @@ class Session:
         self.command = CommandPublisher(node, values.command_interface, values.dry_run)
         self._chunks = node.create_publisher(JointTrajectory, '~/action_chunk', 1)
         self._inferences = node.create_publisher(String, '~/inference', qos.RECORD)
-        self._configuration = configuration(values), configuration_hash(values)
         self.operator: Operator = node.operator
         self._monitor = Monitor(self)
 

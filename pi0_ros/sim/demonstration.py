@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -120,6 +121,8 @@ def demonstrate(out: BagWriter, seed: int, colours: Sequence[str], cameras: Sequ
             lifted = lifted + 1 if taken else 0
             if lifted > LIFTED_STEPS:
                 break
+        else:
+            raise RuntimeError(f'the {colour} block could not be taken: try another --seed')
     return at_ns
 
 
@@ -143,12 +146,19 @@ def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     try:
         args.bag.absolute().parent.mkdir(parents=True, exist_ok=True)
-        out = BagWriter(args.bag, args.storage)
-        try:
-            end_ns = demonstrate(out, args.seed, tqdm(args.blocks, unit='block'), args.cameras)
-        finally:
-            out.close()
-    except (WriterError, OSError) as error:
+        if args.bag.exists():
+            raise WriterError(f"'{args.bag}' exists: name another folder, or remove it")
+        with tempfile.TemporaryDirectory(dir=args.bag.absolute().parent) as folder:
+            out = BagWriter(Path(folder) / args.bag.name, args.storage)
+            try:
+                end_ns = demonstrate(out, args.seed, tqdm(args.blocks, unit='block'),
+                                     args.cameras)
+            finally:
+                out.close()
+            (Path(folder) / args.bag.name).rename(args.bag)
+    except KeyboardInterrupt:
+        return 130
+    except (WriterError, OSError, RuntimeError) as error:
         print(f'pi0_ros demonstrate: {error}', file=sys.stderr)
         return 1
     print(f'{args.bag}: {(end_ns - START_NS) / 1e9:.1f} s')
