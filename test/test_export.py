@@ -14,7 +14,7 @@ import pytest
 
 from bags import Tape, write_demonstration
 from pi0_ros.observation.decoding import message_to_rgb
-from pi0_ros.offline import dataset, export
+from pi0_ros.offline import dataset, export, statistics
 from pi0_ros.offline.bag import Bag
 
 ROOT = Path(__file__).parents[1]
@@ -165,7 +165,7 @@ def tape(path, **more):
             out.flag(at_ms, more['flags'][at_ms])
         out.joints(at_ms, [np.sin(at_ms / 300), 0.5])
         if at_ms not in gap:
-            out.image(at_ms, at_ms // 40 if not more.get('bad') == at_ms else 0,
+            out.image(at_ms, at_ms // 20 % 100 * 2 + 20, size=more.get('size', 4),
                       encoding='32FC7' if more.get('bad') == at_ms else 'rgb8')
     return out.close()
 
@@ -189,6 +189,111 @@ def test_without_a_parameter_file_the_bag_names_everything(tmp_path):
     np.testing.assert_allclose([row['observation.state'][0] for row in rows],
                                np.sin(later_s - 40 / 300), atol=1e-6)
     assert len(lengths(folder)) == 2
+
+
+def test_every_frame_shows_what_was_newest_then(tmp_path):
+    """The grey of an image tells its number: what came at 20 ms is seen from 40 ms on."""
+    folder = tmp_path / 'd'
+    assert export.main([str(tape(tmp_path / 'bag', size=32)), '--dataset', str(folder), '--fps',
+                        '25']) == 0
+    path = folder / 'videos/observation.images.camera_1/chunk-000/file-000.mp4'
+    with av.open(str(path)) as file:
+        greys = [frame.to_ndarray(format='rgb24').mean() for frame in file.decode(video=0)]
+    at_ms = 40 * (1 + np.arange(len(greys)))
+    np.testing.assert_allclose(greys, (at_ms - 20) // 20 % 100 * 2 + 20, atol=1.5)
+    told = json.loads((folder / 'meta/stats.json').read_text())['observation.images.camera_1']
+    assert 0.05 < told['std'][0][0][0] < 0.35 and told['min'][0][0][0] < 0.12
+
+
+def test_image_statistics_are_those_of_each_channel():
+    counts = np.zeros((3, 256), int)
+    counts[0, 0], counts[0, 255] = 50, 50
+    counts[1, 51], counts[2, 102] = 100, 100
+    told = statistics.of_images(counts, 7)
+    np.testing.assert_allclose(np.ravel(told['mean']), [0.5, 0.2, 0.4])
+    np.testing.assert_allclose(np.ravel(told['std']), [0.5, 0, 0], atol=1e-7)
+    assert np.ravel(told['q90']).tolist() == [1.0, 0.2, 0.4] and told['count'] == [7]
+
+
+def test_cameras_of_another_size_are_not_mixed_in(tmp_path, capsys):
+    bags = [str(tape(tmp_path / str(size), size=size)) for size in (4, 8)]
+    assert export.main([*bags, '--dataset', str(tmp_path / 'd'), '--fps', '10']) == 0
+    assert len(lengths(tmp_path / 'd')) == 2
+    assert "images of 'camera_1' are [8, 8] high and wide" in capsys.readouterr().out
+
+
+def test_a_clock_that_jumps_ends_an_episode(tmp_path):
+    out = Tape(tmp_path / 'bag')
+    out.say(0, 'one')
+    for at_ms in range(0, 8000, 10):
+        sim_ms = 50_000 + at_ms % 4000
+        stamp_ms = sim_ms - 1_700_000_000_000
+        out.clock(at_ms, sim_ms)
+        out.joints(at_ms, [sim_ms / 1e5, 0], stamp_ms)
+        out.image(at_ms, stamp_ms=stamp_ms)
+        out.command(at_ms, [(10, [sim_ms / 1e5, 0])], stamp_ms)
+    assert export.main([str(out.close()), '--dataset', str(tmp_path / 'd'), '--fps', '10']) == 0
+    assert len(lengths(tmp_path / 'd')) == 2
+
+
+def test_states_in_an_order_of_their_own(tmp_path):
+    params = tmp_path / 'params.yaml'
+    params.write_text('/**:\n  ros__parameters:\n    joint_names: [b, "-", a]\n'
+                      '    state_names: [a, "-", b]\n    cameras: [front]\n')
+    folder = tmp_path / 'd'
+    assert export.main([str(tape(tmp_path / 'bag')), '--dataset', str(folder), '--fps', '20',
+                        '--params-file', str(params)]) == 0
+    told = info(folder)['features']
+    assert told['action']['names'] == ['b', 'a']
+    assert told['observation.state']['names'] == ['a', 'b']
+    row = table(folder, 'data/chunk-000/file-000.parquet')[0]
+    assert row['action'][0] == row['observation.state'][1] == 0.5
+
+
+def test_positions_without_names_need_a_parameter_file(tmp_path, capsys):
+    out = Tape(tmp_path / 'bag')
+    out.say(0, 'one')
+    for at_ms in range(0, 3000, 20):
+        out.joints(at_ms, [0, 0.5])
+        out.image(at_ms)
+        out.array(at_ms, [0.5, 0.0])
+    assert export.main([str(out.close()), '--dataset', str(tmp_path / 'd'), '--fps', '20']) == 1
+    assert 'positions without names' in capsys.readouterr().err
+
+
+def test_a_slow_input_is_told(tmp_path, capsys):
+    assert export.main([str(tape(tmp_path / 'bag')), '--dataset', str(tmp_path / 'd'), '--fps',
+                        '100']) == 0
+    assert 'joint_states: 50.0 Hz is less than --fps 100' in capsys.readouterr().out
+
+
+def test_joints_of_several_publishers_are_found(tmp_path):
+    out = Tape(tmp_path / 'bag')
+    out.say(0, 'one')
+    for at_ms in range(0, 3000, 20):
+        out.joints(at_ms, [0.1], names=['gripper'])
+        out.joints(at_ms, [0.2, 0.3], names=['a', 'b'])
+        out.image(at_ms)
+    assert export.main([str(out.close()), '--dataset', str(tmp_path / 'd'), '--fps', '20']) == 0
+    assert info(tmp_path / 'd')['features']['action']['names'] == ['gripper', 'a', 'b']
+
+
+def test_half_a_line_and_strangers_are_not_taken_for_episodes(bag, tmp_path, capsys):
+    command = [str(bag), '--dataset', str(tmp_path / 'd'), '--fps', '10', '--params-file', SIM]
+    assert export.main([*command, '--min-seconds', '100']) == 1  # nothing long enough
+    assert 'shorter than --min-seconds' in capsys.readouterr().err
+    assert not (tmp_path / 'd.partial').exists()
+    partial = tmp_path / 'd.partial'
+    partial.mkdir()
+    (partial / 'something').write_text('of somebody')
+    assert export.main(command) == 1
+    assert 'the beginning of another data set' in capsys.readouterr().err
+    assert (partial / 'something').exists()
+    (partial / 'something').unlink()
+    assert export.main(command) == 0
+    (tmp_path / 'd/data/chunk-000/file-999.parquet').write_bytes(b'x')
+    with pytest.raises(ValueError, match='has 3 data files, expected 2'):
+        dataset.check(tmp_path / 'd')
 
 
 def test_a_gap_ends_an_episode(tmp_path, capsys):

@@ -7,10 +7,12 @@ import pytest
 
 pytest.importorskip('rclpy', reason='needs ROS 2')
 
+from rclpy.clock import Clock as ROSClock  # noqa: E402
+from rclpy.clock import ClockType  # noqa: E402
 from rclpy.time import Time  # noqa: E402
 from rosgraph_msgs.msg import Clock  # noqa: E402
 from sensor_msgs.msg import CompressedImage, JointState  # noqa: E402
-from std_msgs.msg import String  # noqa: E402
+from std_msgs.msg import Bool, String  # noqa: E402
 
 from bags import MS, STRING, write_demonstration  # noqa: E402
 from graph import Graph  # noqa: E402
@@ -199,6 +201,38 @@ def test_a_bag_that_is_paused_goes_on(bag, graph):
     player.play(bag, until=lambda: paused and len(player.records) >= paused[0][1] + 2,
                 before=pause)
     assert paused[0][0] and len(player.records) >= paused[0][1] + 2
+
+
+def test_what_a_person_says_goes_before_auto_enable(bag, graph):
+    made = graph(policy='mock_hold', dry_run=True, auto_enable=True)
+    assert made.node.trigger_activate().name == 'SUCCESS'
+    player, session, operator = Player(made), made.node.session, made.node.operator
+    tries = []
+    arm = operator._arm
+    operator._arm = lambda quiet=False: (tries.append(quiet), arm(quiet))[1]
+    player.play(bag, until=lambda: len(player.records) >= 1)
+    assert session.pilot.enabled and tries
+
+    def rest():
+        """Let the timer that arms come twice."""
+        calls = []
+        timer = made.node.create_timer(1.1, lambda: calls.append(1), clock=steady)
+        made.wait(lambda: calls)
+        made.node.destroy_timer(timer)
+
+    steady = ROSClock(clock_type=ClockType.STEADY_TIME)
+    assert made.enable(False).success
+    tries.clear()
+    rest()
+    assert not session.pilot.enabled and not tries
+    operator._on_stop(Bool(data=True))
+    operator._disarmed = False
+    rest()
+    operator._on_stop(Bool(data=False))
+    rest()
+    assert session.guard.fault.reason == 'operator_stop' and not tries
+    assert made.reset().success
+    made.wait(lambda: tries)
 
 
 def test_nobody_but_a_person_arms_a_robot():

@@ -75,6 +75,8 @@ class Playback:
         for topic, received_ns, message in self.bag.messages(self.routes.topics | set(others)):
             now_ns = self._clock(topic, received_ns, message)
             if now_ns is None:
+                if topic in (self.routes.instruction, self.routes.description):
+                    self._take(topic, message, 0)  # which have no stamp, and wait for no clock
                 continue
             before_ns, self.now_ns = self.now_ns, now_ns
             if before_ns is None:
