@@ -88,12 +88,17 @@ def test_videos_hold_the_images_frame_by_frame(bag, made):
     path = made / 'videos/observation.images.wrist/chunk-000/file-000.mp4'
     with av.open(str(path)) as file:
         frames = [frame.to_ndarray(format='rgb24') for frame in file.decode(video=0)]
-    assert len(frames) == len(rows)
+    assert len(frames) == info(made)['total_frames']  # both episodes
     for number in (0, len(rows) // 2, len(rows) - 1):
         apart = [np.abs(frames[number].astype(int) - image).mean() for image in images]
         nearest = int(np.argmin(apart))
         assert apart[nearest] < 4 and abs(nearest / 30 - number / 25) < 0.09
-    np.testing.assert_allclose(dataset.frame_times(path), np.arange(len(rows)) / 25, atol=1e-4)
+    np.testing.assert_allclose(dataset.frame_times(path), np.arange(len(frames)) / 25, atol=1e-4)
+    second = table(made, 'meta/episodes/chunk-000/file-000.parquet')[1]
+    start = 'videos/observation.images.wrist/'
+    assert second[start + 'from_timestamp'] == len(rows) / 25
+    assert second[start + 'to_timestamp'] == len(frames) / 25
+    assert not (made / 'pieces').exists()
 
 
 def test_statistics_are_those_of_the_rows(made):
@@ -296,6 +301,16 @@ def test_half_a_line_and_strangers_are_not_taken_for_episodes(bag, tmp_path, cap
         dataset.check(tmp_path / 'd')
 
 
+def test_videos_are_joined_up_to_a_size(tmp_path, monkeypatch):
+    monkeypatch.setattr(dataset, 'VIDEO_BYTES', 1)  # one for each
+    folder = tmp_path / 'd'
+    assert export.main([str(tape(tmp_path / 'bag')), '--dataset', str(folder), '--fps', '20']) == 0
+    rows = table(folder, 'meta/episodes/chunk-000/file-000.parquet')
+    start = 'videos/observation.images.camera_1/'
+    assert [row[start + 'file_index'] for row in rows] == [0, 1]
+    assert [row[start + 'from_timestamp'] for row in rows] == [0, 0]
+
+
 def test_a_gap_ends_an_episode(tmp_path, capsys):
     path = tape(tmp_path / 'bag', gap=range(2000, 3000))
     assert export.main([str(path), '--dataset', str(tmp_path / 'd'), '--fps', '20']) == 0
@@ -347,7 +362,17 @@ def test_a_wrong_video_is_found_when_it_is_read_back(made, tmp_path):
     folder = tmp_path / 'copy'
     shutil.copytree(made, folder)
     dataset.check(folder)
-    videos = folder / 'videos/observation.images.wrist/chunk-000'
-    (videos / 'file-000.mp4').write_bytes((videos / 'file-001.mp4').read_bytes())
+    video = folder / 'videos/observation.images.wrist/chunk-000/file-000.mp4'
+    shutil.copy(video, tmp_path / 'whole.mp4')
+    dataset.join([tmp_path / 'whole.mp4'], video, 30)
+    dataset.check(folder)  # joining alone changes nothing
+    with av.open(str(video), 'w') as out:
+        stream = out.add_stream('libx264', 25)
+        stream.width, stream.height, stream.pix_fmt = 640, 480, 'yuv420p'
+        for number in range(10):
+            frame = av.VideoFrame(640, 480, 'yuv420p')
+            frame.pts = number
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode())
     with pytest.raises(ValueError, match='frames, expected'):
         dataset.check(folder)

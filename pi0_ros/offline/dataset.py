@@ -1,7 +1,8 @@
 """Writes a LeRobotDataset v3, an episode at a time, so that it can be taken up again.
 
-Every episode has files of its own. Until all is written and read back, the data set is a folder
-with another name. The layout is that of LeRobot 0.4 and newer (``lerobot/datasets/utils.py``).
+Every episode has a data file of its own, and at first videos; these are joined in the end, because
+training keeps every video open. Until all is written and read back, the data set is a folder with
+another name. The layout is that of LeRobot 0.4 and newer (``lerobot/datasets/utils.py``).
 """
 
 import json
@@ -17,11 +18,13 @@ import pyarrow.parquet
 
 from pi0_ros.offline import statistics
 from pi0_ros.offline.episodes import Frame
-from pi0_ros.offline.video import CameraVideo, frame_times, video_info
+from pi0_ros.offline.video import CameraVideo, frame_times, join, video_info
 
 VERSION, CHUNK = 'v3.0', 1000  # files in a folder
 DATA = 'data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet'
 VIDEO = 'videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4'
+PIECES = 'pieces'    # folder with videos of single episodes
+VIDEO_BYTES = 200 * 2**20  # of a joined video, as info.json says
 STATE, ACTION, IMAGES = 'observation.state', 'action', 'observation.images.'
 TOLERANCE_S = 1e-4   # of a frame's time, LeRobot's
 NUMBERS = ('timestamp', 'frame_index', 'episode_index', 'index', 'task_index')
@@ -130,7 +133,32 @@ class DatasetWriter:
         self.episodes.append(row)
 
     def _video(self, camera: str, number: int) -> Path:
-        return self.partial / _at(VIDEO, number, IMAGES + camera)
+        return self.partial / PIECES / camera / f'{number:06d}.mp4'
+
+    def _join_videos(self) -> list[dict[str, Any]]:
+        """Join the videos of episodes; return what tells of each episode where they are."""
+        shutil.rmtree(self.partial / 'videos', ignore_errors=True)
+        out: list[dict[str, Any]] = [{} for _ in self.episodes]
+        for name in self.cameras:
+            group: list[int] = []
+            file = size = frames = 0
+            for number, one in enumerate(self.episodes):
+                piece = self._video(name, number).stat().st_size
+                if group and size + piece > VIDEO_BYTES:
+                    self._join(name, group, file)
+                    group, file, size, frames = [], file + 1, 0, 0
+                start = f'videos/{IMAGES}{name}/'
+                out[number] |= {
+                    start + 'chunk_index': file // CHUNK, start + 'file_index': file % CHUNK,
+                    start + 'from_timestamp': frames / self.fps,
+                    start + 'to_timestamp': (frames + one['length']) / self.fps}
+                group, size, frames = [*group, number], size + piece, frames + one['length']
+            self._join(name, group, file)
+        return out
+
+    def _join(self, camera: str, numbers: Sequence[int], file: int) -> None:
+        join([self._video(camera, number) for number in numbers],
+             self.partial / _at(VIDEO, file, IMAGES + camera), self.fps)
 
     def finish(self, robot_type: str) -> Path:
         """Write what tells of the data, read everything back, and give the folder its name.
@@ -147,11 +175,13 @@ class DatasetWriter:
         by_episode = [self._statistics([number]) for number in range(len(self.episodes))]
         whole = self._statistics(range(len(self.episodes)))
         (meta / 'stats.json').write_text(json.dumps(whole, indent=4))
-        self._write_episodes(by_episode, meta / 'episodes/chunk-000/file-000.parquet')
+        self._write_episodes(by_episode, self._join_videos(),
+                             meta / 'episodes/chunk-000/file-000.parquet')
         (meta / 'info.json').write_text(json.dumps(self._info(len(tasks), robot_type), indent=4))
         check(self.partial)
         self.partial.replace(self.folder)
         (self.folder / self._manifest.name).unlink()
+        shutil.rmtree(self.folder / PIECES)
         return self.folder
 
     def give_up(self) -> None:
@@ -175,19 +205,15 @@ class DatasetWriter:
                 sum(np.array(one['values']) for one in told), sum(one['frames'] for one in told))
         return out
 
-    def _write_episodes(self, by_episode: Sequence[dict[str, Any]], path: Path) -> None:
+    def _write_episodes(self, by_episode: Sequence[dict[str, Any]],
+                        videos: Sequence[dict[str, Any]], path: Path) -> None:
         rows, first = [], 0
-        for number, (one, told) in enumerate(zip(self.episodes, by_episode)):
+        for number, (one, told, video) in enumerate(zip(self.episodes, by_episode, videos)):
             at = {'chunk_index': number // CHUNK, 'file_index': number % CHUNK}
             row = {'episode_index': number, 'tasks': [one['task']], 'length': one['length'],
                    **{f'data/{name}': value for name, value in at.items()},
                    'dataset_from_index': first, 'dataset_to_index': first + one['length'],
-                   'meta/episodes/chunk_index': 0, 'meta/episodes/file_index': 0}
-            for name in self.cameras:
-                start = f'videos/{IMAGES}{name}/'
-                row |= {start + part: value for part, value in at.items()}
-                row |= {start + 'from_timestamp': 0.0,
-                        start + 'to_timestamp': one['length'] / self.fps}
+                   'meta/episodes/chunk_index': 0, 'meta/episodes/file_index': 0, **video}
             row |= {f'stats/{feature}/{part}': value for feature, parts in told.items()
                     for part, value in parts.items()}
             rows.append(row)
@@ -209,7 +235,7 @@ class DatasetWriter:
         return {'codebase_version': VERSION, 'robot_type': robot_type,
                 'total_episodes': len(self.episodes), 'total_frames': self.frames,
                 'total_tasks': tasks, 'chunks_size': CHUNK, 'data_files_size_in_mb': 100,
-                'video_files_size_in_mb': 200, 'fps': self.fps,
+                'video_files_size_in_mb': VIDEO_BYTES // 2**20, 'fps': self.fps,
                 'splits': {'train': f'0:{len(self.episodes)}'}, 'data_path': DATA,
                 'video_path': VIDEO, 'features': features}
 
@@ -242,7 +268,7 @@ def check(folder: Path) -> None:
     if found != len(episodes):
         raise ValueError(f"'{folder}' has {found} data files, expected {len(episodes)}")
     keys = [name for name, of in info['features'].items() if of['dtype'] == 'video']
-    total = 0
+    total, shown = 0, {}
     for number, row in enumerate(episodes):
         table = pyarrow.parquet.read_table(folder / _at(DATA, number))
         if table.num_rows != row['length'] or table['index'][0].as_py() != total:
@@ -250,8 +276,14 @@ def check(folder: Path) -> None:
                              f"{row['length']}")
         total += table.num_rows
         for key in keys:
-            times = frame_times(folder / _at(VIDEO, number, key))
-            due = np.arange(row['length']) / info['fps']
+            due = row[f'videos/{key}/from_timestamp'] + np.arange(row['length']) / info['fps']
+            path = folder / VIDEO.format(video_key=key, **{part: row[f'videos/{key}/{part}']
+                                                           for part in ('chunk_index',
+                                                                        'file_index')})
+            if path not in shown:
+                shown[path] = frame_times(path)
+            times = shown[path][(shown[path] > due[0] - 0.5 / info['fps'])
+                                & (shown[path] < due[-1] + 0.5 / info['fps'])]
             if len(times) != len(due) or np.abs(times - due).max() > TOLERANCE_S:
                 raise ValueError(f"video '{key}' of episode {number} has {len(times)} frames, "
                                  f'expected {len(due)}, {info["fps"]} a second')

@@ -2,6 +2,7 @@
 
 import queue
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,27 @@ def video_info(path: Path) -> dict[str, Any]:
                 'video.codec': stream.codec.canonical_name, 'video.pix_fmt': stream.pix_fmt,
                 'is_depth_map': False, 'video.fps': int(stream.average_rate),
                 'video.channels': 3, 'has_audio': False}
+
+
+def join(pieces: Sequence[Path], path: Path, fps: int) -> None:
+    """Write videos one after another into one file, without encoding them again.
+
+    :raises OSError: the file cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), 'w', format='mp4') as out:
+        stream, first = None, 0
+        for piece in pieces:
+            with av.open(str(piece)) as file:
+                source = file.streams.video[0]
+                stream = stream or out.add_stream_from_template(source)
+                shift = round(first / fps / source.time_base)
+                for packet in file.demux(source):
+                    if packet.pts is not None:
+                        first += 1
+                        packet.pts, packet.dts = packet.pts + shift, packet.dts + shift
+                        packet.stream = stream
+                        out.mux(packet)
 
 
 def frame_times(path: Path) -> np.ndarray:
