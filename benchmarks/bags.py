@@ -87,6 +87,7 @@ def perform(task: str, path: Path, scratch: Path) -> dict:
         with Bag(path) as bag:
             play = Playback(bag, resolve(bag, values, {}), values)
             for moment in play.moments(500_000_000):
+                play.path.forget(moment.now_ns)
                 if play.streams.builder.check(moment.now_ns) is None:
                     play.streams.builder.build(moment.now_ns, play.instruction)
                     count += 1

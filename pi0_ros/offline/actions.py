@@ -61,11 +61,13 @@ class ActionPath:
         if any(row is None for row in rows) or np.any(np.diff(times) <= 0):
             return self._drop('a trajectory whose points do not fit together')
         if self._times:
-            self.known_ns = max(self.known_ns, start_ns)
-            here = self.sample(np.array([start_ns]))[0]
+            after_ns, after = self._times[-1], self._values[-1]
             while self._times and self._times[-1] >= start_ns:
-                self._times.pop()
-                self._values.pop()
+                after_ns, after = self._times.pop(), self._values.pop()
+            here = after
+            if self._times:
+                here = _between(self._times[-1], self._values[-1], after_ns, after,
+                                np.array([start_ns]))[0]
             self._append(start_ns - (times[0] <= start_ns), here)
         elif times[0] > start_ns:
             self._append(start_ns, rows[0])
@@ -121,11 +123,7 @@ class ActionPath:
         after = np.searchsorted(knots, times_ns, 'left')
         high, low = np.minimum(after, len(knots) - 1), np.maximum(after - 1, 0)
         low = np.where(knots[high] == times_ns, high, low)
-        apart = np.maximum(knots[high] - knots[low], 1)
-        share = np.clip((times_ns - knots[low]) / apart, 0, 1)[:, None]
-        change = values[high] - values[low]
-        change -= np.where(np.abs(change) > np.pi, 2 * np.pi * np.round(change / (2 * np.pi)), 0)
-        out = np.where(share == 1, values[high], values[low] + share * change)
+        out = _between(knots[low], values[low], knots[high], values[high], times_ns)
         unknown = (times_ns < knots[0]) | (times_ns > self.known_ns)
         if self._gap_ns is not None:
             unknown |= (times_ns > knots[-1]) | (knots[high] - knots[low] > self._gap_ns)
@@ -137,3 +135,14 @@ class ActionPath:
         while len(self._times) > 1 and self._times[1] <= before_ns:
             self._times.popleft()
             self._values.popleft()
+
+
+def _between(low_ns: np.ndarray, low: np.ndarray, high_ns: np.ndarray, high: np.ndarray,
+             times_ns: np.ndarray) -> np.ndarray:
+    """Return positions [N, D] on the way from ``low`` to ``high``, the short way around a turn."""
+    share = (times_ns - low_ns) / np.maximum(high_ns - low_ns, 1)
+    share = np.clip(share, 0, 1)[:, None]
+    change = high - low
+    change = change - np.where(np.abs(change) > np.pi,
+                               2 * np.pi * np.round(change / (2 * np.pi)), 0)
+    return np.where(share == 1, high, low + share * change)
