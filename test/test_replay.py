@@ -75,12 +75,20 @@ class Player:
             one.arrivals.count for one in self.inputs.cameras.values()))
 
     def play(self, path, until=lambda: False, before=lambda now_ns: None):
-        """Play the inputs of a bag until its end, or until ``until``; call ``before`` first."""
+        """Play the inputs of a bag until its end, or until ``until``; call ``before`` first.
+
+        A node that arms itself may take all the time it wants for that, and so may inferences.
+        """
+        session = self.graph.node.session
         with Bag(path) as bag:
             for topic, now_ns, message in bag.messages(INPUTS):
                 before(now_ns)
                 if until():
                     return
+                if session.values.auto_enable and now_ns > bag.begin_ns + 400 * MS:
+                    self.graph.wait(lambda: session.pilot.enabled
+                                    and session.guard._working_since_ns is None
+                                    and not session.guard.wants_chunk(session.now()))
                 self.time(now_ns)
                 raw = bytes(_store.serialize_cdr(message, message.__msgtype__))
                 counts, active = self._arrived(), len(self.graph.robot.active)
