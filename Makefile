@@ -8,7 +8,7 @@ help:
 	@echo 'make demo              a simulated robot takes the blocks it is told to take'
 	@echo 'make demo ARGS=--live  the same, and you give the instructions'
 	@echo 'make test              all tests; ARGS="-k queue" for some'
-	@echo 'make fuzz              ten million control ticks of random lives, an hour or two'
+	@echo 'make fuzz              ten million control ticks of random lives, half an hour'
 
 setup:
 	@scripts/setup $(VENV)
