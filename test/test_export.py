@@ -331,6 +331,23 @@ def test_episodes_from_a_topic(tmp_path):
     assert tasks == [['one'], ['two'], ['two']]
 
 
+def test_every_instruction_can_begin_an_episode(tmp_path, capsys):
+    out = Tape(tmp_path / 'bag')
+    for at_ms in range(0, 6000, 20):
+        if at_ms % 2000 == 0:
+            out.say(at_ms, 'the same again')
+        out.joints(at_ms, [0, 0.5])
+        out.image(at_ms)
+    connection = out._out._writer.add_connection(
+        '/strange', 'acme_msgs/msg/Unheard', msgdef='int32 x\n', rihs01='RIHS01_' + '0' * 64)
+    out._out._writer.write(connection, 1_700_000_001 * 10**9, b'\0\1\0\0\1\0\0\0')
+    command = [str(out.close()), '--dataset', str(tmp_path / 'd'), '--fps', '20']
+    assert export.main([*command, '--episodes', '/strange']) == 1
+    assert 'acme_msgs/msg/Unheard, expected a standard type' in capsys.readouterr().err
+    assert export.main([*command, '--episodes', '/instruction']) == 0
+    assert len(lengths(tmp_path / 'd')) == 3
+
+
 def test_an_image_that_cannot_be_read_costs_its_episode_only(tmp_path, capsys):
     path = tape(tmp_path / 'bag', bad=1000)
     assert export.main([str(path), '--dataset', str(tmp_path / 'd'), '--fps', '50']) == 0

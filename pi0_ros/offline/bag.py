@@ -145,6 +145,10 @@ class Bag:
             self.warnings.append(f"{unreadable} messages of '{self.name}' cannot be read, the "
                                  f'first {said}')
 
+    def knows(self, topic: str) -> bool:
+        """Return whether messages of a topic can be read."""
+        return self.topics[topic].kind in _store.types
+
     def table(self) -> str:
         """Return the topics with their types and how many messages they have."""
         width = max(len(name) for name in self.topics)

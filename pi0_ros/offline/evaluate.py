@@ -19,7 +19,7 @@ from pi0_ros.offline import measures, moments
 from pi0_ros.offline.bags import FULL, KEPT, Bags, add_bag_arguments
 from pi0_ros.offline.execution import Execution
 from pi0_ros.offline.params_file import read_all_parameters
-from pi0_ros.offline.store import Store
+from pi0_ros.offline.store import Store, write_whole
 from pi0_ros.policy.factory import checkpoint_folder, make_local_policy
 from pi0_ros.policy.provenance import configuration
 from pi0_ros.policy.spec import CheckpointError
@@ -138,10 +138,12 @@ def evaluate(run: Run, args: argparse.Namespace, bags: Bags, bar: tqdm) -> dict[
     :raises CheckpointError: the checkpoint cannot be used. :raises ValueError: it does not fit.
     """
     values = run.values
+    values.torch_threads = args.threads  # which round otherwise
     key = {'version': 1, 'configuration': configuration(values) | {'seed': 0},
            'control': {name: getattr(values, name) for name in (
                'control_rate', 'joint_limits', 'velocity_scale', 'max_acceleration',
-               'acceleration_scale', 'position_margin', 'max_jump', 'gripper_joints',
+               'acceleration_scale', 'position_margin', 'max_jump', 'max_chunk_age',
+               'gripper_joints',
                'max_joint_age', 'max_image_age', 'max_skew')},
            'bags': [[bag.name, bag.begin_ns, bag.end_ns] for bag in bags.bags],
            'routes': [routes.roles for routes in bags.routes],
@@ -149,10 +151,8 @@ def evaluate(run: Run, args: argparse.Namespace, bags: Bags, bar: tqdm) -> dict[
            'instruction': args.instruction, 'variant': run.variant}
     key = json.loads(json.dumps(key, default=list))
     store = Store(args.out / run.folder, key, args.overwrite)
-    values.torch_threads = args.threads
     policy = make_local_policy(values)
-    setting = moments.Setting(round(args.every * 1e9), args.seed, args.samples,
-                              round(args.delay * 1e9), run.asked)
+    setting = moments.Setting(round(args.every * 1e9), args.seed, args.samples, run.asked)
     bar.set_description(run.name)
     try:
         policy.load()
@@ -227,10 +227,8 @@ def compare(done: list[dict[str, Any]], names: tuple[str, ...]) -> dict[str, Any
 
 
 def write_json(value: dict[str, Any], path: Path) -> None:
-    """Write JSON, in place of what is there only when it is written whole."""
-    partial = path.with_name(path.name + '.partial')
-    partial.write_text(json.dumps(value, indent=1) + '\n')
-    partial.replace(path)
+    """Write JSON for people to read, too."""
+    write_whole(path, (json.dumps(value, indent=1) + '\n').encode())
 
 
 def as_text(result: dict[str, Any]) -> str:

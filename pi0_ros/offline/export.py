@@ -14,9 +14,9 @@ from tqdm import tqdm
 from pi0_ros.offline import actions
 from pi0_ros.offline import routes as topics
 from pi0_ros.offline.bag import Bag, BagError
+from pi0_ros.offline.bags import FULL, KEPT, Bags, add_bag_arguments
 from pi0_ros.offline.dataset import DatasetWriter
 from pi0_ros.offline.episodes import Frame, frames
-from pi0_ros.offline.bags import FULL, KEPT, Bags, add_bag_arguments
 from pi0_ros.offline.params_file import read_all_parameters
 from pi0_ros.offline.playback import Playback
 from pi0_ros.offline.video import CODECS
@@ -122,6 +122,9 @@ def export(args: argparse.Namespace, values: SimpleNamespace, bags: Bags) -> lis
         if marker and marker not in bag.topics:
             raise BagError(f"bag '{bag.path}' has no topic '{marker}', which --episodes names. It "
                            f'has:\n{bag.table()}')
+        if marker and not bag.knows(marker):
+            raise BagError(f"topic '{marker}' is {bag.topics[marker].kind}, expected a standard "
+                           'type, such as std_msgs/msg/Bool')
     key = {'version': 1, 'fps': args.fps, 'states': state_names, 'actions': values.joint_names,
            'bags': [[bag.name, bag.begin_ns, bag.end_ns] for bag in bags.bags],
            'routes': [routes.roles for routes in bags.routes], 'marker': marker,

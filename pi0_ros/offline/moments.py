@@ -25,7 +25,6 @@ class Setting:
     every_ns: int
     seed: int
     samples: int
-    delay_ns: int
     asked: Callable[[str], str]  # the instruction that the policy is given
 
 

@@ -15,6 +15,7 @@ from pi0_ros.offline.bag import Bag
 from pi0_ros.offline.bags import Bags
 from pi0_ros.offline.figures import Shown
 from pi0_ros.offline.routes import Routes
+from pi0_ros.offline.store import write_whole
 
 
 WORST = 10
@@ -35,7 +36,7 @@ def write_report(result: dict[str, Any], done: Sequence[dict[str, Any]], bags: B
     chosen = worst[0]['bag']
     marks = [(one['rank'], one['seconds']) for one in worst if one['bag'] == chosen]
     picture = figures.png(figures.summary_figure(runs, result, marks, chosen))
-    _replace(folder / 'report.png', picture)
+    write_whole(folder / 'report.png', picture)
     for one in worst:
         bag, routes = bags.bags[one['bag']], bags.routes[one['bag']]
         one['frames'] = {name: _uri(image, 'jpeg') for name, image
@@ -68,7 +69,7 @@ def write_report(result: dict[str, Any], done: Sequence[dict[str, Any]], bags: B
     environment.filters['percent'] = lambda value: '–' if value is None else f'{100 * value:.2f} %'
     environment.filters['number'] = lambda value: '–' if value is None else f'{value:.4f}'
     text = environment.get_template('report.html.j2').render(context)
-    _replace(folder / 'report.html', text.encode())
+    write_whole(folder / 'report.html', text.encode())
 
 
 def _worst(run: Shown) -> list[dict[str, Any]]:
@@ -132,9 +133,3 @@ def _joints(runs: Sequence[Shown], bag: int, names: Sequence[str]) -> list[str]:
 
 def _uri(data: bytes, kind: str = 'png') -> str:
     return f'data:image/{kind};base64,' + base64.b64encode(data).decode()
-
-
-def _replace(path: Path, data: bytes) -> None:
-    partial = path.with_name(path.name + '.partial')
-    partial.write_bytes(data)
-    partial.replace(path)

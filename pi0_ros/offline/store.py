@@ -108,6 +108,13 @@ class Store:
         pyarrow.parquet.write_table(times, self.folder / 'latency.parquet')
 
 
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file, in place of what is there only when it is written whole."""
+    partial = path.with_name(path.name + '.partial')
+    partial.write_bytes(data)
+    partial.replace(path)
+
+
 def write_parquet(records: Sequence[dict[str, Any]], path: Path) -> None:
     """Write records, in place of what is there only when they are written whole."""
     partial = path.with_name(path.name + '.partial')
