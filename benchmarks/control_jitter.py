@@ -11,18 +11,17 @@ late it is is what the machine itself does, below which no node can be.
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import idle
 import numpy as np
-from live import CAMERAS, Live, percentiles, process_seconds, thread_seconds
-from machine import machine
+from live import CAMERAS, Live, process_seconds, thread_seconds
+from machine import machine, percentiles
 
 IDLE_S = 20.0
-PRIORITY = 10  # the default of parameter realtime_priority
 
 
 def timed(live: Live) -> dict[str, list[float]]:
@@ -42,22 +41,7 @@ def timed(live: Live) -> dict[str, list[float]]:
     return out
 
 
-def machine_alone(seconds: float, realtime: bool) -> dict:
-    """Return how late a process is that only sleeps until ticks 20 ms apart."""
-    if realtime:
-        try:
-            os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(PRIORITY))
-        except OSError:
-            pass  # as the node's control thread then is
-    late, deadline, end = [], time.monotonic() + 0.02, time.monotonic() + seconds
-    while deadline < end:
-        time.sleep(max(0.0, deadline - time.monotonic()))
-        late.append(1e3 * (time.monotonic() - deadline))
-        deadline += 0.02
-    return {'lateness_ms': percentiles(late)}
-
-
-def idle(out: Path, cameras: bool) -> dict:
+def disarmed(out: Path, cameras: bool) -> dict:
     """Return what the disarmed node computes a second, by thread."""
     live = Live(out, cameras, policy='mock_hold')
     try:
@@ -85,13 +69,11 @@ def busy(out: Path, worker: str, seconds: float, realtime: bool) -> dict:
         begun = {name: process_seconds(pid) for name, pid in processes.items()}
         received = {name: session.inputs.cameras[name].arrivals.count for name in CAMERAS}
         chunks, ticks, start = session.latency.count, live.loop.ticks, time.monotonic()
-        beside = subprocess.Popen([
-            sys.executable, __file__, '--part', 'machine', '--seconds', str(seconds - 2),
-            '--out', str(out.parent / 'unused.json'), *(['--no-realtime'] * (not realtime))])
+        beside = idle.start(seconds - 2, idle.PRIORITY if realtime else 0)
         live.run(seconds)
         took = time.monotonic() - start
-        beside.wait()
         return {
+            'machine': idle.found(beside),
             'worker': worker, 'seconds': round(took, 1), 'ticks': live.loop.ticks - ticks,
             'missed': live.loop.missed, 'realtime_priority': live.loop.realtime,
             'interval_ms': percentiles(np.array(live.loop._intervals_ns) / 1e6),
@@ -124,10 +106,8 @@ def main() -> None:
     args = parser.parse_args()
     folder = args.out.parent / 'control_jitter'
     if args.part:
-        if args.part == 'machine':
-            result = machine_alone(args.seconds, not args.no_realtime)
-        elif args.part in ('cameras', 'none'):
-            result = idle(folder, args.part == 'cameras')
+        if args.part in ('cameras', 'none'):
+            result = disarmed(folder, args.part == 'cameras')
         else:
             result = busy(folder, args.part, args.seconds, not args.no_realtime)
         (folder / f'{args.part}.json').write_text(json.dumps(result))
@@ -138,8 +118,6 @@ def main() -> None:
                         '--out', str(args.out), *(['--no-realtime'] * args.no_realtime)],
                        check=True, stderr=subprocess.DEVNULL)
         results[part] = json.loads((folder / f'{part}.json').read_text())
-        if part in args.workers:
-            results[part]['machine'] = json.loads((folder / 'machine.json').read_text())
     receiving = {name: results['cameras'].get(name, 0.0) - results['none'].get(name, 0.0)
                  for name in results['cameras']}
     print(f'{machine()}\nreceiving three cameras: {sum(receiving.values()):.1%} of a core, '

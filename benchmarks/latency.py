@@ -13,8 +13,8 @@ import time
 from pathlib import Path
 
 import numpy as np
-from live import CAMERAS, Live, percentiles
-from machine import machine
+from live import CAMERAS, Live
+from machine import machine, percentiles
 from std_msgs.msg import String
 
 from pi0_ros.ros import qos

@@ -147,15 +147,6 @@ class Live:
         rclpy.try_shutdown()
 
 
-def percentiles(values: list[float] | np.ndarray) -> dict[str, float]:
-    """Return p50, p99, p99.9 and max."""
-    values = np.asarray(values, float)
-    if not len(values):
-        return dict.fromkeys(('p50', 'p99', 'p99.9', 'max'), float('nan'))
-    return {**{f'p{percent:g}': round(float(np.percentile(values, percent)), 4)
-               for percent in (50, 99, 99.9)}, 'max': round(float(values.max()), 4)}
-
-
 def process_seconds(process_id: int | str = 'self') -> float:
     """Return how long all threads of a process have computed."""
     fields = Path(f'/proc/{process_id}/stat').read_text().rpartition(')')[2].split()

@@ -1,9 +1,11 @@
-"""Names the machine that a figure was measured on."""
+"""Names the machine that a figure was measured on, and sums figures up."""
 
 import os
 import platform
 import re
 from pathlib import Path
+
+import numpy as np
 
 
 def machine() -> str:
@@ -19,3 +21,12 @@ def machine() -> str:
         gpu = 'GPU unknown'
     return (f'{cpu.group(1) if cpu else platform.processor()}, {os.cpu_count()} cores, '
             f'{int(memory.group(1)) / 2**20:.0f} GiB, {gpu}, Python {platform.python_version()}')
+
+
+def percentiles(values: list[float] | np.ndarray) -> dict[str, float]:
+    """Return p50, p99, p99.9 and max."""
+    values = np.asarray(values, float)
+    if not len(values):
+        return dict.fromkeys(('p50', 'p99', 'p99.9', 'max'), float('nan'))
+    return {**{f'p{percent:g}': round(float(np.percentile(values, percent)), 4)
+               for percent in (50, 99, 99.9)}, 'max': round(float(values.max()), 4)}

@@ -1,10 +1,11 @@
 """An hour of the live node: what grows, what is missed, and is every message as documented?
 
-    python benchmarks/soak.py [--minutes 60] [--out out/soak.json]
+    python benchmarks/soak.py [--minutes 60] [--worker process] [--out out/soak.json]
 
 The simulated robot and the node as processes, a new instruction every twenty seconds. Every ten
-seconds resident memory, threads and open files of the node are read; every diagnostic message is
-looked at: its parts, their keys, and that their values parse.
+seconds memory, threads and open files of the node (and of its policy process) are read; every
+diagnostic message is looked at: its parts, their keys, and that their values parse. Beside it an
+idle process tells which ticks the machine takes away from everybody: the rest are the node's.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import sys
 import time
 from pathlib import Path
 
+import idle
 import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
@@ -33,17 +35,19 @@ WORDS = {'checkpoint', 'engine', 'engine_reason', 'device', 'dtype', 'instructio
          'stop_reason', 'realtime', 'armed', 'encoding', 'self_check', 'process'}
 
 
-def of_process(process_id: int) -> dict[str, int]:
-    """Return memory in kB, threads and open files of a process.
+def of_processes(*process_ids: int) -> dict[str, int]:
+    """Return memory in kB, threads and open files of processes together.
 
-    Memory that is its own; beside it, what it has touched of files and of memory that the
-    publishers share with it, which is theirs and bounded by their profile.
+    Memory that is their own; beside it, what they have touched of files and of memory that the
+    publishers share with them, which is theirs and bounded by their profile.
     """
-    text = Path(f'/proc/{process_id}/status').read_text()
-    return {**{name: int(re.search(rf'{of}:\s*(\d+)', text)[1]) for name, of in (
-        ('memory_kb', 'RssAnon'), ('shared_kb', 'RssShmem'), ('mapped_kb', 'RssFile'))},
-            'threads': int(re.search(r'Threads:\s*(\d+)', text)[1]),
-            'files': len(os.listdir(f'/proc/{process_id}/fd'))}
+    out = {'memory_kb': 0, 'shared_kb': 0, 'mapped_kb': 0, 'threads': 0, 'files': 0}
+    for process_id in process_ids:
+        text = Path(f'/proc/{process_id}/status').read_text()
+        for name, of in zip(out, ('RssAnon', 'RssShmem', 'RssFile', 'Threads')):
+            out[name] += int(re.search(rf'{of}:\s*(\d+)', text)[1])
+        out['files'] += len(os.listdir(f'/proc/{process_id}/fd'))
+    return out
 
 
 def wrong(message: DiagnosticArray) -> list[str]:
@@ -62,10 +66,11 @@ def wrong(message: DiagnosticArray) -> list[str]:
 
 
 def main() -> int:
-    """Run, print the table, write JSON; return 0 if nothing grew, was missed or was wrong."""
+    """Run, print the table, write JSON; return 0 if nothing grew, was wrong, or missed alone."""
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--minutes', type=float, default=60.0)
+    parser.add_argument('--worker', choices=('thread', 'process'), default='thread')
     parser.add_argument('--out', type=Path, default=Path('out/soak.json'))
     args = parser.parse_args()
     if args.out.is_dir():
@@ -79,20 +84,27 @@ def main() -> int:
     observer.records = False
     run = demo.Demo(argparse.Namespace(seed=7, delay=0.0), children, observer)
     problems: list[str] = []
-    messages = [0]
+    counts: list[tuple[float, int]] = []  # when a message came, ticks missed until then
 
     def look(message: DiagnosticArray) -> None:
-        messages[0] += 1
         problems.extend(wrong(message))
+        for status in message.status:
+            values = {pair.key: pair.value for pair in status.values}
+            if 'missed_ticks' in values:
+                counts.append((time.monotonic(), int(values['missed_ticks'])))
 
     observer.create_subscription(DiagnosticArray, '/diagnostics', look, 10)
     readings: list[dict] = []
     try:
-        run.start()
-        node, begun, number = children.running['node'].pid, time.monotonic(), 0
+        demo.start_verbs(children, 7, 0.0, '-p', f'worker:={args.worker}')
+        run.arm()
         run.wait(lambda: False, 1.5)
-        missed_before = int(observer.figures['control']['missed_ticks'])
+        processes = [children.running['node'].pid]
+        if args.worker == 'process':
+            processes.append(int(observer.figures['policy']['process']))
         problems.clear()
+        counts.clear()
+        beside, begun, number = idle.start(60 * args.minutes), time.monotonic(), 0
         bar = tqdm(total=round(args.minutes * 60), unit='s')
         while time.monotonic() - begun < args.minutes * 60:
             if number % round(INSTRUCT_S / READ_S) == 0:
@@ -100,40 +112,59 @@ def main() -> int:
                 observer.instruct(f'pick up the {colour} block')
             run.wait(lambda: False, READ_S)
             at = time.monotonic() - begun
-            readings.append({'s': round(at, 1), **of_process(node)})
+            readings.append({'s': round(at, 1), **of_processes(*processes)})
             number += 1
             bar.update(round(at) - bar.n)
         bar.close()
-        figures = {name: dict(values) for name, values in observer.figures.items()}
+        figures = {'machine': idle.found(beside), **observer.figures}
     finally:
         children.end()
         observer.destroy_node()
         rclpy.try_shutdown()
-    return report(args, readings, figures, missed_before, messages[0], problems)
+    return report(args, readings, figures, counts, problems)
 
 
-def report(args: argparse.Namespace, readings: list[dict], figures: dict, missed_before: int,
-           messages: int, problems: list[str]) -> int:
+def missed(counts: list[tuple[float, int]], machine_at: list[float]) -> tuple[int, int]:
+    """Return how many ticks were missed, and how many of them the machine took from everybody.
+
+    :param counts: times of diagnostic messages and ticks missed until then.
+    :param machine_at: when the idle process missed a tick: one of the node counts as the machine's
+        if that was in the same time between two messages, or next to it.
+    """
+    of_machine = 0
+    for (since, before), (until, after) in zip(counts, counts[1:]):
+        if any(since - 0.5 <= at <= until for at in machine_at):
+            of_machine += after - before
+    return counts[-1][1] - counts[0][1], of_machine
+
+
+def report(args: argparse.Namespace, readings: list[dict], figures: dict,
+           counts: list[tuple[float, int]], problems: list[str]) -> int:
     """Print and write the results; return the exit code."""
     later = [row for row in readings if row['s'] >= min(SETTLED_S, readings[-1]['s'] / 2)]
     first, last = later[0], later[-1]
     growth = last['memory_kb'] / first['memory_kb'] - 1
-    missed = int(figures['control']['missed_ticks']) - missed_before
-    print(f'{machine()}\n{last["s"]:.0f} s, {figures["policy"]["chunks"]} chunks, '
-          f'{figures["control"]["ticks"]} ticks, {missed} missed\n{messages} diagnostic messages, '
-          f'{len(problems)} findings: {problems[:3]}')
+    alone = figures['machine']
+    in_all, of_machine = missed(counts, alone['missed_at'])
+    print(f'{machine()}\nworker {args.worker}, {last["s"]:.0f} s, '
+          f'{figures["policy"]["chunks"]} chunks, {figures["control"]["ticks"]} ticks, '
+          f'{in_all} missed, {of_machine} of them when the idle process missed some, too\n'
+          f'idle process: {alone["ticks"]} ticks, {alone["missed"]} missed, late '
+          f'{alone["lateness_ms"]} ms; {alone["stolen_s"]} s of the cores taken by the host\n'
+          f'{len(counts)} diagnostic messages, {len(problems)} findings: '
+          f'{problems[:3]}')
     print(f'{"":12}{"settled":>12}{"at the end":>12}{"most":>12}')
     for name in ('memory_kb', 'shared_kb', 'mapped_kb', 'threads', 'files'):
         print(f'{name:12}{first[name]:12}{last[name]:12}{max(row[name] for row in later):12}')
     print(f'memory growth {growth:+.2%}')
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps({
-        'machine': machine(), 'seconds': last['s'], 'growth': growth, 'missed': missed,
-        'messages': messages, 'problems': problems, 'figures': figures, 'readings': readings},
-        indent=1) + '\n')
+        'machine': machine(), 'worker': args.worker, 'seconds': last['s'], 'growth': growth,
+        'missed': in_all, 'missed_with_the_machine': of_machine, 'messages': len(counts),
+        'problems': problems, 'figures': figures, 'readings': readings}, indent=1) + '\n')
     print(args.out)
     grew = growth > 0.01 or last['threads'] > first['threads'] or last['files'] > first['files']
-    return int(bool(grew or missed or problems))
+    return int(bool(grew or in_all > of_machine or problems))
 
 
 if __name__ == '__main__':

@@ -148,8 +148,15 @@ class Demo:
         :raises RuntimeError: they did not become ready.
         """
         start_processes(self.children, self.args.seed, self.args.delay)
+        self.observer.say('started the simulated robot and the node, loading the policy')
+        self.arm()
+
+    def arm(self) -> None:
+        """Arm the robot as soon as it and the node are ready.
+
+        :raises RuntimeError: they did not become ready.
+        """
         observer = self.observer
-        observer.say('started the simulated robot and the node, loading the policy')
         ready = (lambda: observer.enable_client.service_is_ready()
                  and observer.instruction_subscribers() and observer.joints
                  and observer.count_publishers('overhead/image_raw'))
@@ -226,12 +233,17 @@ def start_processes(children: Children, seed: int, delay_s: float = 0.0) -> None
         children.start('launch', ['ros2', 'launch', 'pi0_ros', 'demo.launch.py', f'seed:={seed}',
                                   f'added_delay:={delay_s}'])
         return
+    start_verbs(children, seed, delay_s)
+
+
+def start_verbs(children: Children, seed: int, delay_s: float = 0.0, *more: str) -> None:
+    """Start robot and node one by one, the node with ``more`` arguments."""
     config = str(share_file('sim.yaml'))
     children.start_verb('sim', ['--ros-args', '--params-file', config, '-p', f'seed:={seed}'])
     children.start_verb('node', ['--ros-args', '--params-file', config,
                                  '-p', f'added_delay:={delay_s}',
                                  '-r', 'camera_1/image_raw:=overhead/image_raw',
-                                 '-r', 'camera_2/image_raw:=wrist/image_raw'])
+                                 '-r', 'camera_2/image_raw:=wrist/image_raw', *more])
 
 
 def _launchable() -> bool:
