@@ -4,7 +4,7 @@
 
 Sleeps until ticks 20 ms apart and prints as JSON how late it was: no node can be better than that.
 With the real-time priority where it is allowed, as the node's control thread; ticks are missed as
-the node counts them. Stolen is what the host took of all cores meanwhile.
+the node counts them. Stolen is what the host took of all cores meanwhile. It ends with its parent.
 """
 
 import argparse
@@ -53,9 +53,9 @@ def main() -> None:
     except OSError:
         pass
     late, missed, missed_at, stolen = [], 0, [], stolen_s()
-    deadline = time.monotonic() + PERIOD_S
+    parent, deadline = os.getppid(), time.monotonic() + PERIOD_S
     end = deadline + args.seconds
-    while deadline < end:
+    while deadline < end and os.getppid() == parent:
         time.sleep(max(0.0, deadline - time.monotonic()))
         behind = time.monotonic() - deadline
         skipped = int(behind // PERIOD_S)
