@@ -87,7 +87,7 @@ def busy(out: Path, worker: str, seconds: float, realtime: bool) -> dict:
             'inference_ms': {'p50': session.latency.percentile(50),
                              'p95': session.latency.percentile(95)},
             'enabled_at_the_end': session.pilot.enabled,
-            'starved': session.pilot.queue.starved}
+            'starved': session.pilot.counters.starved}
     finally:
         live.close()
 

@@ -68,9 +68,9 @@ class Stages:
             self._now['stamp'] = min(s.stamp_ns for s in used)
         return seen
 
-    def _on_accept(self, chunk, now_ns, epoch):
+    def _on_accept(self, chunk, now_ns, epoch, stance=None):
         began = time.perf_counter()
-        problem = self._accept(chunk, now_ns, epoch)
+        problem = self._accept(chunk, now_ns, epoch, stance)
         if problem is None:
             row, self._now = self._now, {}
             row['hand over'] = 1e3 * (time.perf_counter() - began)
@@ -95,7 +95,8 @@ class Stages:
             row['frame to command'] = (end_ns - row.pop('stamp')) / 1e6
             row['work'] = sum(row[name] for name in WORK)
             self.rows.append(row)
-        source = self.session.pilot.queue.source(trajectory.stamp_ns + int(trajectory.times_ns[0]))
+        pilot = self.session.pilot
+        source = pilot.plan.source(pilot.scale.at(self._tick_ns) + pilot.timing.lead_ns)
         if source and source.instruction != self._served:
             self._served = source.instruction
             self.instructed.append((end_ns, self._served))

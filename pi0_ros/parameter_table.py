@@ -106,7 +106,7 @@ TABLE = (
           group='Inputs'),
     Entry('control_rate', 50.0, 'Hz', 'How often a trajectory is published. Any rate fits any '
           'action_rate.', 1.0, 100.0, group='Control'),
-    Entry('command_interface', 'trajectory', '', 'trajectory: a window of the next 0.2 s on '
+    Entry('command_interface', 'trajectory', '', 'trajectory: windows of the plan on '
           'joint_trajectory, for a joint_trajectory_controller. positions: where the plan is now '
           'on position_commands, without names or time, for a forward_position_controller; needs '
           'a control_rate of 20 Hz and more.', choices=INTERFACES, group='Control'),
@@ -122,6 +122,10 @@ TABLE = (
           'older than this, at the latest at half a chunk, and earlier where inference is '
           'measured to take long. Shorter reacts faster and computes more; 0 infers without a '
           'break.', 0.0, 10.0, dynamic=True, group='Control'),
+    Entry('speed_scaling', 'auto', 'topic', 'Where the controller says how fast its time passes, '
+          'in per cent (std_msgs/Float64): the plan then passes as slowly. auto looks for a topic '
+          'that ends in /speed_scaling, as a UR has; none ignores it. What ~/controller_state '
+          'says counts without it.', group='Control'),
     Entry('realtime_priority', 10, '', 'SCHED_FIFO priority of the control thread, where the '
           "system grants it (rtprio in /etc/security/limits.conf); below the controller's 50. 0 "
           'asks for none.', 0, 49, group='Control'),

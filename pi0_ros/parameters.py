@@ -4,11 +4,12 @@ import difflib
 import fnmatch
 import math
 import textwrap
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
 from pi0_ros.control.guard import GuardRules
-from pi0_ros.control.limits import Rules, parse_tighter
+from pi0_ros.control.limits import TIGHTER, Rules
 from pi0_ros.parameter_table import TABLE, Entry
 from pi0_ros.policy.factory import complete
 from pi0_ros.policy.mapping import NONE
@@ -93,6 +94,43 @@ def _limit_rules(values: SimpleNamespace) -> Rules:
     return Rules(values.velocity_scale, values.acceleration_scale, values.max_acceleration,
                  values.position_margin, values.max_jump, values.max_tracking_error, grippers,
                  parse_tighter(tighter, joints) if joints else {})
+
+
+def parse_tighter(texts: Sequence[str], joints: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Return the limits that ``texts`` set, by joint; ``JOINT: lower -1.5, velocity 1.0``.
+
+    JOINT may be a shell pattern; where several fit, the tightest counts.
+
+    :raises ValueError: a text is none of these, or names no joint.
+    """
+    out: dict[str, dict[str, float]] = {}
+    for text in texts:
+        pattern, _, values = text.partition(':')
+        found = fnmatch.filter(joints, pattern.strip())
+        if not found:
+            raise ValueError(f"parameter 'joint_limits' names joint '{pattern.strip()}', which is "
+                             f"none of {', '.join(joints)}")
+        for value in values.split(','):
+            key, number = _value(value, text)
+            for joint in found:
+                pick = max if key == 'lower' else min
+                old = out.setdefault(joint, {})
+                old[key] = pick(number, old.get(key, number))
+    return out
+
+
+def _value(value: str, text: str) -> tuple[str, float]:
+    words = value.split()
+    try:
+        key, number = words[0], float(words[1])
+    except (IndexError, ValueError):
+        key, number = '', math.nan
+    if len(words) != 2 or key not in TIGHTER or not math.isfinite(number) or (
+            key in TIGHTER[2:] and number <= 0):
+        raise ValueError(f"parameter 'joint_limits' has '{text}', expected 'JOINT: KEY NUMBER, "
+                         f"KEY NUMBER' with keys {', '.join(TIGHTER)}, velocity and acceleration "
+                         'above 0')
+    return key, number
 
 
 def _cross_check(values: SimpleNamespace) -> list[str]:

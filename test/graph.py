@@ -47,7 +47,7 @@ class Robot(Node):
         self.create_subscription(Float64MultiArray, 'position_commands', self.positions.append, 50)
         self.diagnostics = {}
         self.commands_in = self.create_subscription(JointTrajectory, 'joint_trajectory',
-                                                    self.commands.append, 50)
+                                                    self._on_command, 50)
         self.create_subscription(JointTrajectory, 'pi0/action_chunk', self.chunks.append, 50)
         self.create_subscription(DiagnosticStatus, 'pi0/status', self.statuses.append,
                                  qos.LATCHED)
@@ -57,9 +57,15 @@ class Robot(Node):
         self.enable_client = self.create_client(SetBool, 'pi0/enable')
         self.reset_client = self.create_client(Trigger, 'pi0/reset')
         self.position, self.names = [0.1, 0.2], list(JOINTS)
+        self.follows = True  # what it is told
         self.image = dict(height=4, width=4, encoding='rgb8', step=12, data=bytes(48))
         self.feeds = {'joints', 'images'}
         self.now_ns = None  # of simulated time
+
+    def _on_command(self, message):
+        self.commands.append(message)
+        if self.follows:
+            self.position = list(message.points[0].positions)
 
     def _on_diagnostics(self, message):
         for part in message.status:
@@ -153,11 +159,11 @@ class Graph:
         assert not session.pilot.speaking
         return len(self.robot.commands)
 
-    def status(self, state):
-        """Wait until ~/status tells ``state``; return its message."""
+    def status(self, state, words=''):
+        """Wait until ~/status tells ``state``, and ``words``; return its message."""
         def told():
             latest = self.robot.statuses[-1:] and self.robot.statuses[-1]
-            return latest and {'state': state}.items() <= {
+            return latest and words in latest.message and {'state': state}.items() <= {
                 pair.key: pair.value for pair in latest.values}.items()
         self.wait(told)
         return self.robot.statuses[-1].message

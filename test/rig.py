@@ -2,13 +2,15 @@
 
 import numpy as np
 
+from pi0_ros.control.following import Report
 from pi0_ros.control.guard import Guard, GuardRules
 from pi0_ros.control.pilot import ClockJump, Pilot, Timing
 from pi0_ros.observation.buffers import JointBuffer, LatestBuffer
 from pi0_ros.observation.finding import Finding
 from pi0_ros.observation.observation import Freshness, ObservationBuilder
 from pi0_ros.policy.policy import PolicyGone
-from pi0_ros.sim.controller import TrajectoryController, TrajectoryMessage
+from pi0_ros.sim.controller import (Settings, TrajectoryController, TrajectoryMessage,
+                                    TrajectoryRejected)
 from support import MS, box, chunk
 
 NAMES = ('a', 'b')
@@ -19,12 +21,14 @@ START_MS = 1_000_000
 class Rig:
     """Everything between an image and a joint. A test breaks what it likes by its attributes."""
 
-    def __init__(self, policy='sine', infer_ms=60, rules=GuardRules(), strategy='blend'):
+    def __init__(self, policy='sine', infer_ms=60, rules=GuardRules(), strategy='blend',
+                 settings=Settings(update_rate=1000.0), rate=50.0, tells=False):
         limits = box(2, -REACH, REACH, VELOCITY, ACCELERATION, 0.2, 0.3)
         self.joints, self.camera = JointBuffer(NAMES), LatestBuffer()
         builder = ObservationBuilder(self.joints, {'front': self.camera}, self._decode,
                                      Freshness(100 * MS, 200 * MS, 150 * MS))
-        self.pilot = Pilot(NAMES, limits, Timing.at_rate(50.0, 0.3, strategy))
+        self.pilot = Pilot(NAMES, limits, Timing.at_rate(rate, 0.3, strategy))
+        self.period = round(1000 / rate)
         self.guard = Guard(self.pilot, builder, rules)
         self.now = self.steady = START_MS  # the clock of stamps, and one that nobody sets
         self.offset = 0                    # of the clock of stamps
@@ -34,8 +38,12 @@ class Rig:
         self.image_stamp = self.joint_stamp = lambda now: now
         self.names, self.disturb = list(NAMES), lambda positions: positions
         self.policy, self.infer_ms, self.instruction = policy, infer_ms, 'go'
-        self.controller = TrajectoryController(NAMES, np.zeros(2))
+        self.controller = TrajectoryController(NAMES, np.zeros(2), settings)
+        self.tells = tells                 # whether the controller publishes its state
         self.blocked = None                # where a joint is held
+        self.sag = np.zeros(2)             # that the joints hang below what is commanded
+        self.late_ms, self.loses = 0, set()  # of messages, and which are lost
+        self.rejected, self._mail = [], []
         self.path, self.commands, self.errors = [], [], []
         self._pending, self._tick_at = None, START_MS
         self.usual_ms = 60
@@ -48,7 +56,13 @@ class Rig:
     def measured(self):
         """Return where the joints are."""
         last = self.path[-1] if self.path else np.zeros(2)
-        return last if self.blocked is None else self.blocked
+        return last - self.sag if self.blocked is None else self.blocked
+
+    def velocity(self):
+        """Return how fast the joints are."""
+        if len(self.path) < 2 or self.blocked is not None:
+            return np.zeros(2)
+        return (self.path[-1] - self.path[-2]) * 1e3
 
     def run(self, ms):
         """Let so many milliseconds pass."""
@@ -62,7 +76,18 @@ class Rig:
         return self
 
     def _robot(self):
-        self.path.append(self.controller.sample(self.steady * MS, np.zeros(2), np.zeros(2)))
+        now_ns, controller = self.now * MS, self.controller
+        while self._mail and self._mail[0][0] <= self.steady:
+            try:
+                controller.accept(self._mail.pop(0)[1], now_ns)
+            except TrajectoryRejected as error:
+                self.rejected.append(str(error))
+        if not self.clock_stands:
+            controller.update(now_ns, self.measured(), self.velocity())
+        self.path.append(controller.commanded.copy())
+        if self.tells and controller.active and self.steady % 20 == 0:
+            self.guard.controller.hear(Report(now_ns, now_ns, NAMES, controller.reference,
+                                              controller.speed_scaling))
         if 'joints' in self.feeds and self.steady % 10 == 0:
             try:
                 self.joints.put(self.names, self.disturb(self.measured()),
@@ -75,10 +100,14 @@ class Rig:
     def _node(self):
         now_ns = self.now * MS
         self._think(now_ns)
-        self.guard.hung(now_ns, self.steady * MS, self.usual_ms * MS)
-        if self.clock_stands or abs(self.now - self._tick_at) < 20 <= 10_000:
+        self.guard.watch(self.steady * MS, self.usual_ms * MS)
+        if self.clock_stands or abs(self.now - self._tick_at) < self.period <= 10_000:
             return
         self._tick_at = self.now
+        self.tick(now_ns)
+
+    def tick(self, now_ns):
+        """Let the control thread decide, and the policy begin."""
         try:
             window, wants = self.guard.tick(now_ns)
         except ClockJump:
@@ -86,13 +115,11 @@ class Rig:
             self.camera.clear()
             return
         if window is not None:
-            # The controller's clock is its own: stamps count from when a message comes.
             self.commands.append((self.steady, window))
-            self.controller.accept(TrajectoryMessage(
-                self.steady * MS, list(NAMES), window.times_ns.tolist(),
-                window.positions.tolist(), window.velocities.tolist()), self.steady * MS)
+            if len(self.commands) not in self.loses:
+                self._mail.append((self.steady + self.late_ms, TrajectoryMessage.of(window)))
         if wants and self.instruction and self._pending is None:
-            epoch = self.pilot.queue.epoch
+            epoch = self.pilot.epoch
             seen = self.guard.observe(now_ns, self.instruction)
             if not isinstance(seen, Finding):
                 self.guard.begin(self.steady * MS)

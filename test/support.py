@@ -5,7 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from pi0_ros.control.limits import JointLimits
+from pi0_ros.control.handover import make_handover
+from pi0_ros.control.limits import JointLimits, unlimited
+from pi0_ros.control.plan import Plan
+from pi0_ros.control.splice import Rules, splice
 from pi0_ros.policy.policy import ActionChunk
 
 DATA = Path(__file__).parent / 'data'
@@ -22,6 +25,26 @@ def chunk(values, t_obs_ns=0, dt_ns=20 * MS, instruction='go', number=0) -> Acti
     return ActionChunk(t_obs_ns, dt_ns, positions, instruction, number)
 
 
+class Planner:
+    """Plans of one joint, one after another, each made of the one before."""
+
+    def __init__(self, strategy='blend', fade_ms=0, at=0.0, brake_ns=1):
+        self.plan = Plan.standing(np.array([at]), 0)
+        self.rules = Rules(unlimited(1), make_handover(strategy, fade_ms * MS), brake_ns)
+
+    def take(self, chunk_, now):
+        """Splice a chunk in at ``now``; return why not, or None."""
+        made = splice(self.plan, chunk_, now, self.rules)
+        if isinstance(made, str):
+            return made
+        self.plan = made
+        return None
+
+    def at(self, *times_ms):
+        """Return the planned positions at times."""
+        return self.plan.sample(np.array(times_ms) * MS)[:, 0].tolist()
+
+
 def command_problem(message) -> str | None:
     """Return what is wrong with a published JointTrajectory, or None.
 
@@ -31,13 +54,17 @@ def command_problem(message) -> str | None:
         return 'no joint names'
     if message.header.stamp.sec == 0 and message.header.stamp.nanosec == 0:
         return 'no stamp'
-    if len(message.points) != 10:
-        return f'{len(message.points)} points'
-    before = 0.0
+    if not message.points:
+        return 'no points'
+    before, first = -1.0, len(message.points) == 1
     for point in message.points:
         at = point.time_from_start.sec + point.time_from_start.nanosec / 1e9
         if not at > before:
             return f'time {at} after {before}'
+        if not first and before < 0 and at:
+            return f'a window that begins {at} s after its stamp'
+        if not first and before >= 0 and at - before > 0.02 + 1e-9:
+            return f'points {at - before} s apart'
         before = at
         for values in (point.positions, point.velocities):
             if len(values) != len(message.joint_names):

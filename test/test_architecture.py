@@ -20,7 +20,8 @@ CLOCKS = {'time', 'time_ns', 'monotonic', 'monotonic_ns', 'perf_counter', 'perf_
 ARROWS = {'observation': set(), 'policy': {'observation'}, 'control': {'policy', 'observation'},
           'sim': {'observation', 'policy', 'control'},
           'parameters.py': {'parameter_table', 'policy', 'control'},
-          'offline': {'observation', 'policy', 'control', 'sim', 'parameters', 'parameter_table'},
+          'offline': {'observation', 'policy', 'control', 'sim', 'parameters', 'parameter_table',
+                      'advice'},
           'training': {'observation', 'policy', 'control', 'sim', 'offline'}}
 
 
@@ -78,3 +79,16 @@ def test_style():
         [sys.executable, '-m', 'flake8', 'pi0_ros', 'launch', 'test', 'setup.py', 'benchmarks'],
         cwd=ROOT, capture_output=True, text=True)
     assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+@pytest.mark.parametrize('path', [p for p in FILES if folder(p) in ('observation', 'control')],
+                         ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_findings_know_no_parameter(path):
+    """What to set is the front door's business: advice.py."""
+    assert "parameter '" not in path.read_text()
+
+
+def test_the_plan_is_not_reached_through_from_outside():
+    for path in FILES:
+        if folder(path) != 'control':
+            assert 'pilot._' not in path.read_text(), path

@@ -33,7 +33,7 @@ def run(loop, count, ticked):
     loop.start()
     for _ in range(count):
         assert ticked.acquire(timeout=10)
-    loop.stop()
+    assert loop.stop(10.0)
 
 
 @pytest.mark.parametrize('granted', [True, False])

@@ -1,19 +1,79 @@
-"""The controller model against what joint_trajectory_controller 4.17 did, case by case."""
+"""The simulated controller against what joint_trajectory_controller does, case by case."""
+
+import json
 
 import numpy as np
 import pytest
 
-from pi0_ros.sim.controller import TrajectoryController, TrajectoryMessage, TrajectoryRejected
-from support import MS
+from pi0_ros.sim.controller import (Settings, TrajectoryController, TrajectoryMessage,
+                                    TrajectoryRejected)
+from support import DATA, MS
 
 JOINTS = ('a', 'b')
 NOW = 10_000 * MS
 
 
-def controller(from_desired=True):
-    out = TrajectoryController(JOINTS, np.zeros(2), from_desired)
-    return out
+def stream(path):
+    """Return a stream of data/jtc, and a controller with its settings."""
+    given = json.loads(path.read_text())
+    kind = given.get('kind') or given['controller'].split('branch ')[1].split()[0]
+    settings = Settings(
+        kind, given['option'].endswith('true'), 1e9 / given['update_period_ns'],
+        given.get('replacement', True), given.get('path_tolerance') or 0.0,
+        given.get('goal_tolerance') or 0.0, given.get('goal_time') or 0.0,
+        given.get('set_last_command_interface_value_as_state_on_activation', True),
+        given.get('allow_nonzero_velocity_at_trajectory_end', True))
+    names = tuple(f'j{index}' for index in range(len(given['holds'])))
+    return given, TrajectoryController(names, np.array(given['holds']), settings,
+                                       held='kind' in given)
 
+
+def play(given, it):
+    """Return what the controller commands at every update: positions, velocities, refused."""
+    mail, refused, last, out = list(given['messages']), 0, None, []
+    measured, velocity = np.array(given['holds'], float), np.zeros(len(given['holds']))
+    for number in range(len(given['commanded_positions'])):
+        now = (given['update_times_ns'][number] if given.get('update_times_ns') else
+               given['first_update_ns'] + number * given['update_period_ns'])
+        if given.get('measured'):
+            measured = np.array(given['measured'][number])
+            velocity = (np.zeros(len(measured)) if last is None else
+                        (measured - last) / given['update_period_ns'] * 1e9)
+            last = measured
+        while mail and mail[0]['arrives_ns'] <= now:
+            part = mail.pop(0)
+            try:
+                it.accept(TrajectoryMessage(
+                    part['stamp_ns'], list(it.joint_names), part['times_from_start_ns'],
+                    part['positions'], part.get('velocities') or [],
+                    part.get('accelerations') or []), part['arrives_ns'])
+            except TrajectoryRejected:
+                refused += 1
+        for event in given.get('events') or ():
+            if event['update'] == number and event['what'] == 'deactivate':
+                it.deactivate()
+            elif event['update'] == number:
+                it.commanded = np.array(event.get('command') or it.commanded, float)
+                it.activate(measured)
+        it.speed_scaling = given['scaling'][number] if given.get('scaling') else 1.0
+        it.update(now, measured, velocity)
+        out.append((it.commanded, it.commanded_velocity))
+        if not given.get('measured'):
+            measured, velocity = it.commanded, it.commanded_velocity
+    return np.array([row[0] for row in out]), np.array([row[1] for row in out]), refused
+
+
+@pytest.mark.parametrize('path', sorted((DATA / 'jtc').glob('*.json')), ids=lambda path: path.stem)
+def test_it_commands_what_the_real_one_commands(path):
+    given, it = stream(path)
+    positions, velocities, refused = play(given, it)
+    np.testing.assert_allclose(positions, given['commanded_positions'], atol=1e-9, rtol=0)
+    np.testing.assert_allclose(velocities, given['commanded_velocities'], atol=1e-9, rtol=0)
+    assert refused == given.get('refused', 0)
+    assert np.ptp(positions, axis=0).min() > 0.01
+
+
+# ---- one message ----
 
 def message(stamp_ms=0, names=JOINTS, times_ms=(100, 200), positions=((1, 2), (2, 4)),
             velocities=((), ()), **others):
@@ -23,7 +83,12 @@ def message(stamp_ms=0, names=JOINTS, times_ms=(100, 200), positions=((1, 2), (2
 
 
 def follow(it, *after_ms):
-    return [it.sample(NOW + ms * MS, np.zeros(2), np.zeros(2)).tolist() for ms in after_ms]
+    return [it.update(NOW + ms * MS, np.zeros(2), np.zeros(2)).tolist() for ms in after_ms]
+
+
+def controller(from_desired=True):
+    return TrajectoryController(JOINTS, np.zeros(2), Settings('humble', from_desired,
+                                                              update_rate=1000.0))
 
 
 def test_stamp_0_starts_on_receipt():
@@ -111,7 +176,7 @@ def test_without_interpolate_from_desired_state_it_restarts_from_the_measured_st
     for from_desired, expected in ((True, [0.5, 1]), (False, [0.3, 0.3])):
         it = controller(from_desired)
         it.accept(message(), NOW)
-        it.sample(NOW, np.zeros(2), np.zeros(2))
-        it.sample(NOW + 50 * MS, measured, np.zeros(2))
+        it.update(NOW, np.zeros(2), np.zeros(2))
+        it.update(NOW + 50 * MS, measured, np.zeros(2))
         it.accept(message(), NOW + 50 * MS)
-        assert it.sample(NOW + 50 * MS, measured, np.zeros(2)).tolist() == expected
+        assert it.update(NOW + 50 * MS, measured, np.zeros(2)).tolist() == expected

@@ -20,7 +20,7 @@ from pi0_ros.sim.controller import TrajectoryController
 from rig import ACCELERATION, NAMES, START_MS, Rig
 from support import MS, chunk
 
-HARDEST = 1.35 * ACCELERATION
+HARDEST = 1.02 * ACCELERATION
 
 ITSELF, ARM, RESET = 'by itself', 'armed', 'reset'
 
@@ -67,7 +67,7 @@ def good(rig):
     rig.feeds, rig.names, rig.disturb = fresh.feeds, list(NAMES), fresh.disturb
     rig.infer_ms, rig.instruction, rig.blocked = 60, 'go', None
     rig.clock_stands = False
-    rig.guard.press_stop(False, rig.now * MS)
+    rig.guard.press_stop(False)
 
 
 def block(rig):
@@ -75,7 +75,10 @@ def block(rig):
 
 
 def jump_clock(by_ms):
-    return lambda rig: setattr(rig, 'offset', rig.offset + by_ms)
+    def jump(rig):
+        rig.run(7)  # no message is on its way
+        rig.offset += by_ms
+    return jump
 
 
 # name: what breaks, the reason that is told, how it goes on
@@ -113,10 +116,10 @@ FAULTS = {
     'robot_blocked': (block, 'tracking', RESET),
     'clock_back': (jump_clock(-50_000), 'clock_jump', ARM),
     'clock_ahead': (jump_clock(50_000), 'clock_jump', ARM),
-    'operator_stop': (lambda rig: rig.guard.press_stop(True, rig.now * MS), 'operator_stop',
+    'operator_stop': (lambda rig: rig.guard.press_stop(True), 'operator_stop',
                       RESET),
-    'operator_disarms': (lambda rig: rig.guard.disarm(Finding('operator', 'disarmed', 'operator'),
-                                                      rig.now * MS), 'operator', ARM),
+    'operator_disarms': (lambda rig: rig.guard.disarm(Finding('operator', 'disarmed',
+                                                              'operator')), 'operator', ARM),
 }
 
 
@@ -133,7 +136,6 @@ def test_fault(name):
     found = rig.guard.stopped_by
     assert found.reason == reason, found
     assert (rig.guard.fault is not None) == (recovery == RESET)
-    # Between ten points 20 ms apart the controller accelerates a little harder than the plan.
     assert rig.accelerations(since - 100).max() < HARDEST
     assert found.text and found.subject
     if recovery == RESET:
@@ -197,11 +199,10 @@ def test_a_node_that_dies_leaves_the_robot_at_rest_within_its_window():
 def test_a_clock_that_steps_back_a_little_makes_no_jump(by_ms):
     rig = Rig().start()
     since = len(rig.path)
-    rig.offset += by_ms
-    rig.run(2500)
+    jump_clock(by_ms)(rig)
+    rig.run(3500)
     assert rig.pilot.enabled and rig.moves()
-    speeds = np.abs(np.diff(np.array(rig.path[since - 300:]), axis=0)).max(axis=1) * 1000
-    assert speeds.max() < 0.6  # of a swing at 0.3 rad/s
+    assert rig.accelerations(since - 300).max() < HARDEST
 
 
 def test_two_chunks_at_once_and_a_lost_one_leave_no_mark():
@@ -209,7 +210,7 @@ def test_two_chunks_at_once_and_a_lost_one_leave_no_mark():
     since = len(rig.path)
     for _ in range(2):
         seen = rig.guard.observe(rig.now * MS, 'go')
-        rig.guard.accept(rig.decide(seen), seen, rig.now * MS, rig.pilot.queue.epoch)
+        rig.guard.accept(rig.decide(seen), seen, rig.now * MS, rig.pilot.epoch)
     rig._pending = None
     rig.run(1500)
     assert rig.moves() and rig.accelerations(since).max() < HARDEST
@@ -218,8 +219,8 @@ def test_two_chunks_at_once_and_a_lost_one_leave_no_mark():
 def test_a_bag_that_loops_is_a_clock_that_goes_back_each_time():
     rig = Rig().start()
     for _ in range(3):
-        rig.offset -= 20_000
-        rig.run(700)
+        jump_clock(-20_000)(rig)
+        rig.run(1700)
         assert not rig.pilot.enabled and rig.guard.stopped_by.reason == 'clock_jump'
         assert rig.arm() is None
         assert rig.run(1500).moves()
@@ -230,15 +231,15 @@ def test_one_bad_chunk_is_rejected_and_the_plan_goes_on():
     seen = rig.guard.observe(rig.now * MS, 'go')
     rejected = rig.guard.rejections
     bad = chunk(np.full((50, 2), np.nan), t_obs_ns=seen.t_obs_ns)
-    found = rig.guard.accept(bad, seen, rig.now * MS, rig.pilot.queue.epoch)
+    found = rig.guard.accept(bad, seen, rig.now * MS, rig.pilot.epoch)
     assert found.reason == 'chunk_not_finite' and rig.guard.rejections == rejected + 1
     assert rig.run(1500).moves() and not rig.guard.fault
 
 
 def test_what_was_asked_before_a_stop_never_counts():
     rig = Rig().start()
-    seen, epoch = rig.guard.observe(rig.now * MS, 'go'), rig.pilot.queue.epoch
-    rig.pilot.stop(rig.now * MS)
+    seen, epoch = rig.guard.observe(rig.now * MS, 'go'), rig.pilot.epoch
+    rig.pilot.stop()
     for _ in range(5):
         rig.guard.accept(chunk(np.full((50, 2), 9.0), t_obs_ns=seen.t_obs_ns), seen,
                          rig.now * MS, epoch)
@@ -284,7 +285,7 @@ def test_a_robot_that_moves_is_not_armed():
 
 def test_a_robot_that_still_stops_is_not_armed():
     rig = Rig().start()
-    rig.pilot.disable(rig.now * MS)
+    rig.pilot.disable()
     rig.run(40)
     assert rig.arm().reason == 'stopping'
     rig.run(1000)
@@ -294,7 +295,7 @@ def test_a_robot_that_still_stops_is_not_armed():
 def test_a_robot_that_somebody_moves_while_it_stands_is_disarmed():
     rig = Rig().start()
     rig.instruction = ''
-    rig.guard.hold('no_instruction', rig.now * MS)
+    rig.guard.hold('no_instruction')
     rig.run(1500)
     assert rig.pilot.enabled and not rig.moves()
     rig.disturb = lambda positions: positions + [0.2, 0.0]
@@ -307,12 +308,12 @@ def test_an_arm_that_sags_is_armed_again_without_a_jump():
     rig = Rig().start()
     rig.disturb = lambda positions: positions - [0.08, 0.0]
     rig.run(1000)
-    rig.pilot.disable(rig.now * MS)
+    rig.pilot.disable()
     rig.run(1500)
     since = len(rig.path)
     now_ns = rig.now * MS
     assert rig.guard.why_not(now_ns, None) is None
-    assert rig.guard.arm(now_ns, same_controller=True) is None
+    assert rig.guard.arm(now_ns) is None
     rig.run(2000)
     assert rig.moves() and rig.accelerations(since).max() < HARDEST
 
@@ -322,8 +323,8 @@ def test_a_robot_that_was_kept_far_from_its_plan_is_armed_where_it_is():
     block(rig)
     rig.run(3000)
     assert rig.guard.fault.reason == 'tracking' and rig.guard.reset(rig.steady * MS) is None
-    assert rig.guard.arm(rig.now * MS, same_controller=True) is None
-    told = rig.pilot.queue.sample(np.array([rig.now * MS]))[0]
+    assert rig.guard.arm(rig.now * MS) is None
+    told = rig.pilot.plan.sample(np.array([rig.now * MS]))[0]
     np.testing.assert_allclose(told, rig.blocked)
 
 
@@ -369,8 +370,8 @@ def test_arming_asks_with_the_limits_that_will_hold():
 
 def test_arming_twice_changes_nothing():
     rig = Rig().start()
-    before = rig.pilot.queue.epoch
-    assert rig.arm() is None and rig.pilot.queue.epoch == before
+    before = rig.pilot.epoch
+    assert rig.arm() is None and rig.pilot.epoch == before
 
 
 def test_a_robot_in_the_margin_may_only_come_out_of_it():
@@ -398,7 +399,7 @@ def test_unknown_limits_are_no_limits_only_if_somebody_says_so():
     rig = Rig()
     rig.pilot.limits = replace(rig.pilot.limits, unknown=("position of 'a'",))
     assert "position of 'a'" in str(refused(rig))
-    rig.guard.rules = GuardRules(allow_missing_limits=True)
+    rig.guard.use(GuardRules(allow_missing_limits=True))
     assert rig.arm() is None
 
 
@@ -434,7 +435,7 @@ def test_a_continuous_joint_turns_on_through_the_wrap_of_its_angle():
     assert np.ptp(np.array(rig.path)[:, 0]) > 4 * np.pi
     assert rig.accelerations().max() < HARDEST
     seen = rig.guard.observe(rig.now * MS, 'go')
-    rig.pilot.queue.handover.continues = True
+    rig.pilot.handover.continues = True
     left = rig.pilot.leftover(seen)
     assert np.abs(left.positions[0] - seen.state).max() < 0.5  # near what the policy sees
 

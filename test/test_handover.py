@@ -9,23 +9,17 @@ import pytest
 from pi0_ros.control.handover import STRATEGIES, make_handover
 from pi0_ros.control.limits import unlimited
 from pi0_ros.control.pilot import ClockJump, Pilot, Timing
-from pi0_ros.control.queue import ActionQueue
+from pi0_ros.control.plan import Plan
 from pi0_ros.observation.observation import Observation
 from pi0_ros.policy.guidance import weights
-from support import MS, chunk
+from support import MS, Planner, chunk
 
 TICK = 20 * MS
 SPEED = 1.5  # of the sine, radians a second
 
 
-def queue(strategy, fade_ms=100):
-    out = ActionQueue(1, make_handover(strategy, fade_ms * MS), 200 * MS)
-    out.seed(np.array([0.0]), 0)
-    return out
-
-
-def at(it, *times_ms):
-    return it.sample(np.array(times_ms) * MS)[:, 0]
+def planner(strategy):
+    return Planner(strategy, fade_ms=100, brake_ns=200 * MS)
 
 
 def test_an_unknown_strategy_is_named():
@@ -35,50 +29,50 @@ def test_an_unknown_strategy_is_named():
 
 @pytest.mark.parametrize('strategy', STRATEGIES)
 def test_a_robot_that_stands_is_not_made_to_jump(strategy):
-    it = queue(strategy)
-    it.merge(chunk([1.0] * 50), 0, it.epoch)
-    np.testing.assert_allclose(at(it, 0, 20, 50, 100, 500), [0, 0.2, 0.5, 1, 1])
+    it = planner(strategy)
+    it.take(chunk([1.0] * 50), 0)
+    np.testing.assert_allclose(it.at(0, 20, 50, 100, 500), [0, 0.2, 0.5, 1, 1])
 
 
 def test_switch_takes_the_new_chunk_at_once():
-    it = queue('switch')
-    it.merge(chunk([1.0] * 50), 0, it.epoch)
-    it.merge(chunk([2.0] * 50, t_obs_ns=200 * MS), 300 * MS, it.epoch)
-    np.testing.assert_allclose(at(it, 300, 320, 400), [1, 2, 2])
+    it = planner('switch')
+    it.take(chunk([1.0] * 50), 0)
+    it.take(chunk([2.0] * 50, t_obs_ns=200 * MS), 300 * MS)
+    np.testing.assert_allclose(it.at(300, 320, 400), [1, 2, 2])
 
 
 def test_ensemble_averages_what_all_chunks_say_with_the_weights_of_act():
-    it = queue('ensemble')
+    it = planner('ensemble')
     for number, value in enumerate((1.0, 2.0, 4.0)):
-        it.merge(chunk([value] * 50, t_obs_ns=200 * number * MS), 200 * number * MS, it.epoch)
+        it.take(chunk([value] * 50, t_obs_ns=200 * number * MS), 200 * number * MS)
     weights = np.exp(-0.01 * np.arange(3))
     expected = weights @ [1, 2, 4] / weights.sum()
-    np.testing.assert_allclose(at(it, 500), expected)
+    np.testing.assert_allclose(it.at(500), expected)
     last = weights[:2] @ [2, 4] / weights[:2].sum()  # the first chunk ended at 1.0 s
-    np.testing.assert_allclose(at(it, 1100), last)
+    np.testing.assert_allclose(it.at(1100), last)
 
 
-@pytest.mark.parametrize('forget', ['stop', 'seed', 'instruction'])
+@pytest.mark.parametrize('forget', ['stop', 'stand', 'instruction'])
 def test_ensemble_forgets_what_no_longer_holds(forget):
-    it = queue('ensemble')
-    it.merge(chunk([1.0] * 50), 0, it.epoch)
+    it = planner('ensemble')
+    it.take(chunk([1.0] * 50), 0)
     if forget == 'stop':
-        it.brake(300 * MS)
-    elif forget == 'seed':
-        it.seed(np.array([1.0]), 300 * MS)
+        it.plan = it.plan.stopped(300 * MS, it.rules.limits, 200 * MS)
+    elif forget == 'stand':
+        it.plan = Plan.standing(np.array([1.0]), 300 * MS)
     other = 'go back' if forget == 'instruction' else 'go'
-    it.merge(chunk([2.0] * 50, t_obs_ns=300 * MS, instruction=other), 300 * MS, it.epoch)
-    np.testing.assert_allclose(at(it, 420, 900), [2, 2])
-    assert at(it, 320) < 1.3  # faded in
+    it.take(chunk([2.0] * 50, t_obs_ns=300 * MS, instruction=other), 300 * MS)
+    np.testing.assert_allclose(it.at(420, 900), [2, 2])
+    assert it.at(320)[0] < 1.3  # faded in
 
 
 def test_synchronous_plays_a_chunk_whole_before_it_asks_again():
     it = pilot('synchronous')
     assert it.wants_chunk(TICK)
-    it.accept(chunk([0.1] * 50, t_obs_ns=TICK), 200 * MS, it.queue.epoch)
+    it.accept(chunk([0.1] * 50, t_obs_ns=TICK), 200 * MS, it.epoch)
     asked = [now for now in range(200 * MS, 2000 * MS, TICK) if it.wants_chunk(now)]
     assert asked[0] == pytest.approx(1300 * MS, abs=TICK)  # 1 s of chunk, and its stop
-    np.testing.assert_allclose(it.queue.sample(np.array([1100 * MS])), 0.1)
+    np.testing.assert_allclose(it.plan.sample(np.array([1100 * MS])), 0.1)
 
 
 def pilot(strategy):
@@ -128,8 +122,8 @@ def test_the_plan_stays_whole_under_disturbances(strategy, disturbance):
             delay = DISTURBANCES[disturbance](rng, number)
             seen = now - int(rng.integers(TICK))  # joint states come at times of their own
             leftover = it.leftover(seen_at(seen, 'go'))
-            assert leftover is None or it.queue.handover.continues
-            pending = (sine(seen, number, leftover), it.queue.epoch,
+            assert leftover is None or it.handover.continues
+            pending = (sine(seen, number, leftover), it.epoch,
                        now + round(1e9 * (delay or 0.1)) + int(rng.integers(TICK)), delay)
             number += 1
         if pending and now >= pending[2]:
@@ -137,12 +131,12 @@ def test_the_plan_stays_whole_under_disturbances(strategy, disturbance):
                 it.accept(pending[0], pending[2], pending[1])
             pending = None
         window = it.tick(now)
-        times = it.queue._plan[0]
+        times = it.plan.times
         assert (np.diff(times) > 0).all()
         if window is not None:
             assert np.isfinite(window.positions).all() and (np.diff(window.times_ns) > 0).all()
             assert window.velocities[-1] == 0
-        positions += it.queue.sample(np.arange(now, now + TICK, MS))[:, 0].tolist()
+        positions += it.plan.sample(np.arange(now, now + TICK, MS))[:, 0].tolist()
     speed = np.abs(np.diff(positions)) * 1e3
     assert number > 4 and np.ptp(positions) > 1.5
     # What has to be caught up with (a start, a plan that ran dry, what was seen early and played
@@ -158,16 +152,16 @@ def test_the_plan_stays_whole_under_disturbances(strategy, disturbance):
 def test_a_change_of_rates_leaves_no_gap(strategy, rates):
     """Commands and actions of different rates, and actions that change theirs."""
     it, step = pilot(strategy), round(1e9 / rates[0])
-    it.timing = Timing.at_rate(rates[0], 0.3, strategy)
+    it.use(Timing.at_rate(rates[0], 0.3, strategy))
     positions = []
     for now in range(step, 6 * 10**9, step):
         if it.wants_chunk(now):
             rate = rates[0] if now < 3 * 10**9 else rates[1]
             due = now + round(1e9 / rate) * np.arange(1, 51)
             it.accept(chunk(np.sin(SPEED * due / 1e9), now, round(1e9 / rate)), now,
-                      it.queue.epoch)
+                      it.epoch)
         if it.tick(now) is not None:
-            positions.append(it.queue.sample(np.arange(now, now + step, MS))[:, 0])
+            positions.append(it.plan.sample(np.arange(now, now + step, MS))[:, 0])
     speed = np.abs(np.diff(np.concatenate(positions))) * 1e3
     assert speed[1000:].max() < (SPEED * 1.25 if strategy != 'synchronous' else 25)
 
@@ -176,7 +170,7 @@ def test_a_change_of_rates_leaves_no_gap(strategy, rates):
 def test_what_is_executed_meanwhile_is_what_was_planned(strategy):
     """The first d actions are unchanged, whether the chunk comes early or late."""
     it, rng = pilot(strategy), np.random.default_rng(0)
-    it.accept(sine(TICK, 0), TICK, it.queue.epoch)
+    it.accept(sine(TICK, 0), TICK, it.epoch)
     for number in range(1, 30):
         asked = TICK + number * 300 * MS
         leftover = it.leftover(seen_at(asked, 'go'))
@@ -184,17 +178,17 @@ def test_what_is_executed_meanwhile_is_what_was_planned(strategy):
         chunk_.positions[:] += 0.05  # a network that continues only roughly
         now = asked + TICK * int(rng.integers(0, 8))
         due = asked + TICK * np.arange(1, chunk_.given + 1)
-        planned = it.queue.sample(due)
-        assert it.accept(chunk_, now, it.queue.epoch) is None
-        np.testing.assert_allclose(it.queue.sample(due[due > now]), planned[due > now], atol=1e-9)
-    assert it.queue.delay == 7 and chunk_.given == 7
+        planned = it.plan.sample(due)
+        assert it.accept(chunk_, now, it.epoch) is None
+        np.testing.assert_allclose(it.plan.sample(due[due > now]), planned[due > now], atol=1e-9)
+    assert it.delay == 7 and chunk_.given == 7
 
 
 def test_of_a_plan_for_another_instruction_only_what_will_be_executed_is_left():
     it = pilot('rtc')
     assert it.leftover(seen_at(TICK, 'go')) is None
-    it.accept(sine(TICK, 0), TICK, it.queue.epoch)
-    it.accept(sine(2 * TICK, 1), 7 * TICK, it.queue.epoch)
+    it.accept(sine(TICK, 0), TICK, it.epoch)
+    it.accept(sine(2 * TICK, 1), 7 * TICK, it.epoch)
     same, other = (it.leftover(seen_at(10 * TICK, text)) for text in ('go', 'go back'))
     assert same.delay == other.delay == 5
     assert len(same.positions) > 30 and len(other.positions) == 5
@@ -202,30 +196,30 @@ def test_of_a_plan_for_another_instruction_only_what_will_be_executed_is_left():
 
 def test_an_inference_starts_early_enough_for_its_measured_delay():
     it = pilot('blend')
-    it.timing = Timing.at_rate(50.0, 5.0)
-    it.accept(sine(TICK, 0), TICK, it.queue.epoch)
-    it.accept(sine(2 * TICK, 1), 2 * TICK + 400 * MS, it.queue.epoch)  # that took long
+    it.use(Timing.at_rate(50.0, 5.0))
+    it.accept(sine(TICK, 0), TICK, it.epoch)
+    it.accept(sine(2 * TICK, 1), 2 * TICK + 400 * MS, it.epoch)  # that took long
     asked = next(now for now in range(20 * TICK, 100 * TICK, TICK) if it.wants_chunk(now))
-    left = it.queue.before_stop_ns(asked)
+    left = it.plan.before_stop_ns(asked)
     assert 400 * MS < left <= 650 * MS
 
 
 @pytest.mark.parametrize('strategy', STRATEGIES)
 def test_two_chunks_at_once_a_pause_and_a_clock_that_jumps(strategy):
     it = pilot(strategy)
-    it.accept(sine(0, 0), TICK, it.queue.epoch)
+    it.accept(sine(0, 0), TICK, it.epoch)
     it.tick(TICK)
-    it.accept(sine(TICK, 1), 2 * TICK, it.queue.epoch)
-    it.accept(sine(TICK, 2), 2 * TICK, it.queue.epoch)
-    assert it.queue.merged + it.queue.dropped == 3 and it.queue.dropped >= 1
+    it.accept(sine(TICK, 1), 2 * TICK, it.epoch)
+    it.accept(sine(TICK, 2), 2 * TICK, it.epoch)
+    assert it.counters.merged + it.counters.dropped == 3 and it.counters.dropped >= 1
     it.tick(2 * TICK)
-    it.stop(3 * TICK)
+    it.stop()
     for step in range(3, 40):
         it.tick(step * TICK)
-    rest = it.queue.sample(np.array([40 * TICK]))
-    it.accept(sine(40 * TICK, 3), 41 * TICK, it.queue.epoch)
+    rest = it.plan.sample(np.array([40 * TICK]))
+    it.accept(sine(40 * TICK, 3), 41 * TICK, it.epoch)
     it.tick(41 * TICK)
-    assert abs(it.queue.sample(np.array([41 * TICK])) - rest) < 0.05
+    assert abs(it.plan.sample(np.array([41 * TICK])) - rest) < 0.05
     with pytest.raises(ClockJump):
         it.tick(41 * TICK - 5_000 * MS)
-    assert not it.enabled and math.isfinite(it.queue.sample(np.array([0]))[0, 0])
+    assert not it.enabled and math.isfinite(it.plan.sample(np.array([0]))[0, 0])

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pi0_ros.control.limiter import limit
-from pi0_ros.control.limits import (Rules, limits_from_urdf, make_limits, parse_tighter,
-                                    unlimited)
-from pi0_ros.control.trajectory import cubic
+from pi0_ros.control.limits import Rules, limits_from_urdf, make_limits, unlimited
+from pi0_ros.control.spline import cubic
+from pi0_ros.parameters import parse_tighter
 from pi0_ros.sim.arm import JOINT_NAMES
 from pi0_ros.sim.description import urdf
 from support import MS, box, robot_urdf

@@ -62,7 +62,7 @@ def test_the_named_block_is_taken_and_a_change_of_mind_is_followed(live, delay_s
     assert changed['success']
 
 
-@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize('when', ['unconfigured', 'loading', 'moving'])
 def test_signals_end_the_node_cleanly(live, number, when):
     node = ['--ros-args', '--params-file', str(share_file('sim.yaml')),

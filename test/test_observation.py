@@ -1,5 +1,6 @@
 """Buffers and the rules for taking an observation."""
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -124,7 +125,7 @@ def test_stamps_too_far_in_the_future_are_named():
     fill(it, 5000 * MS)
     it.joints.put(list(NAMES), [1.0, 2.0, 3.0], 9000 * MS, 5000 * MS)
     assert str(it.check(5000 * MS)) == (
-        'joint states are stamped 4.00 s in the future: check the clocks')
+        'joint states of pan, lift, grip are stamped 4.00 s in the future: check the clocks')
 
 
 def test_a_joint_that_is_not_published_any_more_is_named():
@@ -147,3 +148,27 @@ def test_arrivals_know_rate_and_losses():
     for frame in range(1, 10):
         without.add(0, frame * 100 * MS)  # no stamps: receive time counts
     assert without.rate_hz(1000 * MS) == pytest.approx(10) and without.lost() == 0
+
+
+def test_stamps_ahead_of_one_of_two_publishers_name_its_joints():
+    joints, camera = JointBuffer(('a', 'b')), LatestBuffer()
+    builder = ObservationBuilder(joints, {'c': camera}, lambda image: image,
+                                 Freshness(10**8, 10**8, 10**8))
+    now = 10**12
+    camera.put(0, now, now)
+    joints.put(['a'], np.zeros(1), now, now)
+    joints.put(['b'], np.zeros(1), now + 5 * 10**9, now)
+    found = builder.check(now)
+    assert found.reason == 'future_stamp' and found.subject == 'b'
+    assert 'joint states of b are stamped 5.00 s in the future' in found.text
+
+
+def test_a_joint_state_that_comes_out_of_order_does_not_replace_a_newer_one():
+    joints, now = JointBuffer(('a', 'b')), 10**12
+    joints.put(['a', 'b'], np.array([0.1, 0.1]), now, now)
+    joints.put(['a', 'b'], np.array([0.0, 0.0]), now - 90 * 10**6, now + 1)
+    assert joints.get().value.tolist() == [0.1, 0.1] and joints.get().stamp_ns == now
+    joints.put(['a', 'b'], np.array([0.2, 0.2]), now - 10**8, now - 10**8)  # the clock was set
+    assert joints.get().value.tolist() == [0.2, 0.2]
+    joints.put(['a', 'b'], np.array([0.3, 0.3]), now - 5 * 10**9, now + 2)
+    assert joints.get().value.tolist() == [0.3, 0.3]

@@ -5,6 +5,7 @@ import os
 import re
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -12,9 +13,12 @@ pytest.importorskip('rclpy', reason='needs ROS 2')
 
 import numpy as np  # noqa: E402
 import rclpy  # noqa: E402
+from lifecycle_msgs.msg import Transition  # noqa: E402
+from lifecycle_msgs.srv import ChangeState  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
+from rclpy.qos import QoSProfile, ReliabilityPolicy  # noqa: E402
 from rosgraph_msgs.msg import Clock  # noqa: E402
-from std_msgs.msg import Bool, String  # noqa: E402
+from std_msgs.msg import Bool, Float64, String  # noqa: E402
 from std_srvs.srv import SetBool  # noqa: E402
 from trajectory_msgs.msg import JointTrajectory  # noqa: E402
 
@@ -47,14 +51,14 @@ def test_stop_latches_until_it_is_released_and_reset(make):  # noqa: F811
     graph.instruct('swing')
     moving(graph, 20)
     press(graph, True)
-    assert graph.status('fault') == 'stopped by the operator'
+    assert graph.status('faulted') == 'stopped by the operator'
     graph.quiet()
     assert np.abs(np.diff(graph.robot.starts()[-4:])).max() < 0.002
     assert 'stopped by the operator' in graph.enable().message
     answer = graph.reset()
     assert not answer.success and 'still pressed' in answer.message
     press(graph, False)
-    assert graph.status('fault')
+    assert graph.status('faulted')
     assert graph.reset().success and graph.enable().success
     moving(graph)
 
@@ -77,7 +81,7 @@ def test_an_inference_that_hangs_latches_and_names_the_time(make):  # noqa: F811
     policy, hold = graph.node.session.policy, threading.Event()
     infer, policy.infer = policy.infer, lambda *given, **more: hold.wait(20) and None
     try:
-        assert 'has not come back for' in graph.status('fault')
+        assert 'has not come back for' in graph.status('faulted')
         graph.quiet()
         assert 'has not come back' in graph.reset().message
     finally:
@@ -99,8 +103,8 @@ def test_a_robot_that_does_not_follow_is_disarmed(make):  # noqa: F811
     graph.enable()
     graph.instruct('swing')
     moving(graph)
-    graph.robot.position = [0.6, 0.2]
-    assert "joint 'a' is 0.5" in graph.status('fault').replace('0.4', '0.5')
+    graph.robot.follows, graph.robot.position = False, [0.6, 0.2]
+    assert "joint 'a' is 0.5" in graph.status('faulted').replace('0.4', '0.5')
     graph.quiet()
 
 
@@ -131,9 +135,18 @@ def test_two_commanders_disarm_and_are_not_armed(make):  # noqa: F811
 def test_a_controller_that_saws_is_told_of(make):  # noqa: F811
     graph = make()
     graph.robot.declare_parameter('interpolate_from_desired_state', False)
-    graph.wait(lambda: 'robot' in graph.node.session._monitor._controller.warning)
+    graph.robot.declare_parameter('allow_trajectory_replacement', True)
+    graph.robot.declare_parameter('update_rate', 50)
+    session = graph.node.session
+    graph.wait(lambda: len(session.link.warnings(session.pilot.limits)) == 2)
     level, message, _ = told(graph, 'control')
-    assert level == b'\x01' and 'interpolate_from_desired_state to true' in message
+    assert level == b'\x01' and 'interpolate_from_desired_state false' in message
+    assert "controller '/robot' has allow_trajectory_replacement true" in message
+    graph.wait(lambda: session.pilot.timing.lead_ns == 35_000_000)  # a period more
+    answer = graph.enable()
+    assert not answer.success and 'param set /robot allow_trajectory_repl' in answer.message
+    graph.robot.set_parameters([Parameter('allow_trajectory_replacement', value=False)])
+    graph.wait(lambda: graph.enable().success)
 
 
 def test_dry_run_does_everything_but_command(make):  # noqa: F811
@@ -197,7 +210,7 @@ def test_safety_parameters_are_fixed_while_the_node_runs(make):  # noqa: F811
     fixed, loose = graph.node.set_parameters([Parameter('max_jump', value=3.0),
                                               Parameter('max_chunk_age', value=1.0)])
     assert not fixed.successful and loose.successful
-    assert graph.node.session.guard.rules.chunk_age_ns == 10**9
+    graph.wait(lambda: graph.node.session.guard.rules.chunk_age_ns == 10**9)
 
 
 @pytest.mark.parametrize('text', ['\x01\x02\x03', 'x' * 100_000, 'go\u202e'])
@@ -206,7 +219,7 @@ def test_instructions_that_are_no_text_are_refused(make, text):  # noqa: F811
     graph.enable()
     graph.instruct(text)
     assert graph.quiet() == 0 and graph.robot.active[-1] == ''
-    assert 'is refused' in graph.status('holding')
+    assert graph.status('standing', 'is refused')
     graph.instruct('swing')
     moving(graph)
 
@@ -238,7 +251,7 @@ def test_levels_say_whose_fault_it_is(make):  # noqa: F811
     graph = make(policy='mock_faulty')
     graph.enable()
     graph.instruct('go')
-    graph.status('fault')
+    graph.status('faulted')
     assert told(graph, 'policy')[0] == told(graph, 'control')[0] == b'\x02'
 
 
@@ -248,7 +261,7 @@ def test_an_image_that_cannot_be_read_is_the_cameras_fault(make):  # noqa: F811
     graph.instruct('swing')
     moving(graph)
     graph.robot.image.update(encoding='16UC1')
-    assert 'not supported' in graph.status('waiting')
+    assert graph.status('standing', 'not supported')
     level, message, _ = told(graph, 'camera front')
     graph.robot.image.update(encoding='rgb8')
     assert level == b'\x01' and 'not supported' in message
@@ -260,7 +273,7 @@ def test_an_armed_robot_that_waits_says_that_it_is_armed(make):  # noqa: F811
     graph.instruct('swing')
     moving(graph)
     graph.robot.feeds.discard('images')
-    graph.status('waiting')
+    graph.status('standing')
     answer = graph.enable()
     assert answer.success and 'armed, but waiting: camera' in answer.message
     graph.enable(False)
@@ -378,10 +391,10 @@ def test_a_repeated_instruction_changes_nothing(make):  # noqa: F811
     graph.enable()
     graph.instruct('swing')
     moving(graph)
-    epoch = graph.node.session.pilot.queue.epoch
+    epoch = graph.node.session.pilot.epoch
     for _ in range(5):
         graph.instruct('swing')
-    assert graph.node.session.pilot.queue.epoch == epoch
+    assert graph.node.session.pilot.epoch == epoch
 
 
 def test_without_a_clock_the_node_says_so():
@@ -526,5 +539,124 @@ def test_a_control_thread_that_raises_latches(make):  # noqa: F811
     graph.instruct('swing')
     moving(graph)
     graph.node.session.command.publish = lambda trajectory: 1 / 0
-    assert 'ZeroDivisionError' in graph.status('fault')
+    assert 'ZeroDivisionError' in graph.status('faulted')
     assert not graph.node.session.pilot.enabled
+
+
+# ---- what must be heard, and what must not wait ----
+
+def test_enable_has_a_deadline_and_what_comes_late_is_dropped(make, monkeypatch):  # noqa: F811
+    monkeypatch.setattr('pi0_ros.control.rules.ARMING_NS', 300_000_000)
+    graph = make()
+    graph.instruct('swing')
+    hold, asked = holding(graph)
+    answer = pending(graph)
+    assert graph.status('arming') == 'asking the policy what it would do first'
+    graph.wait(answer.done)
+    assert not answer.result().success and 'has not answered within' in answer.result().message
+    assert 'has not answered' in graph.status('disarmed')
+    hold.set()
+    assert graph.quiet() == 0 and not graph.node.session.pilot.enabled
+    assert graph.enable().success
+    moving(graph)
+
+
+def test_a_stop_is_heard_from_a_best_effort_publisher(make):  # noqa: F811
+    graph = make()
+    graph.enable()
+    graph.instruct('swing')
+    moving(graph)
+    joystick = graph.robot.create_publisher(Bool, 'pi0/stop', QoSProfile(
+        depth=1, reliability=ReliabilityPolicy.BEST_EFFORT))
+    graph.wait(joystick.get_subscription_count)
+    joystick.publish(Bool(data=True))
+    assert graph.status('faulted') == 'stopped by the operator'
+    assert not graph.node.session.pilot.enabled
+
+
+def test_another_subscription_of_the_controllers_node_changes_nothing(make):  # noqa: F811
+    graph = make()
+    graph.enable()
+    graph.instruct('swing')
+    moving(graph)
+    session = graph.node.session
+    for _ in range(2):
+        graph.robot.create_subscription(JointTrajectory, 'joint_trajectory', lambda message: None,
+                                        1)
+    graph.wait(lambda: len(session.command.followers()['/robot']) == 3)
+    ticks = session.loop.ticks
+    graph.wait(lambda: session.loop.ticks > ticks + 20)
+    assert session.pilot.enabled and session.guard.stopped_by is None
+
+
+@pytest.mark.parametrize('how', ['hangs', 'ends'])
+def test_a_control_thread_that_hangs_is_told_and_can_be_ended(make, how):  # noqa: F811
+    graph = make()
+    graph.enable()
+    graph.instruct('swing')
+    moving(graph)
+    session, hold = graph.node.session, threading.Event()
+    if how == 'hangs':
+        session.command.publish = lambda trajectory: hold.wait(20)
+    else:
+        session.loop._wait = lambda deadline_ns: (_ for _ in ()).throw(SystemExit)
+    words = 'has not come back for' if how == 'hangs' else 'SystemExit'
+    assert words in graph.status('faulted', words)
+    assert words in graph.enable().message and not session.pilot.enabled
+    assert told(graph, 'control')[0] == b'\x02'
+    try:
+        assert graph.node.trigger_deactivate().name == 'SUCCESS'
+        assert session.loop is None
+    finally:
+        hold.set()
+
+
+def test_a_stop_does_not_wait_for_the_next_tick(make):  # noqa: F811
+    graph = make(control_rate=1.0)
+    graph.enable()
+    graph.instruct('swing')
+    graph.wait(lambda: len(graph.robot.commands) > 2)
+    session, count = graph.node.session, len(graph.robot.commands)
+    graph.wait(lambda: len(graph.robot.commands) > count)  # a tick has just been
+    ticks = session.loop.ticks
+    press(graph, True)
+    graph.wait(lambda: len(graph.robot.commands) > count + 1)
+    assert session.loop.ticks == ticks  # out of the grid
+
+
+def test_a_transition_that_is_not_allowed_is_refused(make):  # noqa: F811
+    graph = make()
+    client = graph.robot.create_client(ChangeState, 'pi0/change_state')
+    answer = graph.call(client, ChangeState.Request(transition=Transition(
+        id=Transition.TRANSITION_CONFIGURE)))
+    assert not answer.success
+    assert graph.node.trigger_configure().name == 'FAILURE'
+    assert graph.enable().success
+
+
+def test_a_controller_that_tells_its_state_is_listened_to(make):  # noqa: F811
+    """With a stand-in of the message where control_msgs is not installed."""
+    graph = make()
+    link, controller = graph.node.session.link, graph.node.session.guard.controller
+    point = SimpleNamespace(positions=[0.2, 0.1])
+    message = SimpleNamespace(header=SimpleNamespace(stamp=graph.robot.stamp()),
+                              joint_names=['b', 'a'], reference=point, speed_scaling_factor=0.5)
+    link.on_state(message)
+    report = controller.reference(graph.node.session.now())
+    assert report.reference.tolist() == [0.1, 0.2] and report.speed_scaling == 0.5
+    humble = SimpleNamespace(header=message.header, joint_names=['a', 'b'],
+                             reference=SimpleNamespace(positions=[]), desired=point)
+    link.on_state(humble)
+    assert controller.newest.reference.tolist() == [0.2, 0.1]
+    assert controller.newest.speed_scaling == 1.0
+
+
+def test_the_speed_slider_of_a_ur_is_found_by_name(make):  # noqa: F811
+    graph = make()
+    slider = graph.robot.create_publisher(
+        Float64, 'speed_scaling_state_broadcaster/speed_scaling', 1)
+    graph.wait(slider.get_subscription_count)
+    slider.publish(Float64(data=30.0))
+    session = graph.node.session
+    graph.wait(lambda: session.pilot.scale.factor == pytest.approx(0.3))
+    assert graph.enable().success

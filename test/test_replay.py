@@ -87,7 +87,7 @@ class Player:
                     return
                 if session.values.auto_enable and now_ns > bag.begin_ns + 400 * MS:
                     self.graph.wait(lambda: session.pilot.enabled
-                                    and session.guard._working_since_ns is None
+                                    and session.guard._watchdog.working_since_ns is None
                                     and not session.guard.wants_chunk(session.now()))
                 self.time(now_ns)
                 raw = bytes(_store.serialize_cdr(message, message.__msgtype__))

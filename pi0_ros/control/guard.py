@@ -1,18 +1,20 @@
 """Whether the robot may move: everything that is asked before a command leaves.
 
-At every tick, in this order, and the first that finds something decides: a latched fault, not
-armed, inputs, the robot itself (tracking error). A chunk is asked before it becomes part of the
-plan: its shape, its values, its age, whether it begins where the robot is, steps, limits. What the
-plan is made of then keeps the limits by itself (limiter.py).
+At every tick, in this order, and the first that finds something decides: not armed, inputs, the
+controller, the robot itself. A chunk is asked before it becomes part of the plan: its shape, its
+values, its age, whether it begins where the robot is, steps, limits. What the plan is made of then
+keeps the limits by itself (limiter.py).
 """
 
-import threading
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from pi0_ros.control import safety
-from pi0_ros.control.pilot import ClockJump, Pilot
+from pi0_ros.control.following import LAGS_NS, Controller, Follower
+from pi0_ros.control.pilot import ClockJump, Pilot, Stance
+from pi0_ros.control.rules import GuardRules, Watchdog, check_chunk
+from pi0_ros.control.states import State
 from pi0_ros.control.trajectory import Trajectory
 from pi0_ros.observation.finding import Finding
 from pi0_ros.observation.observation import NotReady, Observation, ObservationBuilder
@@ -21,45 +23,34 @@ from pi0_ros.policy.policy import ActionChunk
 RETRY_NS = 100_000_000          # between inferences while one fails or an image cannot be read
 IMAGE_PROBLEM_NS = 500_000_000  # for which an image that could not be read is news
 STILL_OVER_NS = 50_000_000
-SETTLE_NS = 500_000_000         # after the last command, before a robot is taken to stand
-SAME = 0.02                     # rad or m that a robot that stands may seem to move
-LAGS_NS = 50_000_000 * np.arange(7)  # that a robot may be behind what it is told
 CLEARED = Finding('cleared', 'the inputs were cleared: try again', 'clock')
-
-
-@dataclass(frozen=True)
-class GuardRules:
-    """What the operator allows; nanoseconds."""
-
-    chunk_age_ns: int = 500_000_000
-    tracking_ns: int = 200_000_000
-    hang_ns: int = 2_000_000_000  # of an inference, at least; also five times its 95th percentile
-    rejections: int = 3           # of chunks in a row, and of inferences that fail, before a fault
-    allow_missing_limits: bool = False
-    tracks: bool = True           # whether the robot follows: not in a dry run
 
 
 class Guard:
     """Keeps watch over one robot. Any method may be called from any thread.
 
     Times are nanoseconds: ``now_ns`` of the clock of stamps, ``steady_ns`` of one nobody sets.
+    What decides on the state of the robot is done under the pilot's lock.
     """
 
     def __init__(self, pilot: Pilot, builder: ObservationBuilder, rules: GuardRules) -> None:
         """Begin without a fault."""
         self.pilot, self.builder, self.rules = pilot, builder, rules
+        self.controller = Controller(pilot.joint_names)
         self.fault: Finding | None = None
         self.stop_pressed = False
         self.stopped_by: Finding | None = None  # the last reason, until it goes on
         self.rejections = self.failures = 0     # in all
+        self._follower = Follower(pilot, self.controller)
         self._in_a_row = 0
-        self._away_since_ns: int | None = None
         self._image: tuple[int, Finding] | None = None
         self._retry_ns = 0
-        self._rest: np.ndarray | None = None  # measured, since it stands
-        self._spoke_ns, self._commanded = 0, False
-        self._working_since_ns: int | None = None
-        self._lock = threading.RLock()
+        self._watchdog = Watchdog()
+        self._lock = pilot.lock
+
+    def use(self, rules: GuardRules) -> None:
+        """Go by other rules from now on."""
+        self.rules = rules
 
     # ---- every tick ----
 
@@ -68,70 +59,59 @@ class Guard:
 
         :raises ClockJump: as Pilot.tick; the robot is disarmed.
         """
-        wants, was_armed = False, self.pilot.enabled
-        self._watch_rest(now_ns)
-        if was_armed:
-            finding = (self.fault or self.builder.check(now_ns) or self._tracking(now_ns)
-                       or self._moved(now_ns))
-            if self.fault:
-                self.pilot.disable(now_ns)
-            elif finding:
-                if self.pilot.enabled:
-                    self._stop(finding, now_ns)
-            else:
-                wants = self.wants_chunk(now_ns)
-        try:
-            return self.pilot.tick(now_ns), wants and self.pilot.enabled
-        except ClockJump as jump:
-            self._retry_ns, self._away_since_ns, self._image = 0, None, None
-            self._rest = None
-            if was_armed and not self.fault:
-                self.stopped_by = Finding('clock_jump', f'{jump}: disarmed; arm it again', 'clock')
-            raise
+        with self._lock:
+            was_armed = self.pilot.enabled
+            scaling = self.controller.scaling(now_ns)
+            if 0.0 <= scaling <= safety.FULL_SPEED:
+                self.pilot.scale.use(min(scaling, 1.0))
+            self._follower.watch_rest(self.builder.joints.get(), now_ns)
+            finding = self._look(now_ns) if was_armed else None
+            wants = was_armed and finding is None and self.wants_chunk(now_ns)
+            try:
+                return self.pilot.tick(now_ns), wants and self.pilot.enabled
+            except ClockJump as jump:
+                self._retry_ns, self._image = 0, None
+                self._follower.forget()
+                if was_armed and not self.fault:
+                    self.stopped_by = Finding('clock_jump', f'{jump}: disarmed; arm it again',
+                                              'clock')
+                raise
+
+    def _look(self, now_ns: int) -> Finding | None:
+        """Look at everything that stops an armed robot; return what was found."""
+        finding = self.builder.check(now_ns) or self.controller.problem(now_ns)
+        if finding:
+            self._stop(finding)
+            return finding
+        joints = self.builder.joints.get()
+        if joints is None or not self.rules.tracks:
+            return None
+        measured = joints.value[:len(self.pilot.joint_names)]
+        finding = self._follower.tracking(joints.stamp_ns, measured, now_ns,
+                                          self.rules.tracking_ns)
+        if finding:
+            self._follower.doubt()
+            self.latch(finding, self._back(measured))
+            return finding
+        finding = (self._follower.frozen(joints.stamp_ns, measured)
+                   or self._follower.departed(now_ns))
+        if finding:
+            self._follower.doubt()
+            self.disarm(finding, self._back(measured))
+            return finding
+        finding = self._follower.moved(measured)
+        if finding:
+            self.disarm(finding)
+        return finding
+
+    def _back(self, measured: np.ndarray) -> np.ndarray:
+        """Return where a robot goes that does not follow: where it is; grippers stay."""
+        limits = self.pilot.limits
+        return np.where(limits.alone | ~np.isfinite(limits.tracking), np.nan, measured)
 
     def wants_chunk(self, now_ns: int) -> bool:
         """Return whether the next inference should start."""
         return now_ns >= self._retry_ns and self.pilot.wants_chunk(now_ns)
-
-    def _tracking(self, now_ns: int) -> Finding | None:
-        """Latch a robot that is not where it is told to be for too long; return that."""
-        joints, queue = self.builder.joints.get(), self.pilot.queue
-        if not self.rules.tracks or joints is None:
-            return None
-        told = queue.sample(joints.stamp_ns - LAGS_NS)
-        finding = safety.check_tracking(joints.value[:told.shape[1]], told, queue.limits,
-                                        self.pilot.joint_names)
-        if finding is None:
-            self._away_since_ns = None
-            return None
-        if self._away_since_ns is None:
-            self._away_since_ns = now_ns
-        if now_ns - self._away_since_ns < self.rules.tracking_ns:
-            return None
-        self.latch(finding, now_ns)
-        return finding
-
-    def _watch_rest(self, now_ns: int) -> None:
-        """Remember where the robot was measured when it had come to rest."""
-        joints = self.builder.joints.get()
-        if self.pilot.speaking or joints is None:
-            self._rest, self._spoke_ns = None, now_ns
-        elif self._rest is None and now_ns - self._spoke_ns > SETTLE_NS:
-            self._rest = joints.value[:len(self.pilot.joint_names)]
-
-    def _moved(self, now_ns: int) -> Finding | None:
-        """Disarm a robot that somebody else moves while it stands; return that.
-
-        The next command would bring it back at once.
-        """
-        joints, rest = self.builder.joints.get(), self._rest
-        if rest is None or joints is None or not self.rules.tracks:
-            return None
-        finding = safety.check_rest(joints.value[:len(rest)], rest, self.pilot.queue.limits,
-                                    self.pilot.joint_names)
-        if finding:
-            self.disarm(finding, now_ns)
-        return finding
 
     # ---- the policy's thread ----
 
@@ -142,18 +122,18 @@ class Guard:
         except NotReady as error:
             self._image = now_ns, error.finding
             self._retry_ns = now_ns + RETRY_NS
-            self._stop(error.finding, now_ns)
+            self._stop(error.finding)
             return error.finding
         self._image = None
         return observation
 
     def begin(self, steady_ns: int) -> None:
         """Begin to wait for an inference."""
-        self._working_since_ns = steady_ns
+        self._watchdog.working_since_ns = steady_ns
 
     def end(self) -> None:
         """Wait no longer for an inference."""
-        self._working_since_ns = None
+        self._watchdog.working_since_ns = None
 
     def accept(self, chunk: ActionChunk, observation: Observation, now_ns: int, epoch: int
                ) -> Finding | None:
@@ -162,26 +142,43 @@ class Guard:
         Three in a row that a check rejects latch a fault; those that only came too late, after a
         stop or for a robot that is not armed do not count.
         """
-        self._working_since_ns = None
+        self._watchdog.working_since_ns = None
         finding = self.check(chunk, observation, now_ns)
         if not finding:
-            dropped = self.pilot.accept(chunk, now_ns, epoch)
-            self._in_a_row = 0
-            if not dropped:
-                self.stopped_by = None
-            return Finding('dropped', dropped, 'chunk') if dropped else None
-        if not self.pilot.enabled or self.pilot.queue.epoch != epoch:
+            stance = self._stance(now_ns)
+            if isinstance(stance, Finding):
+                self.disarm(stance)
+                return stance
+            try:
+                dropped = self.pilot.accept(chunk, now_ns, epoch, stance)
+            except (ValueError, ArithmeticError) as error:
+                finding = Finding('chunk_not_finite', str(error), 'chunk')
+            else:
+                self._in_a_row = 0
+                if not dropped:
+                    self.stopped_by = None
+                return Finding('dropped', dropped, 'chunk') if dropped else None
+        if not self.pilot.enabled or self.pilot.epoch != epoch:
             return finding
         self.rejections += 1
         self._count(finding, now_ns)
         return finding
 
+    def _stance(self, now_ns: int) -> Stance | Finding | None:
+        """Return where a motion begins, for a robot that stands and follows, or why nowhere."""
+        joints = self.builder.joints.get()
+        if self.pilot.state is not State.STANDING or joints is None or not self.rules.tracks:
+            return None
+        measured = joints.value[:len(self.pilot.joint_names)]
+        return (self._follower.apart(measured, now_ns)
+                or self._follower.stance(measured, now_ns))
+
     def failed(self, text: str, now_ns: int, gone: bool = False) -> None:
         """Count an inference that raised; three in a row latch a fault, ``gone`` at once."""
-        self._working_since_ns = None
+        self._watchdog.working_since_ns = None
         self.failures += 1
         if gone:
-            self.latch(Finding('policy_gone', text, 'policy'), now_ns)
+            self.latch(Finding('policy_gone', text, 'policy'))
         else:
             self._count(Finding('policy_failed', text, 'policy'), now_ns)
 
@@ -190,92 +187,98 @@ class Guard:
         self._retry_ns = now_ns + RETRY_NS
         if self._in_a_row >= self.rules.rejections:
             self.latch(replace(finding, text=f'{self._in_a_row} inferences in a row failed, the '
-                               f'last: {finding}'), now_ns)
+                               f'last: {finding}'))
 
     def check(self, chunk: ActionChunk, observation: Observation, now_ns: int) -> Finding | None:
         """Return why a chunk must not become part of the plan, or None."""
-        names, queue = self.pilot.joint_names, self.pilot.queue
-        measured = observation.state[:len(names)]
-        limits = queue.limits if self.pilot.enabled else self.pilot.limits.including(measured)
-        # Who plays chunks whole stands while one is decided: its age is no harm.
-        return (safety.check_form(chunk, names)
-                or (None if queue.handover.waits else
-                    safety.check_age(chunk, now_ns, self.rules.chunk_age_ns))
-                or safety.check_way(chunk, self._near(observation), limits, names))
+        pilot, near = self.pilot, self._near(observation)
+        return check_chunk(chunk, near, now_ns, pilot.limits.including(near[0]),
+                           pilot.joint_names, pilot.handover, self.rules)
 
     def _near(self, observation: Observation) -> list[np.ndarray]:
         """Return where the robot was, as measured and, if it is armed, as told: robots lag."""
         out = [observation.state[:len(self.pilot.joint_names)]]
         if self.pilot.enabled:
-            out += list(self.pilot.queue.sample(observation.t_obs_ns - LAGS_NS))
+            out += list(self.pilot.told(observation.t_obs_ns - LAGS_NS))
         return out
 
     # ---- supervision ----
 
-    def hung(self, now_ns: int, steady_ns: int, usual_ns: int) -> None:
-        """Latch an inference that does not come back.
+    def watch(self, steady_ns: int, usual_ns: int) -> None:
+        """Latch an inference that does not come back; end an arming that takes too long.
 
         :param usual_ns: the 95th percentile of what inferences take.
         """
-        since, allowed_ns = self._working_since_ns, max(self.rules.hang_ns, 5 * usual_ns)
-        if since is not None and steady_ns - since > allowed_ns:
-            self.latch(self._hanging(steady_ns - since, allowed_ns), now_ns)
-
-    @staticmethod
-    def _hanging(took_ns: int, allowed_ns: int) -> Finding:
-        return Finding('policy_hangs', 'the inference has not come back for '
-                       f'{took_ns / 1e9:.1f} s, allowed are {allowed_ns / 1e9:.1f} s: the GPU or '
-                       'its driver hangs',
-                       'policy', took_ns / 1e9, allowed_ns / 1e9)
+        hanging = self._watchdog.hanging(steady_ns, usual_ns, self.rules)
+        if hanging:
+            self.latch(hanging)
+        late = self._watchdog.arming_late(steady_ns)
+        if late:
+            self.disarm(late)
 
     def image_problem(self, now_ns: int) -> Finding | None:
         """Return what was wrong with an image that was to be used just now."""
         image = self._image
         return image[1] if image and now_ns - image[0] <= IMAGE_PROBLEM_NS else None
 
-    def hold(self, reason: str, now_ns: int) -> None:
+    def hold(self, reason: str) -> None:
         """Stop smoothly because there is nothing to be done; goes on with an instruction."""
         self._stop(Finding(reason, {
             'no_instruction': 'waiting for an instruction',
-            'refused': 'the instruction was refused'}[reason], 'instruction'), now_ns)
+            'refused': 'the instruction was refused'}[reason], 'instruction'))
 
-    def _stop(self, finding: Finding, now_ns: int) -> None:
+    def _stop(self, finding: Finding) -> None:
         """Stop smoothly; the robot goes on by itself when the reason is gone."""
-        if self.pilot.enabled:
-            self.stopped_by = finding
-        self.pilot.stop(now_ns)
+        with self._lock:
+            if self.pilot.enabled:
+                self.stopped_by = finding
+            self.pilot.stop()
 
-    def latch(self, finding: Finding, now_ns: int) -> None:
-        """Disarm until the operator resets; the first reason stays."""
+    def latch(self, finding: Finding, target: np.ndarray | None = None) -> None:
+        """Disarm until the operator resets; the first reason stays.
+
+        :param target: [D] where the robot goes, see ``Pilot.stop``.
+        """
         with self._lock:
             self.fault = self.fault or finding
             self.stopped_by = self.fault
-        self.pilot.disable(now_ns)
+            self._watchdog.arming_since_ns = None
+            self.pilot.disable(State.FAULTED, target)
 
-    def disarm(self, finding: Finding, now_ns: int) -> None:
+    def disarm(self, finding: Finding, target: np.ndarray | None = None) -> None:
         """Stop smoothly and disarm; the operator may arm again at once."""
-        if self.pilot.enabled:
-            self.stopped_by = finding
-        self.pilot.disable(now_ns)
+        with self._lock:
+            if self.pilot.enabled or self.pilot.state is State.ARMING:
+                self.stopped_by = finding
+            self._watchdog.arming_since_ns = None
+            self.pilot.disable(State.DISARMED, target)
 
     # ---- the operator ----
 
-    def press_stop(self, pressed: bool, now_ns: int) -> None:
+    def press_stop(self, pressed: bool) -> None:
         """Latch the operator's stop, or release it: the fault stays until it is reset."""
         self.stop_pressed = pressed
         if pressed:
-            self.latch(Finding('operator_stop', 'stopped by the operator', 'stop'), now_ns)
+            self.latch(Finding('operator_stop', 'stopped by the operator', 'stop'))
 
-    def reset(self, steady_ns: int) -> Finding | None:
-        """Clear the fault; return None, or why its cause is still there."""
-        if self.stop_pressed:
-            return Finding('operator_stop', 'the stop is still pressed: publish false on it first',
-                           'stop')
-        since = self._working_since_ns
-        if self.fault and self.fault.reason == 'policy_hangs' and since is not None:
-            return self._hanging(steady_ns - since, self.rules.hang_ns)
-        self.fault, self._in_a_row, self._away_since_ns = None, 0, None
-        return None
+    def reset(self, steady_ns: int, asked: Finding | None = None) -> Finding | None:
+        """Clear the fault; return None, or why its cause, or another one, is still there.
+
+        :param asked: the fault that was to be cleared; None: whichever there is.
+        """
+        with self._lock:
+            if self.stop_pressed:
+                return Finding('operator_stop', 'the stop is still pressed: publish false on it '
+                               'first', 'stop')
+            if self.fault and self.fault.reason == 'policy_hangs':
+                hanging = self._watchdog.hanging(steady_ns, 0, self.rules)
+                if hanging:
+                    return hanging
+            if asked is not None and self.fault is not asked:
+                return self.fault
+            self.fault, self._in_a_row = None, 0
+            self.pilot.reset()
+            return None
 
     def why_not(self, now_ns: int, problem: Finding | None) -> Finding | None:
         """Return why the robot cannot be armed, or None; ``problem`` is that of the inputs."""
@@ -283,15 +286,13 @@ class Guard:
         if self.fault:
             return self.fault
         if limits.unknown and not (self.rules.allow_missing_limits and not limits.refused):
-            missing = '; '.join(limits.unknown)
-            return Finding('limits_unknown', f'joint limits are unknown, {missing}: publish '
-                           "robot_description, or set parameter 'joint_limits', or "
-                           "'allow_missing_limits'", 'robot_description')
+            return Finding('limits_unknown', f"joint limits are unknown, "
+                           f"{'; '.join(limits.unknown)}", 'robot_description')
         if self.pilot.speaking and not self.pilot.enabled:
             return Finding('stopping', 'the robot is still stopping: try again')
-        return problem or self._unfit()
+        return problem or self._unfit(now_ns)
 
-    def _unfit(self) -> Finding | None:
+    def _unfit(self, now_ns: int) -> Finding | None:
         """Return why a robot that is measured so is not armed, or None."""
         joints, names = self.builder.joints.get(), self.pilot.joint_names
         if self.pilot.enabled:
@@ -302,7 +303,9 @@ class Guard:
             return None  # nothing that is commanded moves it
         moved, seconds = self.builder.joints.moved(STILL_OVER_NS)
         return (safety.check_still(moved[:len(names)], seconds, self.pilot.limits, names)
-                or safety.check_inside(joints.value[:len(names)], self.pilot.limits, names))
+                or safety.check_inside(joints.value[:len(names)], self.pilot.limits, names)
+                or self.controller.problem(now_ns) or self.controller.silent(now_ns)
+                or self._follower.apart(joints.value[:len(names)], now_ns))
 
     def too_far(self, chunk: ActionChunk, observation: Observation, now_ns: int
                 ) -> Finding | None:
@@ -314,25 +317,31 @@ class Guard:
         rows = ', '.join(f'{name} {far:.2f}' for name, far in zip(self.pilot.joint_names, away))
         return replace(finding, text=f'the first action is too far away: {rows}; {finding}')
 
-    def arm(self, now_ns: int, same_controller: bool = False) -> Finding | None:
+    def begin_arming(self, steady_ns: int) -> None:
+        """Begin to arm; ``watch`` ends what takes too long.
+
+        :raises RuntimeError: the robot is in a state in which that cannot be asked.
+        """
+        with self._lock:
+            self.pilot.arming()
+            self._watchdog.arming_since_ns = steady_ns
+
+    def arm(self, now_ns: int) -> Finding | None:
         """Arm, if it is not; return None, or why that cannot be done.
 
-        The plan begins where the robot is measured; where it has not moved since the last stop and
-        the same controller still holds it, where that was told to be: an arm may sag, a gripper
-        holds something. Further away than that, the controller cannot be holding it there.
+        The robot stands where it is measured until a chunk comes; ``following`` says where that
+        then begins.
         """
-        joints = self.builder.joints.get()
-        if self.pilot.enabled or joints is None:
-            return None if self.pilot.enabled else CLEARED
-        self._in_a_row, self._away_since_ns, self._retry_ns = 0, None, 0
-        self.stopped_by = None
-        measured, rest = joints.value[:len(self.pilot.joint_names)], self._rest
-        told = self.pilot.queue.sample(np.array([now_ns]))[0]
-        limits = self.pilot.limits
-        holds = (same_controller and rest is not None and self._commanded
-                 and (np.abs(limits.nearest_turn(measured[None], rest)[0] - rest) < SAME).all()
-                 and (np.abs(limits.nearest_turn(measured[None], told)[0] - told)
-                      <= limits.jump).all())
-        self.pilot.enable(told if holds else measured, now_ns)
-        self._rest, self._commanded = measured, True
-        return None
+        with self._lock:
+            if self.fault:
+                return self.fault
+            joints = self.builder.joints.get()
+            if self.pilot.enabled or joints is None:
+                return None if self.pilot.enabled else CLEARED
+            if self.pilot.state not in (State.DISARMED, State.ARMING):
+                return Finding('stopping', 'the robot is still stopping: try again')
+            self._in_a_row, self._retry_ns, self._watchdog.arming_since_ns = 0, 0, None
+            self.stopped_by = None
+            measured = joints.value[:len(self.pilot.joint_names)]
+            self.pilot.enable(self._follower.begin(measured, now_ns), now_ns)
+            return None

@@ -28,15 +28,16 @@ class Switch:
         self.fade_ns, self.waits, self.continues = fade_ns, waits, continues
 
     def take(self, times_ns: np.ndarray, new: np.ndarray, planned: np.ndarray, begin_ns: int,
-             anew: bool) -> np.ndarray:
+             anew: bool, older: tuple = ()) -> tuple[np.ndarray, tuple]:
         """Return positions [N, D] for ``times_ns`` [N], the due times of a new chunk.
 
         :param new: [N, D] of the new chunk. :param planned: [N, D] so far.
         :param begin_ns: where the plan ends that cannot be changed any more.
         :param anew: whether the plan rests there, or served another instruction: whatever the
             strategy, the robot is not made to jump to where such a chunk begins.
+        :param older: what the last call of it returned beside the positions, () after a stand.
         """
-        return self._fade(times_ns, new, planned, begin_ns) if anew else new
+        return (self._fade(times_ns, new, planned, begin_ns) if anew else new), ()
 
     def _fade(self, times_ns: np.ndarray, new: np.ndarray, planned: np.ndarray, begin_ns: int
               ) -> np.ndarray:
@@ -46,58 +47,32 @@ class Switch:
         share = np.minimum((times_ns - begin_ns) / self.fade_ns, 1.0)[:, None]
         return share * new + (1 - share) * planned
 
-    def forget(self) -> None:
-        """Forget older chunks: the robot stands somewhere else."""
-
-    def state(self) -> object:
-        """Return what ``restore`` takes back."""
-
-    def restore(self, state: object) -> None:
-        """Know again what was known at ``state``."""
-
 
 class Blend(Switch):
     """The new chunk, faded in evenly."""
 
     def take(self, times_ns: np.ndarray, new: np.ndarray, planned: np.ndarray, begin_ns: int,
-             anew: bool) -> np.ndarray:
+             anew: bool, older: tuple = ()) -> tuple[np.ndarray, tuple]:
         """Return the mixture; see Switch."""
-        return self._fade(times_ns, new, planned, begin_ns)
+        return self._fade(times_ns, new, planned, begin_ns), ()
 
 
 class Ensemble(Switch):
     """The average of all chunks that speak of a time."""
 
-    def __init__(self, fade_ns: int) -> None:
-        """Start without chunks."""
-        super().__init__(fade_ns)
-        self._older: list[tuple[np.ndarray, np.ndarray]] = []
-
     def take(self, times_ns: np.ndarray, new: np.ndarray, planned: np.ndarray, begin_ns: int,
-             anew: bool) -> np.ndarray:
+             anew: bool, older: tuple = ()) -> tuple[np.ndarray, tuple]:
         """Return the average, the oldest chunk weighing most; see Switch."""
-        self._older = [chunk for chunk in self._older if chunk[0][-1] > times_ns[0]]
+        chunks = (*[chunk for chunk in older if chunk[0][-1] > times_ns[0]], (times_ns, new))
         total, weights = np.zeros_like(new), np.zeros((len(new), 1))
-        for index, (times, positions) in enumerate([*self._older, (times_ns, new)]):
+        for index, (times, positions) in enumerate(chunks):
             speaks = ((times_ns >= times[0]) & (times_ns <= times[-1]))[:, None]
             weight = speaks * np.exp(-ACT_DECAY * index)
             total += weight * np.column_stack([np.interp(times_ns, times, column)
                                                for column in positions.T])
             weights += weight
-        self._older.append((times_ns, new))
-        return super().take(times_ns, total / weights, planned, begin_ns, anew)
-
-    def forget(self) -> None:
-        """Forget all chunks."""
-        self._older = []
-
-    def state(self) -> object:
-        """Return the chunks that are known."""
-        return list(self._older)
-
-    def restore(self, state: object) -> None:
-        """Know these chunks again."""
-        self._older = list(state)
+        out, _ = super().take(times_ns, total / weights, planned, begin_ns, anew)
+        return out, chunks
 
 
 def make_handover(strategy: str, fade_ns: int) -> Switch:

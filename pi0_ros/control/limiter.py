@@ -9,43 +9,44 @@ step of h = 10 ms turns at its limit (0.06 mrad at 5 rad/s^2), which the pilot c
 """
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
 from pi0_ros.control.limits import JointLimits
-from pi0_ros.control.trajectory import cubic
+from pi0_ros.control.motion import Knots, stop
+from pi0_ros.control.spline import cubic
 
 STEP_NS = 10_000_000
 CATCH_UP_S = 0.02          # time constant of the last part of catching up
 CATCH_UP_SHARE = 0.5       # of the acceleration; the rest is for what the plan does meanwhile
 SETTLED = 1e-4             # radians or metres from the end of the plan that end the motion
 CATCH_UP_NS = 500_000_000  # after the end of the plan
-MOST_EXTRA_NS = 20_000_000_000  # a stop from any speed is shorter
 MOST_STEPS = 200           # of a plan, as long as they are not too long
 LONGEST_STEP_NS = 50_000_000
 STILL = 1e-6               # slower is at rest
 SLACK = 1 + 1e-6
 CLOSE = 1e-9
 
-Plan = tuple[np.ndarray, np.ndarray, np.ndarray]  # times [N] ns, positions and velocities [N, D]
 
-
-def limit(plan: Plan, start_ns: int, limits: JointLimits) -> tuple[Plan, bool, bool]:
+def limit(plan: Knots, start_ns: int, limits: JointLimits
+          ) -> tuple[Knots, np.ndarray | None, bool]:
     """Return a plan that keeps ``limits`` from ``start_ns`` on, one of its knots.
 
-    :returns: the plan; whether positions were clamped; whether it was slowed down.
+    :returns: the plan; how far its positions led out [D], None if they did not; whether it was
+        slowed down.
     """
     times = plan[0]
     first = int(np.searchsorted(times, start_ns))
     if limits.none or first >= len(times) - 1 or keeps(tuple(part[first:] for part in plan),
                                                        limits):
-        return plan, False, False
+        return plan, None, False
     new, clamped, slowed = _follow(plan, start_ns, limits)
     return tuple(np.concatenate([old[:first], part]) for old, part in zip(plan, new)), clamped, \
         slowed
 
 
-def keeps(plan: Plan, limits: JointLimits) -> bool:
+def keeps(plan: Knots, limits: JointLimits) -> bool:
     """Return whether a plan, a cubic between its knots, keeps the limits as it is."""
     times, positions, velocities = plan
     length = np.diff(times)[:, None] / 1e9
@@ -71,7 +72,8 @@ def keeps(plan: Plan, limits: JointLimits) -> bool:
     return low >= -CLOSE and high <= CLOSE
 
 
-def _follow(plan: Plan, start_ns: int, limits: JointLimits) -> tuple[Plan, bool, bool]:
+def _follow(plan: Knots, start_ns: int, limits: JointLimits
+            ) -> tuple[Knots, np.ndarray | None, bool]:
     """Return the plan from ``start_ns`` on, followed as well as the limits allow.
 
     Where it ends, what is behind has a little time to catch up, and then stops where it is.
@@ -82,7 +84,7 @@ def _follow(plan: Plan, start_ns: int, limits: JointLimits) -> tuple[Plan, bool,
     at = start_ns + step_ns * np.arange(count + 1, dtype=np.int64)
     wanted, paces = cubic(*plan, at)
     inside = limits.clamp(wanted)
-    clamped = bool((np.abs(inside - wanted) > SETTLED).any())
+    outside = np.abs(inside - wanted).max(axis=0)
     paces[inside != wanted] = 0.0
     (now,), (speed,) = cubic(*plan, at[:1])
     # What is behind may not overtake: no further than the plan ever goes from here on.
@@ -90,24 +92,27 @@ def _follow(plan: Plan, start_ns: int, limits: JointLimits) -> tuple[Plan, bool,
     lowest = np.minimum.accumulate(inside[::-1])[::-1]
     walk = _Walk(now.tolist(), speed.tolist(), limits, step_ns / 1e9)
     rows = [part.tolist() for part in (inside, paces, lowest, highest)]
-    patient, most = count + CATCH_UP_NS // step_ns, count + MOST_EXTRA_NS // step_ns
+    patient = count + CATCH_UP_NS // step_ns
     positions, velocities, slowed, number = [walk.now], [walk.speed], False, 0
-    while (number < count or any(walk.speed)) and number < most:
+    while number < count or (number < patient and any(walk.speed)):
         number += 1
         target, pace, low, high = (part[min(number, count)] for part in rows)
         behind = walk.behind(target, pace)
-        if number <= count:
-            walk.step(walk.towards(behind, pace), low, high)
-        elif number > patient or max(map(abs, behind)) < SETTLED:
-            walk.step(walk.slower())
-        else:
-            walk.step(walk.towards(behind, pace))
+        if number > count and max(map(abs, behind)) < SETTLED:
+            number -= 1
+            break
+        walk.step(walk.towards(behind, pace), low, high)
         slowed = slowed or any(abs(here - there) > 10 * SETTLED
                                for here, there in zip(walk.now, target))
         positions.append(walk.now)
         velocities.append(walk.speed)
     times = start_ns + step_ns * np.arange(number + 1, dtype=np.int64)
-    return (times, np.array(positions), np.array(velocities)), clamped, slowed
+    # Whatever still moves is braked exactly; there is room for it.
+    rest = stop(np.array(walk.now), np.array(walk.speed),
+                replace(limits, stopping=limits.acceleration), 0)
+    out = (np.concatenate([times, times[-1] + rest[0][1:]]),
+           np.concatenate([positions, rest[1][1:]]), np.concatenate([velocities, rest[2][1:]]))
+    return out, outside if (outside > SETTLED).any() else None, slowed
 
 
 class _Walk:
@@ -154,15 +159,7 @@ class _Walk:
             goal.append(wanted)
         return [wanted if alone else wanted / factor for wanted, alone in zip(goal, self._alone)]
 
-    def slower(self) -> list[float]:
-        """Return the velocity after a step of braking, straight on."""
-        steps = max(abs(speed) / (acceleration * self._step)
-                    for speed, acceleration in zip(self.speed, self._acceleration))
-        factor = max(0.0, 1.0 - 1.0 / max(1.0, steps))
-        return [factor * speed for speed in self.speed]
-
-    def step(self, goal: list[float], lowest: list[float] | None = None,
-             highest: list[float] | None = None) -> None:
+    def step(self, goal: list[float], lowest: list[float], highest: list[float]) -> None:
         """Take a step towards the velocity ``goal``, as each joint may.
 
         :param lowest, highest: [D] beyond which it should not go, if it can still stop before.
@@ -171,10 +168,9 @@ class _Walk:
         for j in self._joints:
             here, velocity, acceleration = self.now[j], self.speed[j], self._acceleration[j]
             up, down = self._upper[j] - here, here - self._lower[j]
-            if highest is not None:
-                stop = velocity * abs(velocity) / (2 * acceleration)
-                up = min(up, max(highest[j] - here, stop, 0.0))
-                down = min(down, max(here - lowest[j], -stop, 0.0))
+            room = velocity * abs(velocity) / (2 * acceleration)
+            up = min(up, max(highest[j] - here, room, 0.0))
+            down = min(down, max(here - lowest[j], -room, 0.0))
             change, most = acceleration * self._step, self._fastest[j]
             fastest = max(velocity - change, min(velocity + change, most,
                                                  self._stops(up, velocity, acceleration)))

@@ -20,6 +20,15 @@ urdf_parser.on_error = logging.getLogger(__name__).debug  # else it writes to st
 _log = logging.getLogger(__name__)
 
 
+class LimitsError(ValueError):
+    """A description or limits cannot be used; ``reason`` is a word for programs."""
+
+    def __init__(self, reason: str, text: str) -> None:
+        """Keep both."""
+        super().__init__(text)
+        self.reason = reason
+
+
 @dataclass(frozen=True)
 class Rules:
     """What the operator allows, beside the URDF."""
@@ -66,6 +75,14 @@ class JointLimits:
         return replace(self, lower=np.minimum(self.lower, positions),
                        upper=np.maximum(self.upper, positions))
 
+    def shortest(self, moved: np.ndarray) -> np.ndarray:
+        """Return distances [..., D] without the whole turns of continuous joints."""
+        return np.where(self.turns, (moved + np.pi) % (2 * np.pi) - np.pi, moved)
+
+    def far(self, one: np.ndarray, other: np.ndarray, share: float) -> np.ndarray:
+        """Return which joints [D] are further apart than ``share`` of their tracking limit."""
+        return np.abs(self.shortest(one - other)) > share * self.tracking
+
     def nearest_turn(self, positions: np.ndarray, reference: np.ndarray) -> np.ndarray:
         """Return ``positions`` [T, D], those of continuous joints without jumps of whole turns.
 
@@ -90,15 +107,15 @@ def make_limits(joint_names: Sequence[str], rules: Rules, urdf: str | None = Non
     """Return the limits of ``joint_names``.
 
     :param urdf: the robot's description; None: parameters alone.
-    :raises ValueError: the text is no URDF, or a joint cannot be commanded by its position.
+    :raises LimitsError: the text is no URDF, or a joint cannot be commanded by its position.
     """
     joints = _joints(urdf) if urdf is not None else {}
     columns, unknown = [], []
     for name in joint_names:
         joint = joints.get(name)
         if joint is None and urdf is not None:
-            raise ValueError(f"robot_description has no joint '{name}', it has "
-                             f"{', '.join(sorted(joints))}: check parameter 'joint_names'")
+            raise LimitsError('joint_unknown', f"robot_description has no joint '{name}', it has "
+                              f"{', '.join(sorted(joints))}")
         limits, missing = _one(name, joint, joints, rules)
         columns.append(limits)
         unknown += [f"{' and '.join(missing)} of '{name}'"] if missing else []
@@ -108,15 +125,44 @@ def make_limits(joint_names: Sequence[str], rules: Rules, urdf: str | None = Non
                        tuple(unknown))
 
 
+class RobotLimits:
+    """The limits of one robot, from the newest description of it that can be used.
+
+    The one owner: session, operator and bags ask it. A description that cannot be used is no
+    reason for wider limits, or for none: what is configured stays, and everything is unknown.
+    """
+
+    def __init__(self, joint_names: Sequence[str], rules: Rules) -> None:
+        """Begin without a description."""
+        self._names, self._rules = joint_names, rules
+        self.text: str | None = None
+        self.problem: LimitsError | None = None
+        self.now = make_limits(joint_names, rules)
+
+    def describe(self, urdf: str) -> bool:
+        """Take a description; return whether it is another than the one before."""
+        if urdf == self.text:
+            return False
+        self.text, self.problem = urdf, None
+        try:
+            self.now = make_limits(self._names, self._rules, urdf)
+        except LimitsError as error:
+            self.problem = error
+            self.now = replace(make_limits(self._names, self._rules), unknown=(str(error),),
+                               refused=True)
+        return True
+
+
 def limits_from_urdf(urdf: str, joint_names: Sequence[str], rules: Rules = Rules()
                      ) -> JointLimits:
     """Return the limits of ``joint_names`` in ``urdf``; see ``make_limits``.
 
-    :raises ValueError: also if a limit is missing.
+    :raises LimitsError: also if a limit is missing.
     """
     out = make_limits(joint_names, rules, urdf)
     if out.unknown:
-        raise ValueError(f"robot_description does not limit {'; '.join(out.unknown)}")
+        raise LimitsError('limits_unknown', 'robot_description does not limit '
+                          f"{'; '.join(out.unknown)}")
     return out
 
 
@@ -125,14 +171,14 @@ def _joints(urdf: str) -> dict[str, Joint]:
     try:
         elements = ElementTree.fromstring(urdf).findall('joint')
     except ElementTree.ParseError as error:
-        raise ValueError(f'robot_description is no URDF: {error}') from error
+        raise LimitsError('no_urdf', f'robot_description is no URDF: {error}') from error
     out = {}
     for element in elements:
         try:
             joint = Joint.from_xml_string(ElementTree.tostring(element))
         except Exception as error:  # the library raises what it comes across
-            raise ValueError(f"joint '{element.get('name')}' of robot_description cannot be "
-                             f'read: {error}') from error
+            raise LimitsError('joint_unreadable', f"joint '{element.get('name')}' of "
+                              f'robot_description cannot be read: {error}') from error
         out[joint.name] = joint
     return out
 
@@ -142,22 +188,22 @@ def _one(name: str, joint: Joint | None, joints: Mapping[str, Joint], rules: Rul
     """Return the limits of one joint, in the order of JointLimits, and what is unknown of it."""
     kind = joint.type if joint else 'revolute'
     if kind not in ('revolute', 'prismatic', 'continuous'):
-        raise ValueError(f"joint '{name}' of robot_description is {kind}, which no position "
-                         "commands: check parameter 'joint_names'")
+        raise LimitsError('joint_kind', f"joint '{name}' of robot_description is {kind}, which no "
+                          'position commands')
     if joint and joint.mimic:
-        raise ValueError(f"joint '{name}' of robot_description mimics '{joint.mimic.joint}': "
-                         "put that one in parameter 'joint_names'")
+        raise LimitsError('joint_mimics', f"joint '{name}' of robot_description mimics "
+                          f"'{joint.mimic.joint}'")
     lower, upper, velocity = _of_urdf(joint, joints)
     tighter = rules.tighter.get(name, {})
     for key, value, loose in (('lower', lower, min), ('upper', upper, max),
                               ('velocity', velocity, max)):
         if np.isfinite(value) and key in tighter and loose(tighter[key], value) != value:
-            _log.warning("parameter 'joint_limits' has %s %s for '%s', looser than %s of "
-                         'robot_description, which stays', key, tighter[key], name, value)
+            _log.warning("the limit %s %s of '%s' is looser than %s of robot_description, which "
+                         'stays', key, tighter[key], name, value)
     lower, upper = max(lower, tighter.get('lower', lower)), min(upper, tighter.get('upper', upper))
     if not lower < upper:
-        raise ValueError(f"joint '{name}' has limits {lower} to {upper}, which leave it no room: "
-                         "check robot_description and parameter 'joint_limits'")
+        raise LimitsError('joint_room', f"joint '{name}' has limits {lower} to {upper}, which "
+                          'leave it no room')
     velocity = min(velocity * rules.velocity_scale, tighter.get('velocity', np.inf))
     acceleration = min(rules.acceleration, tighter.get('acceleration', np.inf))
     turns = kind == 'continuous'
@@ -204,43 +250,6 @@ def _velocity(joint: Joint) -> float:
     """Return the velocity limit; 0 stands for none in many descriptions."""
     velocity = float(joint.limit.velocity or np.inf)
     if not velocity > 0:
-        raise ValueError(f"joint '{joint.name}' of robot_description has a velocity limit of "
-                         f'{velocity}, expected one above 0')
+        raise LimitsError('joint_velocity', f"joint '{joint.name}' of robot_description has a "
+                          f'velocity limit of {velocity}, expected one above 0')
     return velocity
-
-
-def parse_tighter(texts: Sequence[str], joints: Sequence[str]) -> dict[str, dict[str, float]]:
-    """Return the limits that ``texts`` set, by joint; ``JOINT: lower -1.5, velocity 1.0``.
-
-    JOINT may be a shell pattern; where several fit, the tightest counts.
-
-    :raises ValueError: a text is none of these, or names no joint.
-    """
-    out: dict[str, dict[str, float]] = {}
-    for text in texts:
-        pattern, _, values = text.partition(':')
-        found = fnmatch.filter(joints, pattern.strip())
-        if not found:
-            raise ValueError(f"parameter 'joint_limits' names joint '{pattern.strip()}', which is "
-                             f"none of {', '.join(joints)}")
-        for value in values.split(','):
-            key, number = _value(value, text)
-            for joint in found:
-                pick = max if key == 'lower' else min
-                old = out.setdefault(joint, {})
-                old[key] = pick(number, old.get(key, number))
-    return out
-
-
-def _value(value: str, text: str) -> tuple[str, float]:
-    words = value.split()
-    try:
-        key, number = words[0], float(words[1])
-    except (IndexError, ValueError):
-        key, number = '', np.nan
-    if len(words) != 2 or key not in TIGHTER or not np.isfinite(number) or (
-            key in TIGHTER[2:] and number <= 0):
-        raise ValueError(f"parameter 'joint_limits' has '{text}', expected 'JOINT: KEY NUMBER, "
-                         f"KEY NUMBER' with keys {', '.join(TIGHTER)}, velocity and acceleration "
-                         'above 0')
-    return key, number

@@ -1,127 +1,182 @@
-"""Decides at every control tick what is published: a window of the plan, a stop, or nothing."""
+"""The plan of an armed robot: what a person, the guard and the policy ask of it."""
 
-import threading
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 
 import numpy as np
 
-from pi0_ros.control.handover import make_handover
+from pi0_ros.control.handover import Switch, make_handover
 from pi0_ros.control.limits import JointLimits
-from pi0_ros.control.queue import ActionQueue
-from pi0_ros.control.trajectory import Trajectory, rolling_window
+from pi0_ros.control.plan import Plan, leftover
+from pi0_ros.control.splice import Rules, splice
+from pi0_ros.control.states import State
+from pi0_ros.control.teller import ClockJump, Teller
+from pi0_ros.control.timing import Delays, Stance, Timing
 from pi0_ros.observation.observation import Observation
 from pi0_ros.policy.policy import ActionChunk, Leftover
 
-POINTS = 10
-CLOCK_JUMP_NS = 1_000_000_000
+__all__ = ['ClockJump', 'Pilot', 'Stance', 'Timing']
 MOST_SLACK_NS = 100_000_000
-ON_TIME_NS = 2_000_000  # a tick that comes so close to when it was expected
+EARLY_NS = 2_000_000    # before the tick that tells it, that a change of the plan is made for
+TRIES = 3               # to make a plan while ticks pass
 
 
-@dataclass(frozen=True)
-class Timing:
-    """Lengths of time that shape the commands, nanoseconds."""
-
-    period_ns: int           # of the control loop
-    replan_ns: int           # age of the newest observation at which the next chunk is wanted
-    fade_ns: int = 100_000_000
-    brake_ns: int = 200_000_000
-    window_ns: int = 200_000_000
-    handover: str = 'blend'  # one of handover.STRATEGIES; read when the pilot is made
-    coasts: bool = True      # whether the robot follows the last window when no other comes
-
-    @staticmethod
-    def at_rate(rate_hz: float, replan_s: float, handover: str = 'blend', coasts: bool = True
-                ) -> 'Timing':
-        """Return timing for ``rate_hz``: half a window outlasts a control period."""
-        period_ns = round(1e9 / rate_hz)
-        return Timing(period_ns, round(replan_s * 1e9), handover=handover, coasts=coasts,
-                      window_ns=max(200_000_000, 3 * period_ns))
-
-
-class ClockJump(Exception):
-    """The clock that commands are stamped with jumped."""
-
-
-class Pilot:
+class Pilot(Teller):
     """Turns chunks into commands for an armed robot, and into silence for a disarmed one.
 
-    Times come in as nanoseconds of one clock. Any method may be called from any thread.
+    Times come in as nanoseconds of one clock. Any method may be called from any thread: plans are
+    made without the lock, and put in place under it where what was told since allows it.
     """
 
     def __init__(self, joint_names: tuple[str, ...], limits: JointLimits, timing: Timing) -> None:
         """Start disarmed."""
-        self.joint_names, self.limits, self.timing = joint_names, limits, timing
-        self.queue = ActionQueue(len(joint_names), make_handover(timing.handover, timing.fade_ns),
-                                 timing.brake_ns, limits)
-        self.enabled = False
-        self.speaking = False  # whether the next tick publishes
-        self.chunk_obs_ns: int | None = None  # of the chunk in use, None: another is wanted
-        self.late_ticks = 0
+        super().__init__(joint_names, limits, timing)
+        self.handover: Switch = make_handover(timing.handover, timing.fade_ns)
+        self.clamped: np.ndarray | None = None  # [D] how far the newest plan led out, if it did
+        self._delays = Delays()
         self._chunk_ns = self._dt_ns = 0
-        self._stopping = False
-        self._last_tick_ns: int | None = None
-        self._told: tuple | None = None  # the queue at the last tick
-        self._changes: list[tuple[int, Callable[[int], str | None]]] = []  # since then
-        self._lock = threading.RLock()
+
+    def use(self, timing: Timing) -> None:
+        """Use other times; the strategy of hand-over stays."""
+        self.timing = timing
+
+    # ---- what it is ----
+
+    @property
+    def state(self) -> State:
+        """Return the state."""
+        return self.machine.state
+
+    @property
+    def enabled(self) -> bool:
+        """Return whether it is armed."""
+        return self.machine.armed
+
+    @property
+    def speaking(self) -> bool:
+        """Return whether the robot is being moved, or comes to rest."""
+        return self.machine.commands
+
+    @property
+    def plan(self) -> Plan:
+        """Return the plan that is in force; its times are those of ``scale``."""
+        return self._plan
+
+    @property
+    def delay(self) -> int:
+        """Return how many steps an inference takes, as measured: the longest of the last ten."""
+        return self._delays.longest
+
+    def told(self, times_ns: np.ndarray) -> np.ndarray:
+        """Return where the robot is told to be, [N, D], at times [N] of the clock."""
+        return self._plan.sample(self.scale.of(times_ns))
+
+    def remaining_ns(self, now_ns: int) -> int:
+        """Return how long the robot still moves, 0 when it stands still."""
+        return self._plan.remaining_ns(self.scale.at(now_ns))
+
+    # ---- what a person, the guard and the policy ask ----
+
+    def take_limits(self, limits: JointLimits) -> None:
+        """Keep other limits from now on; an armed robot keeps those it was armed with."""
+        with self.lock:
+            if not self.enabled:
+                self.limits = limits
+
+    def arming(self) -> None:
+        """Begin to arm."""
+        with self.lock:
+            self.machine.change(State.ARMING)
 
     def enable(self, positions: np.ndarray, now_ns: int) -> None:
-        """Arm: the plan stands still at the measured ``positions`` [D] until a chunk comes.
+        """Arm: the plan stands still at ``positions`` [D] until a chunk comes.
 
-        Where that is in the margin of a limit, the robot may move out of it.
+        :raises RuntimeError: the robot still stops, or a fault is latched.
         """
-        with self._lock:
-            self.queue.limits = self.limits.including(positions)
-            self._stand(positions, now_ns)
-            self.enabled = True
+        with self.lock:
+            if self.state is State.DISARMED:
+                self.machine.change(State.ARMING)
+            self.machine.change(State.STANDING)
+            self._rest_at(positions, self.scale.at(now_ns))
 
-    def disable(self, now_ns: int) -> None:
-        """Disarm: a smooth stop, then silence."""
-        with self._lock:
-            self.stop(now_ns)
-            self.enabled = False
+    def disable(self, to: State = State.DISARMED, target: np.ndarray | None = None) -> None:
+        """Disarm: a smooth stop from the next tick on, then silence.
 
-    def stop(self, now_ns: int) -> None:
-        """Come to rest on the planned path; chunks asked for before this are of no use any more.
-
-        Calling it again during the stop does not start another.
+        :param to: DISARMED or FAULTED. :param target: see ``stop``.
         """
-        with self._lock:
-            self.queue.epoch += 1
-            if not self._stopping:
-                self._change(self.queue.brake, now_ns)
-            self.chunk_obs_ns, self._stopping = None, True
+        with self.lock:
+            moved = self.state is State.MOVING
+            self.machine.end_in(to)
+            self._halt(moved, target)
+
+    def stop(self, target: np.ndarray | None = None) -> None:
+        """Come to rest from the next tick on; chunks asked for before this are of no use any more.
+
+        Calling it again during the stop does not start another, but for one with a target.
+
+        :param target: [D] that the robot then goes to, NaN for joints that stay.
+        """
+        with self.lock:
+            moved = self.state is State.MOVING
+            if self.enabled:
+                self.machine.end_in(State.STANDING)
+            self._halt(moved, target)
+
+    def _halt(self, moved: bool, target: np.ndarray | None) -> None:
+        self.epoch += 1
+        self.chunk_obs_ns = None
+        if self.machine.commands and (moved or target is not None):
+            self._stop = (target,)
+
+    def give_up(self) -> None:
+        """Command nothing any more: nobody is there who would."""
+        with self.lock:
+            self._fall_silent(State.FAULTED)
+
+    def reset(self) -> None:
+        """Leave a fault, once the robot has come to rest."""
+        with self.lock:
+            if self.state is State.STOPPING and self.machine.after is State.FAULTED:
+                self.machine.after = State.DISARMED
+            elif self.state is State.FAULTED:
+                self.machine.change(State.DISARMED)
 
     def forget_time(self) -> None:
         """Be silent, and take the next tick for the first: the control thread is new."""
-        with self._lock:
-            self.speaking, self._last_tick_ns = False, None
-            self._changes, self._told = [], None
+        with self.lock:
+            if self.machine.commands:
+                self.machine.end_in(State.DISARMED)
+                self.machine.rested()
+            self._tick_ns = None
+            self._gaps.clear()
+            self._rest_at(self._plan.rest, 0)
+            self._waits_until_ns = 0
 
-    def want_chunk(self, now_ns: int) -> None:
+    def want_chunk(self) -> None:
         """Ask for a chunk at once, for example because the instruction changed.
 
         Whoever plays chunks whole comes to rest first.
         """
-        with self._lock:
-            if self.queue.handover.waits and self.queue.remaining_ns(now_ns):
-                self.stop(now_ns)
+        with self.lock:
+            if self.handover.waits and self.state is State.MOVING:
+                self.stop()
             self.chunk_obs_ns = None
 
     def wants_chunk(self, now_ns: int) -> bool:
         """Return whether the next inference should start: at the latest at half a chunk."""
-        if self.queue.handover.waits:
-            return self.enabled and not self.queue.remaining_ns(now_ns)
-        obs_ns, queue = self.chunk_obs_ns, self.queue
-        replan_ns = min(self.timing.replan_ns, self._chunk_ns // 2)
-        return self.enabled and (obs_ns is None or now_ns - obs_ns >= replan_ns
-                                 or queue.before_stop_ns(now_ns) <= self._needed_ns())
+        with self.lock:
+            scaled_ns, plan = self.scale.at(now_ns), self._plan
+            if not self.enabled or self._coasts_until_ns is not None:
+                return False
+            if self.handover.waits:
+                return not plan.remaining_ns(scaled_ns)
+            replan_ns = min(self.timing.replan_ns, self._chunk_ns // 2)
+            return (self.chunk_obs_ns is None or now_ns - self.chunk_obs_ns >= replan_ns
+                    or plan.before_stop_ns(scaled_ns) <= self._needed_ns())
 
     def _needed_ns(self) -> int:
         """Return how long an inference may take: half as long again as measured, and two ticks."""
         slack_ns = min(2 * self.timing.period_ns, MOST_SLACK_NS)
-        return 3 * self.queue.delay * self._dt_ns // 2 + slack_ns
+        return 3 * self.delay * self._dt_ns // 2 + slack_ns
 
     def leftover(self, seen: Observation) -> Leftover | None:
         """Return what the next chunk shall continue; None where the hand-over wants none.
@@ -130,118 +185,102 @@ class Pilot:
             been executed is left, if this inference takes as long as the last one: an exceptional
             one before it shall not make the arm react late.
         """
-        with self._lock:
-            queue = self.queue
-            if not (queue.handover.continues and self._dt_ns):
-                return None
-            positions = queue.leftover(seen.t_obs_ns, self._dt_ns,
-                                       self._chunk_ns // self._dt_ns)
-            delay = queue.delay
-            if seen.instruction != queue.instruction:
-                delay = queue.last_delay
-                positions = positions[:delay]
-            if not len(positions):
-                return None
-            state = seen.state[:len(self.joint_names)]
-            return Leftover(queue.limits.nearest_turn(positions, state), delay)
+        with self.lock:
+            plan, dt_ns, chunk_ns = self._plan, self._dt_ns, self._chunk_ns
+            delay, last, obs_ns = self.delay, self._delays.last, self.scale.at(seen.t_obs_ns)
+        if not (self.handover.continues and dt_ns):
+            return None
+        return leftover(plan, obs_ns, seen, dt_ns, chunk_ns // dt_ns, delay, last, self.limits)
 
-    def accept(self, chunk: ActionChunk, now_ns: int, epoch: int) -> str | None:
+    def accept(self, chunk: ActionChunk, now_ns: int, epoch: int, stance: Stance | None = None
+               ) -> str | None:
         """Take a chunk into the plan; return None, or why it is of no use any more.
 
-        :param epoch: the queue's when the observation was taken.
-        :raises ValueError: the chunk is malformed.
+        The new plan is made without the lock, for a moment after the tick that will tell it, and
+        put in place if it still continues what the robot was told.
+
+        :param epoch: the pilot's when the observation was taken.
+        :param stance: where a robot that stands begins; None: where the plan stands.
+        :raises ValueError: the chunk is malformed, or no plan can be made of it.
         """
-        with self._lock:
-            if not self.enabled:
-                return 'the robot is disarmed'
-            problem = self._change(lambda at_ns: self.queue.merge(chunk, at_ns, epoch), now_ns)
-            if problem is None:
-                self.chunk_obs_ns, self._dt_ns = chunk.t_obs_ns, chunk.dt_ns
-                self._chunk_ns = chunk.end_ns - chunk.t_obs_ns
-                self.speaking, self._stopping = True, False
-            return problem
+        for _ in range(TRIES):
+            with self.lock:
+                now_ns = max(now_ns, self._tick_ns or now_ns)
+                problem = self._of_no_use(epoch)
+                base, at_ns, first_ns, scaled = self._ground(chunk, now_ns, stance)
+                rules = Rules(self.limits.including(base.at(at_ns)), self.handover,
+                              self.timing.brake_ns)
+                was = self._plan
+            made = problem or splice(base, scaled, at_ns, rules)
+            with self.lock:
+                if isinstance(made, str):
+                    break
+                made = self._of_no_use(epoch) or made
+                if isinstance(made, str):
+                    break
+                if self._plan is was and self._in_time(made):
+                    self._put(made, base, chunk, first_ns)
+                    return None
+        with self.lock:
+            self.counters.dropped += 1
+        return made if isinstance(made, str) else 'the plan was told on while the chunk came'
 
-    def _change(self, how: Callable[[int], str | None], now_ns: int) -> str | None:
-        """Change the plan from the next tick on; until then the robot follows what it was told.
+    def _of_no_use(self, epoch: int) -> str | None:
+        if not self.enabled:
+            return 'the robot is disarmed'
+        if self._coasts_until_ns is not None:
+            return 'the robot comes to rest after a tick that came late'
+        return 'chunk was asked for before a reset' if epoch != self.epoch else None
 
-        That tick may come at another time than expected: then the change is made again.
+    def _ground(self, chunk: ActionChunk, now_ns: int, stance: Stance | None
+                ) -> tuple[Plan, int, int, ActionChunk]:
+        """Return the plan to go on from, from when, the first piece before, the chunk timed."""
+        base, first_ns = self._plan, self._first_ns
+        at_ns = max(self.scale.at(self._next_tick(now_ns)), self._waits_until_ns) + (
+            self.timing.lead_ns if self._tick_ns is not None else 0)
+        if self.state is State.STANDING:
+            first_ns = stance.first_ns if stance and self.timing.coasts else 0
+            at_ns += first_ns
+            if stance and not np.array_equal(stance.positions, base.rest):
+                base = Plan.standing(stance.positions, self.scale.at(now_ns))
+        elif (self._tick_ns is not None and base is not self._told
+              and not self._told.remaining_ns(base.begin_ns)):
+            base = base.later(max(0, at_ns - base.begin_ns))  # it stands until it is told
+        return base, at_ns, first_ns, replace(chunk, t_obs_ns=self.scale.at(chunk.t_obs_ns))
+
+    def _next_tick(self, now_ns: int) -> int:
+        """Return a time that is no earlier than the next tick, as ticks come."""
+        if self._tick_ns is None:
+            return now_ns
+        usual_ns = max([self.timing.period_ns, *self._gaps])
+        usual_ns = min(usual_ns, self.timing.late_ns)
+        return max(now_ns, self._tick_ns + usual_ns + EARLY_NS)
+
+    def _in_time(self, made: Plan) -> bool:
+        """Return whether the robot was told nothing yet that ``made`` changes.
+
+        While it stands it is told nothing, and the motion may begin later.
         """
-        at_ns = now_ns
-        if self._last_tick_ns is not None:
-            next_ns = self._last_tick_ns + self.timing.period_ns
-            at_ns = max(now_ns, min(next_ns, now_ns + MOST_SLACK_NS))
-        problem = how(at_ns)
-        if problem is None:
-            self._changes.append((at_ns, how))
-        return problem
+        return (self._tick_ns is None or self.state is State.STANDING
+                or self.scale.at(self._tick_ns) + self.timing.lead_ns <= made.begin_ns)
 
-    def _make_changes_again(self, now_ns: int) -> None:
-        """Let changes begin now, at a tick, where another time was expected."""
-        changes, self._changes = self._changes, []
-        if self._told is not None and any(
-                at_ns < now_ns - ON_TIME_NS for at_ns, _ in changes):
-            self.queue.restore(self._told)
-            for _, how in changes:
-                if how(now_ns) is not None:  # too late by now
-                    self.chunk_obs_ns = None
-
-    def tick(self, now_ns: int) -> Trajectory | None:
-        """Return what to publish at ``now_ns``, or None for silence.
-
-        :raises ClockJump: the clock moved by more than a second since the last tick. The robot is
-            disarmed and nothing more is published: old times mean nothing on the new clock.
-        """
-        with self._lock:
-            last, self._last_tick_ns = self._last_tick_ns, now_ns
-            if last is not None and self._lost_track(now_ns - last, last, now_ns):
-                return None
-            self._make_changes_again(now_ns)
-            self._told = self.queue.state()
-            if not self.speaking:
-                return None
-            # The last message of a stop says where to rest; after it a live node is silent.
-            self.speaking = self.queue.remaining_ns(now_ns) > 0
-            return rolling_window(self._inside_limits, self.joint_names, now_ns,
-                                  self.timing.window_ns, POINTS)
-
-    def _lost_track(self, gap_ns: int, last_ns: int, now_ns: int) -> bool:
-        """Return whether the last window already slowed down, or the clock stepped.
-
-        The controller is then behind the plan: going on with it would jump. Come to rest as the
-        window does, or stand at the last command where there is no window, and ask for a new chunk
-        from there.
-        """
-        window_ns, coasts = self.timing.window_ns, self.timing.coasts
-        if 0 <= gap_ns <= (window_ns // 2 if coasts else 2 * self.timing.period_ns):
-            return False
-        if self._told is not None:  # what came since has not been published
-            self.queue.restore(self._told)
-        self._changes = []
-        if self.speaking:
-            self.late_ticks += 1
-            if coasts:
-                if gap_ns < 0:  # the controller went on for about a period all the same
-                    self.queue.shift(now_ns - self.timing.period_ns - last_ns)
-                    last_ns = now_ns - self.timing.period_ns
-                self.queue.coast(last_ns, now_ns, window_ns)
-                self._begin_anew()
-            else:
-                self._stand(self.queue.sample(np.array([last_ns]))[0], now_ns)
-        if not -CLOCK_JUMP_NS <= gap_ns <= CLOCK_JUMP_NS + 3 * self.timing.period_ns:
-            self.queue.epoch += 1
-            self.enabled = self.speaking = False
-            raise ClockJump(f'the clock jumped by {gap_ns / 1e9:+.2f} s')
-        return True
-
-    def _stand(self, positions: np.ndarray, now_ns: int) -> None:
-        self.queue.seed(positions, now_ns)
-        self._begin_anew()
-
-    def _begin_anew(self) -> None:
-        self._changes, self._told = [], self.queue.state()
-        self.chunk_obs_ns, self.speaking, self._stopping = None, False, False
-
-    def _inside_limits(self, times_ns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the plan; it keeps the limits already, which is said once more for the last."""
-        positions, velocities = self.queue.motion(times_ns)
-        return self.queue.limits.clamp(positions), velocities
+    def _put(self, made: Plan, base: Plan, chunk: ActionChunk, first_ns: int) -> None:
+        """Put a plan in place that was made of ``base``."""
+        counters, first = self.counters, self._plan.instruction is None
+        seen_ns = self.scale.at(chunk.t_obs_ns)
+        self._delays.measure((made.begin_ns - seen_ns) // chunk.dt_ns, len(chunk.positions), first)
+        counters.merged += 1
+        counters.late_steps += made.late_steps
+        counters.starved += made.starved
+        counters.clamped += made.clamped is not None
+        counters.slowed += made.slowed
+        self.clamped = made.clamped
+        if self.state is State.STANDING:
+            self._told = Plan.standing(made.at(made.begin_ns), made.begin_ns)
+            self._first_ns = first_ns
+        elif base is not self._told:  # what the robot was not told yet changes as well
+            made = replace(made, begin_ns=min(made.begin_ns, base.begin_ns))
+        self._plan, self._stop = made, None
+        self.machine.change(State.MOVING)
+        self.chunk_obs_ns, self._dt_ns = chunk.t_obs_ns, chunk.dt_ns
+        self._chunk_ns = chunk.end_ns - chunk.t_obs_ns

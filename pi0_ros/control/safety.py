@@ -13,7 +13,10 @@ from pi0_ros.policy.policy import ActionChunk
 
 STILL = 0.1  # rad/s or m/s: faster, a robot is not armed
 MOVED_SHARE = 0.2  # of the tracking limit, that a robot which stands may be moved
-GRIPPER = "if that is how the policy moves a gripper, name it in parameter 'gripper_joints'"
+GRIPPER_HELD = 0.1  # rad or m that a gripper's controller may hold beyond what is in the hand
+REFERENCE_SHARE = 0.2  # of the tracking limit, between what was told and what a controller holds
+FULL_SPEED = 1.005   # of a controller's time; drivers round
+SANE = 1e6           # positions beyond are no places
 
 
 def check_form(chunk: ActionChunk, names: Sequence[str]) -> Finding | None:
@@ -25,10 +28,13 @@ def check_form(chunk: ActionChunk, names: Sequence[str]) -> Finding | None:
     if chunk.dt_ns <= 0:
         return Finding('chunk_shape', f'chunk has a control period of {chunk.dt_ns} ns, expected '
                        '> 0', 'chunk', chunk.dt_ns / 1e9)
-    if not np.isfinite(positions).all():
-        step, joint = np.argwhere(~np.isfinite(positions))[0]
-        return Finding('chunk_not_finite', 'chunk has a value that is not finite at step '
-                       f"{step}, joint '{names[joint]}'", names[joint])
+    good = np.abs(positions) < SANE  # what is not a number is not less either
+    if not good.all():
+        step, joint = np.argwhere(~good)[0]
+        what = ('a value that is not finite' if not np.isfinite(positions[step, joint]) else
+                f'the value {positions[step, joint]:.3g}')
+        return Finding('chunk_not_finite', f"chunk has {what} at step {step}, joint "
+                       f"'{names[joint]}'", names[joint])
     return None
 
 
@@ -38,8 +44,7 @@ def check_age(chunk: ActionChunk, now_ns: int, allowed_ns: int) -> Finding | Non
     if age_s <= allowed_s:
         return None
     return Finding('chunk_late', f'chunk is {age_s:.2f} s old when it comes, allowed are '
-                   f"{allowed_s:.2f} s (parameter 'max_chunk_age'): inference is slow", 'chunk',
-                   age_s, allowed_s)
+                   f'{allowed_s:.2f} s: inference is slow', 'chunk', age_s, allowed_s)
 
 
 def check_way(chunk: ActionChunk, near: Sequence[np.ndarray], limits: JointLimits,
@@ -58,17 +63,16 @@ def check_way(chunk: ActionChunk, near: Sequence[np.ndarray], limits: JointLimit
                                   limits.velocity * chunk.dt_ns / 1e9, 0.0)
     steps = np.abs(np.diff(positions, axis=0)).max(axis=0, initial=0.0)
     outside = np.maximum(limits.lower - positions, positions - limits.upper).max(axis=0)
-    units = 'the units, zeros and names of its joints may not be those of robot_description'
-    for reason, found, allowed, text, advice in (
-            ('chunk_start', away, jump, 'begins {:.2f} from where the robot was', GRIPPER),
-            ('chunk_jump', steps, jump, 'moves by {:.2f} in one step', GRIPPER),
+    for reason, found, allowed, text in (
+            ('chunk_start', away, jump, 'begins {:.2f} from where the robot was'),
+            ('chunk_jump', steps, jump, 'moves by {:.2f} in one step'),
             ('chunk_limits', outside, np.maximum(limits.jump, OUTSIDE),
-             'leads {:.2f} beyond the limits', units)):
+             'leads {:.2f} beyond the limits')):
         if (found > allowed).any():
             worst = int(np.argmax(found - allowed))
             return Finding(reason, f"joint '{names[worst]}' of the chunk "
-                           f'{text.format(found[worst])}, allowed are {allowed[worst]:.2f}; '
-                           f'{advice}', names[worst], float(found[worst]), float(allowed[worst]))
+                           f'{text.format(found[worst])}, allowed are {allowed[worst]:.2f}',
+                           names[worst], float(found[worst]), float(allowed[worst]))
     return None
 
 
@@ -91,8 +95,46 @@ def check_tracking(measured: np.ndarray, told: np.ndarray, limits: JointLimits,
         return None
     return Finding('tracking', f"joint '{names[worst]}' is {away[worst]:.2f} from where it is "
                    f'told to be, allowed are {limits.tracking[worst]:.2f}: something is in its '
-                   f'way, or the controller does not follow; {GRIPPER}', names[worst],
+                   'way, or the controller does not follow', names[worst],
                    float(away[worst]), float(limits.tracking[worst]))
+
+
+def check_follows(moved: np.ndarray, told: np.ndarray, share: float, limits: JointLimits,
+                  names: Sequence[str]) -> Finding | None:
+    """Return which joint stood although it was told to move.
+
+    :param moved: [D] the range it was measured in. :param told: [D] that it was told to be in.
+    :param share: of that, that it must have moved at least.
+    """
+    least = np.where(limits.alone, np.inf, MOVED_SHARE * limits.tracking)
+    stood = (told > least) & (moved < share * told)
+    if not stood.any():
+        return None
+    worst = int(np.argmax(np.where(stood, told, 0.0)))
+    return Finding('not_following', f"joint '{names[worst]}' was told to move by "
+                   f'{told[worst]:.2f} and has moved by {moved[worst]:.2f}: its drive or its '
+                   'controller is off, or something holds it; arm again when it follows',
+                   names[worst], float(told[worst]), float(least[worst]))
+
+
+def check_reference(reference: np.ndarray, told: np.ndarray, limits: JointLimits,
+                    names: Sequence[str], share: float = REFERENCE_SHARE) -> Finding | None:
+    """Return which joint a controller holds where it was not told to, or where it is not.
+
+    :param reference: [D] by its own word. :param told: [N, D] now and a little before.
+    :param share: of the tracking limit, that they may be apart.
+    """
+    near = limits.nearest_turn(reference[None], told[0])[0]
+    away = np.maximum(np.maximum(near - told.max(axis=0), told.min(axis=0) - near), 0.0)
+    allowed = np.where(limits.alone, np.inf, share * limits.tracking)
+    worst = int(np.argmax(away - allowed))
+    if away[worst] <= allowed[worst]:
+        return None
+    return Finding('controller_departed', f"the controller holds joint '{names[worst]}' "
+                   f'{away[worst]:.2f} from where it should be, allowed are '
+                   f'{allowed[worst]:.2f}: it was restarted, a tolerance of its own was broken, '
+                   'or somebody else commands it; arm again', names[worst], float(away[worst]),
+                   float(allowed[worst]))
 
 
 def check_rest(measured: np.ndarray, rest: np.ndarray, limits: JointLimits, names: Sequence[str]
@@ -111,7 +153,7 @@ def check_rest(measured: np.ndarray, rest: np.ndarray, limits: JointLimits, name
 def check_still(moved: np.ndarray, seconds: float, limits: JointLimits, names: Sequence[str]
                 ) -> Finding | None:
     """Return which joint moves; ``moved`` [D] in the last ``seconds``."""
-    speeds = np.abs(limits.nearest_turn(moved[None], np.zeros_like(moved))[0]) / seconds
+    speeds = np.abs(limits.shortest(moved)) / seconds
     worst = int(np.argmax(speeds))
     if speeds[worst] <= STILL:
         return None

@@ -1,109 +1,87 @@
-"""The joint trajectory that is published every control period."""
+"""The joint trajectories that are published: windows of the plan, and the first piece of a motion.
 
-from collections.abc import Callable
+A joint_trajectory_controller that gets a new message goes from a state that it remembers to the
+message's first point, and remembers that state with a wrong time (docs/controller.md). So a window
+that continues the one before begins with the plan at its stamp, which lies in the past when it is
+handled: the controller then never uses a piece of its own.
+"""
+
 from dataclasses import dataclass
 
 import numpy as np
 
-CLOSE_NS = 25_000_000  # between points that a cubic through them misses nothing of
+from pi0_ros.control import motion
+from pi0_ros.control.limits import JointLimits
+from pi0_ros.control.spline import cubic
+
+APART_NS = 20_000_000  # between points, at most
+PAST_NS = 5_000_000    # that a stamp is old: a controller's clock is read before its messages are
 
 
 @dataclass(frozen=True)
 class Trajectory:
-    """N points for D joints, starting at ``stamp_ns``."""
+    """N points for D joints; times count from ``stamp_ns``."""
 
     stamp_ns: int
     joint_names: tuple[str, ...]
-    times_ns: np.ndarray    # [N] int64, after the stamp, strictly increasing from > 0
+    times_ns: np.ndarray    # [N] int64, strictly increasing, from 0 where it continues
     positions: np.ndarray   # [N, D] radians or metres
     velocities: np.ndarray  # [N, D] per second, last row 0
-    start: np.ndarray       # [D] position at the stamp
+    start: np.ndarray       # [D] position when it is published
+
+    @property
+    def finite(self) -> bool:
+        """Return whether every number is one."""
+        return bool(np.isfinite(self.positions).all() and np.isfinite(self.velocities).all()
+                    and np.isfinite(self.start).all())
 
 
-def rolling_window(sample: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]],
-                   joint_names: tuple[str, ...], now_ns: int, length_ns: int, points: int
-                   ) -> Trajectory:
-    """Return the plan's next ``length_ns`` as ``points`` equally spaced points that end at rest.
+def window(knots: motion.Knots, joint_names: tuple[str, ...], now_ns: int, follow_ns: int,
+           limits: JointLimits, rest_ns: int, stamp_ns: int) -> Trajectory:
+    """Return what a controller is told at ``now_ns``: the plan, and how to stop if no other comes.
 
-    The first half follows the plan on time. In the second half time slows down evenly to a stop,
-    so that a robot whose node dies comes to rest on the planned path. The next window replaces
-    this one long before. Velocities are the plan's own, so that the controller's cubic between
-    two points is the plan, and accelerates no harder.
+    The plan's own knots for ``follow_ns``, so that the controller's cubics are the plan; then
+    straight on to rest, see ``motion.stop``.
 
-    :param sample: returns planned positions and velocities, both [N, D], at times [N] in
-        nanoseconds.
+    :param knots: the plan: a cubic between its knots, at rest before and after.
+    :param rest_ns: that the stop takes at least. :param stamp_ns: what ``now_ns`` is called on
+        the clock of stamps.
     """
-    times_ns = length_ns * np.arange(points + 1, dtype=np.int64) // points
-    planned, velocities = sample(now_ns + slowed(times_ns, length_ns).astype(np.int64))
-    velocities = velocities * pace(times_ns, length_ns)[:, None]
-    if length_ns > points * CLOSE_NS:  # sparse points: what lies between is not known to them
-        velocities = without_overshoot(times_ns, planned, velocities)
-    return Trajectory(now_ns, joint_names, times_ns[1:], planned[1:], velocities[1:], planned[0])
+    times, *_ = knots
+    past_ns = min(PAST_NS, max(0, stamp_ns - 1))  # a stamp of 0 has another meaning
+    begin, end = now_ns - past_ns, now_ns + follow_ns
+    inner = times[(times > begin) & (times < end)]
+    (_, last), (_, speed) = cubic(*knots, np.array([begin, end]))
+    tail_ns, tail, tail_speeds = motion.stop(last, speed, limits, rest_ns)
+    at = closer(np.concatenate([[begin], inner, [end]]))
+    positions, velocities = cubic(*knots, at)
+    rest = closer(tail_ns)[1:]
+    rest_at, rest_speed = cubic(tail_ns, tail, tail_speeds, rest)
+    velocities = np.concatenate([velocities, rest_speed])
+    if not len(rest):
+        velocities[-1] = 0.0
+    return Trajectory(
+        stamp_ns - past_ns, joint_names, np.concatenate([at - begin, end - begin + rest]),
+        np.concatenate([positions, rest_at]), velocities,
+        cubic(*knots, np.array([now_ns]))[0][0])
 
 
-def pace(times_ns: np.ndarray, length_ns: int) -> np.ndarray:
-    """Return how fast time passes along the plan in a window; see ``slowed``."""
-    return np.minimum(1.0, 2 - 2 * times_ns / length_ns)
+def first_piece(positions: np.ndarray, joint_names: tuple[str, ...], length_ns: int,
+                stamp_ns: int) -> Trajectory:
+    """Return one point: rest at ``positions`` [D] after ``length_ns``.
 
-
-def slowed(times_ns: np.ndarray, length_ns: int) -> np.ndarray:
-    """Return how far along the plan a window of ``length_ns`` is at ``times_ns`` after its start.
-
-    On time in the first half; in the second the pace falls evenly from 1 to 0.
+    Where the controller holds the joints is not known: it finds the way from there itself, and is
+    told nothing else until it is over.
     """
-    half = length_ns / 2
-    late = np.maximum(times_ns - half, 0)
-    return np.minimum(times_ns, half) + late - late**2 / length_ns
+    return Trajectory(stamp_ns, joint_names, np.array([length_ns], np.int64),
+                      positions[None].astype(float), np.zeros((1, len(positions))), positions)
 
 
-def knot_velocities(times_ns: np.ndarray, positions: np.ndarray, first: np.ndarray) -> np.ndarray:
-    """Return velocities [N, D] for a cubic through ``positions`` [N, D] that does not overshoot.
-
-    Between two slopes their weighted harmonic mean, 0 where the direction reverses (Fritsch and
-    Butland 1984, as in PCHIP); ``first`` [D] at the beginning, the last slope at the end.
-
-    :param times_ns: [N], N > 1.
-    """
-    lengths = np.diff(times_ns)[:, None] / 1e9
-    slopes = np.diff(positions, axis=0) / lengths
-    before, after = slopes[:-1], slopes[1:]
-    same = before * after > 0
-    heavy, light = 2 * lengths[1:] + lengths[:-1], lengths[1:] + 2 * lengths[:-1]
-    total = heavy * np.where(same, after, 1.0) + light * np.where(same, before, 1.0)
-    inner = np.where(same, (heavy + light) * before * after / total, 0.0)
-    return np.vstack([first, inner, slopes[-1]])
-
-
-def without_overshoot(times_ns: np.ndarray, positions: np.ndarray, velocities: np.ndarray
-                      ) -> np.ndarray:
-    """Return velocities [N, D], made small enough that a cubic stays between its knots.
-
-    At most three times the smaller slope beside a knot, 0 at a reversal (Fritsch and Carlson
-    1980).
-    """
-    slopes = np.diff(positions, axis=0) / (np.diff(times_ns)[:, None] / 1e9)
-    before, after = np.vstack([slopes[:1], slopes]), np.vstack([slopes, slopes[-1:]])
-    most = 3 * np.minimum(np.abs(before), np.abs(after))
-    most[before * after < 0] = 0
-    return np.where(velocities * (before + after) < 0, 0.0, np.clip(velocities, -most, most))
-
-
-def cubic(times_ns: np.ndarray, positions: np.ndarray, velocities: np.ndarray, at_ns: np.ndarray
-          ) -> tuple[np.ndarray, np.ndarray]:
-    """Return positions and velocities, both [M, D], at ``at_ns`` [M]; at rest before and after.
-
-    :param times_ns: [N] of the knots. :param positions: [N, D]. :param velocities: [N, D].
-    """
-    if len(times_ns) == 1:
-        still = np.repeat(positions, len(at_ns), axis=0)
-        return still, np.zeros_like(still)
-    row = np.clip(np.searchsorted(times_ns, at_ns, side='right'), 1, len(times_ns) - 1)
-    length = ((times_ns[row] - times_ns[row - 1]) / 1e9)[:, None]
-    inside = (at_ns >= times_ns[0]) & (at_ns < times_ns[-1])
-    share = np.clip((at_ns - times_ns[row - 1])[:, None] / 1e9 / length, 0.0, 1.0)
-    begin, way = positions[row - 1], positions[row] - positions[row - 1]
-    start, end = velocities[row - 1] * length, velocities[row] * length
-    square, cube = 3 * way - 2 * start - end, start + end - 2 * way
-    out = begin + share * (start + share * (square + share * cube))
-    speed = (start + share * (2 * square + 3 * share * cube)) / length
-    return out, np.where(inside[:, None], speed, 0.0)
+def closer(times_ns: np.ndarray) -> np.ndarray:
+    """Return ``times_ns`` [N], increasing, with more between those that are far apart."""
+    pieces = -(-np.diff(times_ns) // APART_NS)
+    if not len(pieces) or pieces.max() <= 1:
+        return times_ns
+    parts = [begin + (end - begin) * np.arange(count) // count
+             for begin, end, count in zip(times_ns[:-1], times_ns[1:], pieces)]
+    return np.concatenate([*parts, times_ns[-1:]]).astype(np.int64)

@@ -8,6 +8,7 @@ import numpy as np
 
 T = TypeVar('T')
 KEPT_ARRIVALS = 100
+OUT_OF_ORDER_NS = 1_000_000_000  # that a message may come late and be older than another
 SILENCE_NS = 3_000_000_000
 
 
@@ -108,9 +109,14 @@ class JointBuffer:
             bad = self.joint_names[self._targets[np.flatnonzero(~np.isfinite(values))[0]]]
             raise ValueError(f"joint '{bad}' has a position that is not finite")
         position, stamps, received = (part.copy() for part in self._snapshot)
-        position[self._targets] = values
-        stamps[self._targets] = stamp_ns or received_ns
-        received[self._targets] = received_ns
+        measured_ns = stamp_ns or received_ns
+        # What came out of order is older than what is known; a clock that was set is not.
+        late = (stamps[self._targets] - OUT_OF_ORDER_NS < measured_ns) & (
+            measured_ns < stamps[self._targets]) & (received_ns >= received[self._targets])
+        targets = self._targets[~late]
+        position[targets] = values[~late]
+        stamps[targets] = measured_ns
+        received[targets] = received_ns
         self._snapshot = (position, stamps, received)
         self._past.append((received_ns, position))
 
@@ -140,6 +146,12 @@ class JointBuffer:
         _, stamps, received = self._snapshot
         return [name for name, stamp, arrived in zip(self.joint_names, stamps, received)
                 if min(stamp, arrived) < before_ns]
+
+    def ahead(self, after_ns: int) -> tuple[list[str], int]:
+        """Return the joints that are stamped after ``after_ns``, and the newest of all stamps."""
+        stamps = self._snapshot[1]
+        return ([name for name, stamp in zip(self.joint_names, stamps) if stamp > after_ns],
+                int(stamps.max()))
 
     def moved(self, over_ns: int) -> tuple[np.ndarray, float]:
         """Return how far each joint [D] has moved since ``over_ns`` ago, and in how many seconds.

@@ -60,6 +60,10 @@ class ObservationBuilder:
         self.joints, self.cameras = joints, dict(cameras)
         self.decode, self.freshness = decode, freshness
 
+    def use(self, freshness: Freshness) -> None:
+        """Allow other ages from now on."""
+        self.freshness = freshness
+
     def check(self, now_ns: int) -> Finding | None:
         """Return what is wrong with the inputs at ``now_ns``, or None."""
         problem = self.check_joints(now_ns)
@@ -78,7 +82,9 @@ class ObservationBuilder:
             age_s = (now_ns - min(joints.stamp_ns, joints.received_ns)) / 1e9
             return Finding('joints_silent', f'joint states of {late} are {age_s:.2f} s old, '
                            f'allowed are {allowed_ns / 1e9:.2f} s', late, age_s, allowed_ns / 1e9)
-        return self._future('joint_states', 'joint states are', joints.stamp_ns - now_ns)
+        ahead, newest_ns = self.joints.ahead(now_ns + self.freshness.skew_ns)
+        names = ', '.join(ahead)
+        return self._future(names, f'joint states of {names} are', newest_ns - now_ns)
 
     def check_camera(self, name: str, now_ns: int) -> Finding | None:
         """Return what is wrong with camera ``name`` at ``now_ns``, or None."""

@@ -5,12 +5,14 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from pi0_ros.control import safety
-from pi0_ros.control.guard import LAGS_NS
+from pi0_ros.advice import advised
+from pi0_ros.control.following import LAGS_NS
+from pi0_ros.control.rules import check_chunk
 from pi0_ros.control.handover import CONTINUING, make_handover
-from pi0_ros.control.limits import JointLimits, make_limits
+from pi0_ros.control.limits import JointLimits, RobotLimits
 from pi0_ros.control.pilot import Timing
-from pi0_ros.control.queue import ActionQueue
+from pi0_ros.control.plan import Plan, leftover
+from pi0_ros.control.splice import Rules, splice
 from pi0_ros.observation.observation import Observation
 from pi0_ros.policy.policy import ActionChunk, Leftover
 
@@ -40,10 +42,18 @@ class Execution:
         """Begin with a stand. :param delay_ns: of an inference."""
         self.values, self.delay_ns = values, delay_ns
         self.timing = Timing.at_rate(values.control_rate, values.replan_period, values.handover)
-        self.limits = make_limits(values.joint_names, values.limit_rules)
-        self.warning = ''
-        self._description: str | None = None
+        self._robot = RobotLimits(values.joint_names, values.limit_rules)
         self.stand()
+
+    @property
+    def limits(self) -> JointLimits:
+        """Return the limits of the robot, as the node would have them."""
+        return self._robot.now
+
+    @property
+    def warning(self) -> str:
+        """Return what is wrong with the robot description, '' if nothing is."""
+        return advised(self._robot.problem) if self._robot.problem else ''
 
     @property
     def continues(self) -> bool:
@@ -52,14 +62,8 @@ class Execution:
 
     def describe(self, urdf: str | None) -> None:
         """Take the limits of a robot description."""
-        if urdf is None or urdf == self._description:
-            return
-        self._description, values = urdf, self.values
-        try:
-            self.limits = make_limits(values.joint_names, values.limit_rules, urdf)
-        except ValueError as error:
-            self.warning = str(error)
-        self.stand()
+        if urdf is not None and self._robot.describe(urdf):
+            self.stand()
 
     def unlimited(self) -> str:
         """Return a sentence on limits that are not known, '' if all are."""
@@ -69,78 +73,68 @@ class Execution:
 
     def shortest(self, moved: np.ndarray) -> np.ndarray:
         """Return distances [..., D] without whole turns of joints that turn."""
-        return np.where(self.limits.turns, (moved + np.pi) % (2 * np.pi) - np.pi, moved)
+        return self.limits.shortest(moved)
 
     def stand(self) -> None:
         """Forget what was planned."""
-        self._queue: ActionQueue | None = None
+        self._plan: Plan | None = None
         self._last_ns, self._joined = 0, False
         self._path = np.zeros(0, np.int64), np.zeros((0, len(self.values.joint_names)))
 
-    def _goes_on(self, t_obs_ns: int) -> ActionQueue | None:
+    def _goes_on(self, t_obs_ns: int) -> Plan | None:
         """Return the plan, where it still moves when a chunk of that observation would come."""
-        queue, now_ns = self._queue, t_obs_ns + self.delay_ns
-        if queue is None or now_ns <= self._last_ns or not queue.before_stop_ns(now_ns):
+        plan, now_ns = self._plan, t_obs_ns + self.delay_ns
+        if plan is None or now_ns <= self._last_ns or not plan.before_stop_ns(now_ns):
             return None
-        return queue
+        return plan
 
     def leftover(self, seen: Observation, dt_ns: int, steps: int) -> Leftover | None:
         """Return what the next chunk shall continue; None where nothing is planned."""
-        queue = self._goes_on(seen.t_obs_ns)
-        if queue is None or not self.continues:
+        plan, delay = self._goes_on(seen.t_obs_ns), self.delay_ns // dt_ns
+        if plan is None or not self.continues:
             return None
-        positions, delay = queue.leftover(seen.t_obs_ns, dt_ns, steps), self.delay_ns // dt_ns
-        if seen.instruction != queue.instruction:
-            positions = positions[:delay]  # as Pilot.leftover
-        if not len(positions):
-            return None
-        state = seen.state[:len(self.values.joint_names)]
-        return Leftover(queue.limits.nearest_turn(positions, state), delay)
+        return leftover(plan, seen.t_obs_ns, seen, dt_ns, steps, delay, delay, self.limits)
 
     def take(self, chunk: ActionChunk, seen: Observation) -> Fate:
         """Hand a chunk over; return what the safety checks and the plan before make of it."""
         names = self.values.joint_names
         state = seen.state[:len(names)]
-        limits: JointLimits = self.limits.including(state)
-        queue, now_ns = self._goes_on(chunk.t_obs_ns), chunk.t_obs_ns + self.delay_ns
-        near = [state, *(queue.sample(chunk.t_obs_ns - LAGS_NS) if queue else ())]
+        limits = self.limits.including(state)
+        plan, now_ns = self._goes_on(chunk.t_obs_ns), chunk.t_obs_ns + self.delay_ns
+        near = [state, *(plan.sample(chunk.t_obs_ns - LAGS_NS) if plan else ())]
         handover = make_handover(self.values.handover, self.timing.fade_ns)
-        finding = (safety.check_form(chunk, names)
-                   or (None if handover.waits else safety.check_age(
-                       chunk, now_ns, self.values.guard_rules.chunk_age_ns))
-                   or safety.check_way(chunk, near, limits, names))
+        finding = check_chunk(chunk, near, now_ns, limits, names, handover,
+                              self.values.guard_rules)
         if finding:
             self.stand()
             return Fate(finding.reason, False, False)
         told: dict[str, np.ndarray] = {}
-        if queue is None or handover.waits:  # who waits plays chunks whole, and joins none
-            queue = ActionQueue(len(names), handover, self.timing.brake_ns, limits)
-            queue.seed(state, chunk.t_obs_ns - chunk.dt_ns)
+        if plan is None or handover.waits:  # who waits plays chunks whole, and joins none
+            plan = Plan.standing(state, chunk.t_obs_ns - chunk.dt_ns)
             self._joined = False
         else:
-            queue.limits = limits
             # The first after a stand begins late on a robot that was moved on meanwhile.
-            told = self._compare(queue, chunk, now_ns) if self._joined else {}
+            told = self._compare(plan, chunk, now_ns) if self._joined else {}
             self._joined = True
-        clamped = queue.clamped
-        if queue.merge(chunk, now_ns, queue.epoch):
+        made = splice(plan, chunk, now_ns, Rules(
+            self.limits.including(plan.at(now_ns)), handover, self.timing.brake_ns))
+        if isinstance(made, str):
             self.stand()
             return Fate('dropped', False, False)
-        self._queue, self._last_ns = queue, now_ns
+        self._plan, self._last_ns = made, now_ns
         # From here on it is executed, until another takes over.
         times = np.arange(now_ns - 2 * self.timing.period_ns, chunk.end_ns, self.timing.period_ns)
-        self._path = times, queue.sample(times)
+        self._path = times, made.sample(times)
         speed = np.abs(self.shortest(np.diff(chunk.positions, axis=0))) / (chunk.dt_ns / 1e9)
-        return Fate('', queue.clamped > clamped,
+        return Fate('', made.clamped is not None,
                     bool((speed > ALLOWED * limits.velocity).any()), **told)
 
-    def _compare(self, queue: ActionQueue, chunk: ActionChunk, now_ns: int
-                 ) -> dict[str, np.ndarray]:
+    def _compare(self, plan: Plan, chunk: ActionChunk, now_ns: int) -> dict[str, np.ndarray]:
         """Return how a chunk differs from the plan, and how the plan moved since it began."""
         step = min(self.delay_ns // chunk.dt_ns, len(chunk.positions) - 1)
         due_ns = np.array([chunk.t_obs_ns + (step + 1) * chunk.dt_ns])
-        planned = queue.sample(due_ns)
-        new = queue.limits.nearest_turn(chunk.positions[step:step + 1], planned[0])
+        planned = plan.sample(due_ns)
+        new = self.limits.nearest_turn(chunk.positions[step:step + 1], planned[0])
         out = {'jump': np.abs(new - planned)[0]}
         times, positions = (part[self._path[0] < now_ns] for part in self._path)
         if len(times) > 4:

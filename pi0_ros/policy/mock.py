@@ -44,6 +44,8 @@ class MockPolicy:
     def warm_up(self) -> None:
         """Do nothing."""
 
+    loaded = True
+
     def ensure_loaded(self) -> None:
         """Do nothing."""
 

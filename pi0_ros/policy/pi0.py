@@ -136,6 +136,8 @@ class Pi0Policy:
             raise problem
         self.number = 0
 
+    loaded = True
+
     def ensure_loaded(self) -> None:
         """Do nothing: what is loaded stays."""
 

@@ -52,6 +52,10 @@ class Policy(Protocol):
     def warm_up(self) -> None:
         """Infer once on made-up input, so that the first real chunk is not the slow one."""
 
+    @property
+    def loaded(self) -> bool:
+        """Return whether it can infer without being loaded again; from any thread."""
+
     def ensure_loaded(self) -> None:
         """Load again what has ended since, such as a process; else return at once."""
 

@@ -127,6 +127,11 @@ class RemotePolicy:
             self._end()
             raise
 
+    @property
+    def loaded(self) -> bool:
+        """Return whether there is a process."""
+        return self._process is not None
+
     def ensure_loaded(self) -> None:
         """Start another process where the last one ended; raises what ``load`` does."""
         if self._process is None:

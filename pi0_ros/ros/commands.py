@@ -40,14 +40,16 @@ class CommandPublisher:
         """Return whether a controller subscribes; a dry run needs none."""
         return self._dry_run or self.publisher.get_subscription_count() > 0
 
-    def followers(self) -> dict[str, object]:
-        """Return the nodes that subscribe as controllers do, and what names each subscription.
+    def followers(self) -> dict[str, frozenset[bytes]]:
+        """Return the nodes that subscribe as controllers do, and what names their subscriptions.
 
         The node that the topic belongs to, such as /arm of /arm/joint_trajectory; where there is
         none, all: who records and who moves cannot be told apart.
         """
-        found = {_name(info): bytes(info.endpoint_gid) for info
-                 in self._node.get_subscriptions_info_by_topic(self.topic)}
+        found: dict[str, frozenset[bytes]] = {}
+        for info in self._node.get_subscriptions_info_by_topic(self.topic):
+            name = _name(info)
+            found[name] = found.get(name, frozenset()) | {bytes(info.endpoint_gid)}
         owner = self.topic.rpartition('/')[0]
         return {owner: found[owner]} if owner in found else found
 

@@ -9,9 +9,13 @@ from collections.abc import Callable
 import numpy as np
 from rclpy.clock import Clock, ROSClock
 
+from pi0_ros.observation.finding import Finding
+
 SIMULATED_POLL_S = 0.002
 CLOCK_JUMP_NS = 1_000_000_000
 KEPT_STEPS = 50
+BEGIN_S = 1.0
+STALLED_NS = 500_000_000  # that the thread may be late
 KEPT = 6000  # intervals kept for statistics: two minutes at 50 Hz
 
 
@@ -23,7 +27,7 @@ class ControlLoop:
     """
 
     def __init__(self, clock: Clock, period_ns: int, tick: Callable[[int], None],
-                 failed: Callable[[Exception], None], priority: int = 0) -> None:
+                 failed: Callable[[BaseException], None], priority: int = 0) -> None:
         """Prepare; ``start`` starts. ``failed`` gets what ``tick`` raised; the loop goes on.
 
         :param priority: real-time priority (SCHED_FIFO) of the thread, where the system allows
@@ -32,7 +36,9 @@ class ControlLoop:
         self._priority, self.realtime = priority, False
         self._clock, self._period_ns = clock, period_ns
         self._tick, self._failed = tick, failed
-        self._ending = threading.Event()
+        self._ending, self._woken = threading.Event(), threading.Event()
+        self._begun = threading.Event()
+        self.beat_ns = time.monotonic_ns()  # when the thread was last seen at work
         self._left: int | None = None  # the node's clock minus the steady one, once it is left
         self._thread = threading.Thread(target=self._run, name='control', daemon=True)
         self.ticks = self.missed = 0
@@ -43,7 +49,28 @@ class ControlLoop:
 
     def start(self) -> None:
         """Start the thread; ``realtime`` then says whether it has its priority."""
+        self.beat_ns = time.monotonic_ns()
         self._thread.start()
+        self._begun.wait(BEGIN_S)
+
+    @property
+    def alive(self) -> bool:
+        """Return whether the thread runs."""
+        return self._thread.is_alive()
+
+    def wake(self) -> None:
+        """Tick once at once, out of the grid: something must be told now."""
+        self._woken.set()
+
+    def stalled(self) -> Finding | None:
+        """Return whether the thread has ended, or does not come back."""
+        late_ns = time.monotonic_ns() - self.beat_ns - self._period_ns
+        if late_ns <= STALLED_NS and self.alive:
+            return None
+        what = f'has not come back for {late_ns / 1e9:.1f} s' if self.alive else 'has ended'
+        return Finding('control_stalled', f'the control thread {what}: the robot follows its last '
+                       'window to rest; deactivate the node, and start it again if that fails',
+                       'control', late_ns / 1e9, STALLED_NS / 1e9)
 
     def leave_clock(self) -> None:
         """Go on by a clock that nobody stops, from where the node's clock is now."""
@@ -53,11 +80,14 @@ class ControlLoop:
         left = self._left
         return self._clock.now().nanoseconds if left is None else time.monotonic_ns() + left
 
-    def stop(self) -> None:
-        """End the thread; it does not tick again after this returns."""
+    def stop(self, timeout_s: float) -> bool:
+        """End the thread; return whether it has ended, and so does not tick again."""
         self._ending.set()
+        self._woken.set()
         if self._thread.is_alive() and threading.current_thread() is not self._thread:
-            self._thread.join()
+            self._thread.join(timeout_s)
+            return not self._thread.is_alive()
+        return True
 
     def intervals_ms(self) -> dict[str, float]:
         """Return the time between ticks: p50, p99 and max in milliseconds, rate in Hz."""
@@ -73,17 +103,18 @@ class ControlLoop:
         return float(np.percentile(np.array(values), 99)) / 1e6 if values else 0.0
 
     def _wait(self, deadline_ns: int) -> int:
-        """Wait for ``deadline_ns``, for the end, or for a clock that went back; return now."""
+        """Wait for ``deadline_ns``, to be woken, or for a clock that went back; return now."""
         while True:
+            self.beat_ns = time.monotonic_ns()
             simulated = (self._left is None and isinstance(self._clock, ROSClock)
                          and self._clock.ros_time_is_active)
             now_ns = self._now()
             left_ns = deadline_ns - now_ns
             if simulated:
                 self._watch_clock(now_ns)
-            if left_ns <= 0 or left_ns > 2 * self._period_ns or self._ending.is_set():
+            if left_ns <= 0 or left_ns > 2 * self._period_ns or self._woken.is_set():
                 return now_ns
-            self._ending.wait(SIMULATED_POLL_S if simulated else left_ns / 1e9)
+            self._woken.wait(SIMULATED_POLL_S if simulated else left_ns / 1e9)
 
     def _watch_clock(self, now_ns: int) -> None:
         step_ns, self._clock_at_ns = now_ns - self._clock_at_ns, now_ns
@@ -102,8 +133,15 @@ class ControlLoop:
                 self.realtime = True
             except (OSError, AttributeError):
                 pass  # no right to it, which limits.conf grants; or no such system
+        self._begun.set()
 
     def _run(self) -> None:
+        try:
+            self._loop()
+        except BaseException as error:  # a thread that ends without a word leaves the arm alone
+            self._failed(error)
+
+    def _loop(self) -> None:
         self._prioritise()
         last_ns = self._now()
         deadline_ns = last_ns + self._period_ns
@@ -111,14 +149,17 @@ class ControlLoop:
             now_ns = self._wait(deadline_ns)
             if self._ending.is_set():
                 return
+            self.beat_ns = time.monotonic_ns()
+            if self._woken.is_set():
+                self._woken.clear()
+                if 0 < deadline_ns - now_ns <= 2 * self._period_ns:
+                    self._tick_once(now_ns)
+                    continue
             self.ticks += 1
             self._intervals_ns.append(now_ns - last_ns)
             self._lateness_ns.append(max(0, now_ns - deadline_ns))
             last_ns = now_ns
-            try:
-                self._tick(now_ns)
-            except Exception as error:
-                self._failed(error)
+            self._tick_once(now_ns)
             if abs(now_ns - deadline_ns) > 2 * self._period_ns:
                 if 0 < now_ns - deadline_ns < CLOCK_JUMP_NS:
                     self.missed += (now_ns - deadline_ns) // self._period_ns
@@ -129,3 +170,9 @@ class ControlLoop:
                 skipped = late_ns // self._period_ns + 1
                 self.missed += skipped
                 deadline_ns += skipped * self._period_ns
+
+    def _tick_once(self, now_ns: int) -> None:
+        try:
+            self._tick(now_ns)
+        except BaseException as error:
+            self._failed(error)

@@ -107,8 +107,9 @@ class Observer(Node):
             self.say(f'the arm took the {self.taken} block')
 
     def _on_status(self, message: DiagnosticStatus) -> None:
-        state = next((pair.value for pair in message.values if pair.key == 'state'), '')
-        if state != self.state and state in ('fault', 'waiting') and self.caption:
+        told = {pair.key: pair.value for pair in message.values}
+        state = told.get('state', '')
+        if state != self.state and (state == 'faulted' or told.get('reason')) and self.caption:
             self.say(f'node: {state}: {message.message}')
         self.state = state
 

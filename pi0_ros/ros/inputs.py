@@ -7,6 +7,7 @@ from rclpy.lifecycle import LifecycleNode
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CompressedImage, Image, JointState
 
+from pi0_ros.observation.finding import Finding
 from pi0_ros.observation.streams import Streams, freshness
 from pi0_ros.ros import conversions, qos
 
@@ -33,6 +34,13 @@ class Inputs(Streams):
         self._subscriptions.append(self._node.create_subscription(
             kind, topic, lambda message: put(message, self._node.get_clock().now().nanoseconds),
             qos.NEWEST, qos_overriding_options=QoSOverridingOptions.with_default_policies()))
+
+    def problem(self, now_ns: int) -> Finding | None:
+        """Return what is wrong with the inputs, or with the clock that they are measured by."""
+        if not now_ns:
+            return Finding('no_clock', 'there is no /clock yet: start the simulator or the bag, '
+                           "or set parameter 'use_sim_time' to false", 'clock')
+        return super().problem(now_ns)
 
     def close(self) -> None:
         """Unsubscribe."""

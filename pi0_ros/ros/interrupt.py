@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: an exception where something long is waited for, else a flag to look at.
+"""SIGINT, SIGTERM, SIGHUP: an exception where something long is waited for, else a flag.
 
 An exception anywhere would cut a stop of the robot short.
 """
@@ -6,7 +6,10 @@ An exception anywhere would cut a stop of the robot short.
 import contextlib
 import signal
 import threading
+import traceback
 from collections.abc import Iterator
+
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # the last when a terminal is closed
 
 
 class Interrupt:
@@ -18,16 +21,17 @@ class Interrupt:
         self._raises = True
 
     def listen(self) -> None:
-        """Take the two signals; raise KeyboardInterrupt until ``flagged``."""
+        """Take the signals; the first raises KeyboardInterrupt, but within ``raising(False)``."""
         self.told.clear()
         self._raises = True
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._handle)
+        for number in ENDING:
+            if signal.getsignal(number) is not signal.SIG_IGN or number == signal.SIGINT:
+                signal.signal(number, self._handle)  # nohup ignores SIGHUP: that stays
 
     @staticmethod
     def ignore() -> None:
         """Let no second signal cut an ordered end short."""
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in ENDING:
             signal.signal(number, signal.SIG_IGN)
 
     @contextlib.contextmanager
@@ -40,9 +44,15 @@ class Interrupt:
             self._raises = before
 
     def _handle(self, number: int, frame: object) -> None:
+        first = not self.told.is_set()
         self.told.set()
-        if self._raises:
+        if self._raises and first:  # a second one shall not cut short what the first began
             raise KeyboardInterrupt
 
 
 INTERRUPT = Interrupt()
+
+
+def trace(error: BaseException) -> str:
+    """Return where an error comes from, as Python prints it."""
+    return ''.join(traceback.format_exception(error)).rstrip()

@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING
 
 from rclpy.clock import Clock, ClockType
 
+from pi0_ros.advice import advised
+from pi0_ros.control.states import State
 from pi0_ros.observation.finding import Finding
 from pi0_ros.ros import status
-from pi0_ros.ros.controller_check import ControllerCheck
 
 if TYPE_CHECKING:
     from pi0_ros.ros.session import Session
@@ -15,7 +16,8 @@ if TYPE_CHECKING:
 WATCH_PERIOD_S = 0.1
 NEWS_AFTER_S = 1.0  # for which inputs must be fresh before that is told: some come and go
 # After these a disarmed robot says why, until it is armed again.
-TELLING = ('controller_gone', 'two_commanders', 'moved', 'clock_jump')
+TELLING = ('controller_gone', 'two_commanders', 'moved', 'not_following', 'controller_departed',
+           'controller_silent', 'arming_late', 'clock_jump')
 
 
 class Monitor:
@@ -35,7 +37,6 @@ class Monitor:
         self._told_stop: Finding | None = None
         self._clamped = 0
         self._board = status.StatusBoard(node)
-        self._controller = ControllerCheck(node, session.command)
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._timers = [node.create_timer(WATCH_PERIOD_S, self._watch, clock=steady),
                         node.create_timer(1.0, self._diagnose, clock=steady)]
@@ -45,11 +46,10 @@ class Monitor:
         node = self._session.node
         for timer in self._timers:
             node.destroy_timer(timer)
-        self._controller.close()
         fault = self._guard.fault
         self._board.show(status.ERROR if fault else status.OK, 'inactive', '', False,
-                         f'not configured; the last fault: {fault}' if fault else 'not configured',
-                         '')
+                         f'not configured; the last fault: {advised(fault)}' if fault else
+                         'not configured', '')
         for publisher in self._board.publishers:
             node.destroy_publisher(publisher)
 
@@ -63,10 +63,10 @@ class Monitor:
         if guard.fault is not self._told_fault:
             self._told_fault = guard.fault
             if guard.fault:
-                self._log.error(f'fault, disarmed: {guard.fault}')
+                self._log.error(f'fault, disarmed: {advised(guard.fault)}')
         last = guard.stopped_by
-        if last is not self._told_stop and last and last.reason in TELLING[:3]:
-            self._log.error(f'disarmed: {last}')
+        if last is not self._told_stop and last and last.reason in TELLING[:-1]:
+            self._log.error(f'disarmed: {advised(last)}')
         self._told_stop = last
         self._board.show(*self._summary(problem), session.operator.instruction)
 
@@ -79,7 +79,7 @@ class Monitor:
             if told != self._told_problem and now_s > self.news_from:
                 self._told_problem = told
                 holds = '; holding' if self._session.pilot.enabled else ''
-                self._log.warning(f'{problem}{holds}')
+                self._log.warning(f'{advised(problem)}{holds}')
         elif self._told_problem and now_s - self._problem_s > NEWS_AFTER_S:
             self._told_problem = None
             self._log.info('all inputs are fresh')
@@ -87,35 +87,44 @@ class Monitor:
     def _summary(self, problem: Finding | None) -> tuple[bytes, str, str, bool, str]:
         """Return level, state, reason, whether armed, and message of the status."""
         session, guard = self._session, self._guard
-        armed = session.pilot.enabled
-        if guard.fault:
-            return status.ERROR, 'fault', guard.fault.reason, armed, str(guard.fault)
+        state, armed, fault = session.pilot.state, session.pilot.enabled, guard.fault
+        if fault:
+            shown = state.value if state is State.STOPPING else State.FAULTED.value
+            text = f'loading the policy again after: {advised(fault)}' if session.loading else (
+                advised(fault))
+            return status.ERROR, shown, fault.reason, armed, text
         if not session.active:
             return status.OK, 'inactive', '', armed, 'activate the node to use it'
+        if state is State.ARMING:
+            return status.OK, state.value, '', armed, 'asking the policy what it would do first'
+        if session.loading:
+            return status.WARN, state.value, 'loading', armed, 'loading the policy again'
         if not armed:
             last = guard.stopped_by
             found = problem or (last if last and last.reason in TELLING else None)
             arm = f'call {session.operator.own("enable")} to arm'
-            return (status.WARN if found else status.OK, 'disarmed',
-                    found.reason if found else '', armed, str(found or arm))
+            return (status.WARN if found else status.OK, state.value,
+                    found.reason if found else '', armed, advised(found or arm))
         if problem:
-            return status.WARN, 'waiting', problem.reason, armed, str(problem)
-        state = 'moving' if session.pilot.speaking else 'holding'
+            return status.WARN, state.value, problem.reason, armed, advised(problem)
         refused = session.operator.refused
-        return (status.WARN if refused else status.OK, state, 'refused' if refused else '', armed,
-                refused or session.operator.instruction or 'waiting for an instruction')
+        return (status.WARN if refused else status.OK, state.value, 'refused' if refused else '',
+                armed, refused or session.operator.instruction or 'waiting for an instruction')
 
     def _diagnose(self) -> None:
         session = self._session
         if session.active and not session.values.dry_run:
-            self._controller.ask()
+            session.ask_controller()
         self._tell_clock()
-        clamped = session.pilot.queue.clamped
-        if clamped > self._clamped:
-            self._log.warning('the policy leads out of the position limits: clamped',
+        pilot = session.pilot
+        if pilot.counters.clamped > self._clamped and pilot.clamped is not None:
+            far = ', '.join(f'{name} by {beyond:.3f}' for name, beyond in zip(
+                pilot.joint_names, pilot.clamped) if beyond > 0)
+            self._log.warning(f'the policy leads out of the position limits, clamped: {far}',
                               throttle_duration_sec=5.0)
-        self._clamped = clamped
-        self._board.diagnose(status.node_report(session, self._controller.warning))
+        self._clamped = pilot.counters.clamped
+        self._board.diagnose(status.node_report(
+            session, '; '.join(session.link.warnings(pilot.limits))))
 
     def _tell_clock(self) -> None:
         """Warn of a simulated clock that is too slow to control by."""

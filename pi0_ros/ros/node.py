@@ -5,6 +5,7 @@ import traceback
 from collections.abc import Callable
 
 from rcl_interfaces.msg import SetParametersResult
+from rclpy._rclpy_pybind11 import RCLError
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 
@@ -75,6 +76,18 @@ class Pi0Node(LifecycleNode):
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Give everything back; the node can be configured again."""
         return self._guarded('recover from an error', self.close)
+
+    def _LifecycleNodeMixin__change_state(self, transition_id: int  # noqa: N802
+                                          ) -> TransitionCallbackReturn:
+        """Refuse a transition that this state does not have; rclpy of Jazzy raises out of spin.
+
+        So that who asks, such as nav2's lifecycle_manager, is answered, and the node lives on.
+        """
+        try:
+            return super()._LifecycleNodeMixin__change_state(transition_id)
+        except RCLError as error:
+            self.get_logger().error(f'a transition is refused: {error}')
+            return TransitionCallbackReturn.FAILURE
 
     def _guarded(self, name: str, action: Callable[[], None]) -> TransitionCallbackReturn:
         """Run a transition; rclpy would swallow what it raises."""

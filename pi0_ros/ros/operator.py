@@ -2,7 +2,6 @@
 
 import fnmatch
 import threading
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rclpy.callback_groups import ReentrantCallbackGroup
@@ -12,7 +11,8 @@ from rclpy.task import Future
 from std_msgs.msg import Bool, String
 from std_srvs.srv import SetBool, Trigger
 
-from pi0_ros.control.limits import make_limits
+from pi0_ros.advice import advised
+from pi0_ros.control.states import State
 from pi0_ros.observation.finding import Finding
 from pi0_ros.ros import qos
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pi0_ros.ros.session import Session
 
 MAX_INSTRUCTION = 1000  # characters
+NOT_ARMED = Finding('not_armed', 'not armed', 'operator')
 AUTO_PERIOD_S = 0.5     # between two attempts to arm a dry run
 
 
@@ -55,7 +56,7 @@ class Operator:
         self._active = node.create_publisher(String, '~/active_instruction', qos.LATCHED)
         node.create_subscription(String, 'instruction', self._on_instruction, qos.INSTRUCTION)
         node.create_subscription(String, 'robot_description', self._on_description, qos.LATCHED)
-        node.create_subscription(Bool, '~/stop', self._on_stop, qos.INSTRUCTION)
+        node.create_subscription(Bool, '~/stop', self._on_stop, qos.STOP)
         # Arming waits for an inference; whatever else comes goes on meanwhile, disarming too.
         node.create_service(SetBool, '~/enable', self._on_enable,
                             callback_group=ReentrantCallbackGroup())
@@ -68,7 +69,7 @@ class Operator:
         self._session = session
         self._take_limits()
         if self.stop_pressed:
-            session.guard.press_stop(True, session.now())
+            session.guard.press_stop(True)
 
     def detach(self) -> None:
         """Speak to nobody: an instruction does not outlive what it was given to."""
@@ -93,9 +94,10 @@ class Operator:
         self.refused, before = refused, self.instruction
         self.instruction = text = '' if refused else text
         if not text:
-            session.guard.hold('refused' if refused else 'no_instruction', session.now())
+            session.guard.hold('refused' if refused else 'no_instruction')
+            session.urgent()
         elif text != before:
-            session.pilot.want_chunk(session.now())
+            session.pilot.want_chunk()
         self._active.publish(String(data=text))
 
     def _refusal(self, text: str) -> str | None:
@@ -122,16 +124,11 @@ class Operator:
     def _take_limits(self) -> None:
         """Use the newest robot description."""
         session, text = self._session, self._description
-        if session is None or text is None or text is session.description:
+        if session is None or text is None or not session.limits.describe(text):
             return
-        values, session.description = session.values, text
-        try:
-            session.pilot.limits = make_limits(values.joint_names, values.limit_rules, text)
-        except ValueError as error:
-            # A description that cannot be used is no reason for wider limits, or for none.
-            session.pilot.limits = replace(make_limits(values.joint_names, values.limit_rules),
-                                           unknown=(str(error),), refused=True)
-            self._log.error(str(error))
+        if session.limits.problem:
+            self._log.error(advised(session.limits.problem))
+        session.pilot.take_limits(session.limits.now)
 
     async def _on_enable(self, request: SetBool.Request, response: SetBool.Response
                          ) -> SetBool.Response:
@@ -144,7 +141,7 @@ class Operator:
             refusal = await self._arm()
             session = self._session
             response.success = refusal is None
-            response.message = str(refusal) if refusal else self._armed(session)
+            response.message = advised(refusal) if refusal else self._armed(session)
         return response
 
     def _disarm(self) -> str:
@@ -152,14 +149,15 @@ class Operator:
         if self._preview:
             self._preview.answer(finding)
         if self._session:
-            self._session.guard.disarm(finding, self._session.now())
+            self._session.guard.disarm(finding)
+            self._session.urgent()
         self._log.info('disarmed')
         return 'disarmed'
 
     def _armed(self, session: 'Session') -> str:
         problem = session.inputs.problem(session.now())
-        text = (f'armed, but waiting: {problem}' if problem else 'armed' if self.instruction
-                else 'armed, waiting for an instruction')
+        text = (f'armed, but waiting: {advised(problem)}' if problem else
+                'armed' if self.instruction else 'armed, waiting for an instruction')
         followers = '' if session.values.dry_run else ', '.join(session.command.followers())
         return f'{text}; {followers} follows' if followers else text
 
@@ -175,7 +173,7 @@ class Operator:
                       or session.guard.reset(session.steady()) is not None):
             return
         if fault:
-            self._log.warning(f'dry run: going on after {fault}')
+            self._log.warning(f'dry run: going on after {advised(fault)}')
         await self._arm(quiet=True)
 
     async def _arm(self, quiet: bool = False) -> Finding | str | None:
@@ -184,25 +182,34 @@ class Operator:
         :param quiet: whether a refusal is no news.
         """
         session = self._session
-        if session and session.pilot.enabled:
+        if session and session.pilot.enabled and not session.guard.fault:
             return None
         self._take_limits()
-        refusal, looked_at = self._why_not(), None
+        refusal = self._why_not()
+        if not refusal:
+            session.ask_controller()
+            session.guard.begin_arming(session.steady())
+            refusal = await self._look_ahead(session) or session.arm()
+        if session and session.pilot.state is State.ARMING:
+            session.guard.disarm(NOT_ARMED)
+        if refusal and not quiet:
+            self._log.warning(f'not armed: {advised(refusal)}')
+        elif not refusal:
+            self._log.info(self._armed(session))
+        return refusal
+
+    async def _look_ahead(self, session: 'Session') -> Finding | str | None:
+        """Return why the robot must not be armed for what comes first, or None."""
+        refusal, looked_at = None, None
         while not refusal and self.instruction != looked_at:
             looked_at = self.instruction
             self._preview = session.preview(looked_at)
             refusal = await self._preview.future
             self._preview = None
+            if not refusal and session.pilot.state is not State.ARMING:
+                refusal = session.guard.fault or session.guard.stopped_by or NOT_ARMED
             refusal = refusal or self._why_not()
-        if refusal:
-            if not quiet:
-                self._log.warning(f'not armed: {refusal}')
-            return refusal
-        refusal = session.arm()
-        if refusal:
-            return refusal
-        self._log.info(self._armed(session))
-        return None
+        return refusal
 
     def _why_not(self) -> Finding | str | None:
         """Return why the robot cannot be armed now, or None."""
@@ -211,13 +218,17 @@ class Operator:
             return 'the node is not active: activate it first'
         guard, topic = session.guard, session.command.topic
         if guard.fault:
-            return f'fault: {guard.fault}; remove its cause and call {self.own("reset")}'
+            return (f'fault: {advised(guard.fault)}; remove its cause and call '
+                    f'{self.own("reset")}')
+        if session.loading or not session.policy.loaded:
+            session.wake_to_load()
+            return 'the policy is being loaded again: try again when the status says so'
         if not session.command.followed():
             return f"no controller subscribes to '{topic}': start it, or remap the topic"
         others = session.command.others()
         if others:
             return f"{', '.join(others)} also publishes on '{topic}': stop it first"
-        return guard.why_not(session.now(), session.problem())
+        return session.link.refusal() or guard.why_not(session.now(), session.problem())
 
     def _on_reset(self, request: Trigger.Request, response: Trigger.Response
                   ) -> Trigger.Response:
@@ -226,9 +237,10 @@ class Operator:
             response.message = 'the node is not configured'
             return response
         was = session.guard.fault
-        refusal = session.guard.reset(session.steady())
+        refusal = session.guard.reset(session.steady(), was)
+        session.wake_to_load()
         response.success = refusal is None
-        response.message = (f'not cleared: {refusal}' if refusal else
+        response.message = (f'not cleared: {advised(refusal)}' if refusal else
                             f'cleared: {was}' if was else 'there was no fault')
         self._log.info(response.message)
         return response
@@ -239,4 +251,5 @@ class Operator:
                               f'the stop is released; go on with {self.own("reset")}')
         self.stop_pressed = message.data
         if self._session:
-            self._session.guard.press_stop(message.data, self._session.now())
+            self._session.guard.press_stop(message.data)
+            self._session.urgent()

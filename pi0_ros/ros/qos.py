@@ -8,6 +8,9 @@ NEWEST = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=1,
 # Volatile: `ros2 topic pub` is, and a transient-local subscription would not match it.
 INSTRUCTION = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE,
                          durability=DurabilityPolicy.VOLATILE)
+# Heard from reliable and best-effort publishers, such as joystick drivers.
+STOP = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
+STATE = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
 # For recorders: none may be lost.
 RECORD = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
 COMMAND = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)

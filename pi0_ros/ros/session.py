@@ -4,16 +4,17 @@ import contextlib
 import gc
 import threading
 import time
-import traceback
 from types import SimpleNamespace
 
 from rclpy.lifecycle import LifecycleNode
 from std_msgs.msg import String
 from trajectory_msgs.msg import JointTrajectory
 
+from pi0_ros.advice import advised
 from pi0_ros.control.guard import Guard
-from pi0_ros.control.limits import make_limits
+from pi0_ros.control.limits import RobotLimits
 from pi0_ros.control.pilot import ClockJump, Pilot, Timing
+from pi0_ros.control.states import State
 from pi0_ros.observation.finding import Finding
 from pi0_ros.observation.observation import Observation
 from pi0_ros.observation.streams import freshness
@@ -25,13 +26,18 @@ from pi0_ros.policy.worker import PolicyWorker
 from pi0_ros.ros import conversions, qos, status
 from pi0_ros.ros.commands import CommandPublisher
 from pi0_ros.ros.control_loop import ControlLoop
+from pi0_ros.ros.controller_link import ControllerLink
+from pi0_ros.ros.followers import Followers
 from pi0_ros.ros.inputs import Inputs
+from pi0_ros.ros.interrupt import trace
 from pi0_ros.ros.monitor import Monitor
 from pi0_ros.ros.operator import Operator, Preview
 
 DISCOVERY_S = 1.0            # in which a missing input is not news
 STOP_TIMEOUT_S = 1.0         # after a stop should have ended
 CLOSE_TIMEOUT_S = 10.0       # for an inference that is under way
+THREAD_TIMEOUT_S = 2.0       # for a control thread that hangs
+SLOWEST_USUAL_HZ = 100.0     # of a controller, as long as nothing else is known
 INACTIVE = Finding('inactive', 'the node was deactivated', 'node')
 
 
@@ -53,27 +59,31 @@ class Session:
         self.policy = make_policy(values)
         decides = configuration(values)
         self._configuration = decides, configuration_hash(decides)
-        self.pilot = Pilot(values.joint_names, make_limits(values.joint_names, values.limit_rules),
-                           self._timing(values))
+        self.limits = RobotLimits(values.joint_names, values.limit_rules)
+        self.pilot = Pilot(values.joint_names, self.limits.now, self._timing(values))
+        self._changed: SimpleNamespace | None = None  # parameters that the control thread takes
         self._worker = PolicyWorker(self.policy, self._think, self._inference_failed)
         self.loop: ControlLoop | None = None
         self.latency = status.Latency()
         self._preview: Preview | None = None
-        self.description: str | None = None  # that the limits are from
-        self._followers: dict[str, object] = {}
+        self.loading = False  # whether the policy is being loaded again
         self._closing = threading.Event()
         self.inputs = Inputs(node, values)
         self.guard = Guard(self.pilot, self.inputs.builder, values.guard_rules)
         self.command = CommandPublisher(node, values.command_interface, values.dry_run)
+        self._followers = Followers(self.command)
+        self.link = ControllerLink(node, self.command, self.guard.controller,
+                                   values.speed_scaling)
         self._chunks = node.create_publisher(JointTrajectory, '~/action_chunk', 1)
         self._inferences = node.create_publisher(String, '~/inference', qos.RECORD)
         self.operator: Operator = node.operator
         self._monitor = Monitor(self)
 
     @staticmethod
-    def _timing(values: SimpleNamespace) -> Timing:
+    def _timing(values: SimpleNamespace, update_rate: float | None = None) -> Timing:
         return Timing.at_rate(values.control_rate, values.replan_period, values.handover,
-                              values.command_interface == 'trajectory')
+                              values.command_interface == 'trajectory',
+                              update_rate or SLOWEST_USUAL_HZ)
 
     @property
     def active(self) -> bool:
@@ -102,6 +112,10 @@ class Session:
         self.loop = ControlLoop(self.node.get_clock(), self.pilot.timing.period_ns, self._tick,
                                 self._control_failed, self.values.realtime_priority)
         self.loop.start()
+        if self.values.realtime_priority and not self.loop.realtime:
+            self._log.info(f'the control thread has no real-time priority '
+                           f"{self.values.realtime_priority}: the system does not grant it "
+                           '(rtprio in /etc/security/limits.conf); it runs as other threads do')
         dry = 'in a dry run, ' if self.values.dry_run else ''
         self._log.info(f'active and {dry}disarmed; arm with: ros2 service call '
                        f'{self.operator.own("enable")} std_srvs/srv/SetBool "{{data: true}}"')
@@ -112,16 +126,19 @@ class Session:
         if loop is None:
             return
         try:
-            self.guard.disarm(INACTIVE, self.now())
+            self.guard.disarm(INACTIVE)
             self._answer_preview(INACTIVE)
             loop.leave_clock()  # of a simulator that only this thread could hear
-            stop_s = self.pilot.queue.remaining_ns(self.now()) / 1e9
-            deadline, pause = time.monotonic() + stop_s + STOP_TIMEOUT_S, threading.Event()
-            while self.pilot.speaking and time.monotonic() < deadline:
-                pause.wait(self.pilot.timing.period_ns / 1e9)
+            loop.wake()
+            deadline, pause = time.monotonic() + STOP_TIMEOUT_S, threading.Event()
+            while (self.pilot.speaking and time.monotonic() < deadline + self.pilot.remaining_ns(
+                    self.now()) / 1e9 and loop.stalled() is None):
+                pause.wait(min(self.pilot.timing.period_ns / 1e9, 0.05))
         finally:
-            loop.stop()
             self.loop = None
+            if not loop.stop(THREAD_TIMEOUT_S):
+                self._log.error(f'the control thread did not end within {THREAD_TIMEOUT_S:.0f} s: '
+                                'a publisher hangs; the robot follows its last window to rest')
 
     def close(self) -> None:
         """Stop moving, then publishing, then the policy; then forget the topics.
@@ -130,30 +147,34 @@ class Session:
         """
         self._closing.set()
         with contextlib.ExitStack() as last_first:
-            for publisher in (self.command.publisher, self._chunks, self._inferences):
-                last_first.callback(self.node.destroy_lifecycle_publisher
-                                    if publisher is self.command.publisher
-                                    else self.node.destroy_publisher, publisher)
-            last_first.callback(self.inputs.close)
-            last_first.callback(self._monitor.close)
-            last_first.callback(gc.unfreeze)
-            last_first.callback(self._close_worker)
-            last_first.callback(self.deactivate)
+            last_first.callback(self.node.destroy_lifecycle_publisher, self.command.publisher)
+            for publisher in (self._chunks, self._inferences):
+                last_first.callback(self.node.destroy_publisher, publisher)
+            for step in (self.inputs.close, self._monitor.close, self.link.close, gc.unfreeze,
+                         self._close_worker, self.deactivate):
+                last_first.callback(step)
 
     def _close_worker(self) -> None:
         if not self._worker.close(CLOSE_TIMEOUT_S):
             self._log.error(f'the policy thread did not end within {CLOSE_TIMEOUT_S:.0f} s')
 
     def apply(self, values: SimpleNamespace) -> None:
-        """Use changed parameters."""
-        self.values = values
-        self.inputs.builder.freshness = freshness(values)
-        self.guard.rules = values.guard_rules
-        self.pilot.timing = self._timing(values)
+        """Use changed parameters, from the next tick on."""
+        self.values = self._changed = values
+        if not self.active:
+            self._use_changes()
+
+    def _use_changes(self) -> None:
+        values, self._changed = self._changed, None
+        if values is not None:
+            self.inputs.builder.use(freshness(values))
+            self.guard.use(values.guard_rules)
+            self.pilot.use(self._timing(values, self.link.update_rate))
 
     # ---- the control thread ----
 
     def _tick(self, now_ns: int) -> None:
+        self._use_changes()
         try:
             trajectory, wants = self.guard.tick(now_ns)
         except ClockJump as jump:
@@ -165,27 +186,34 @@ class Session:
         if trajectory is not None:
             self.command.publish(trajectory)
 
+    def wake_to_load(self) -> None:
+        """Let a policy that has gone be loaded again."""
+        if not self.policy.loaded:
+            self.loading = True
+            self._worker.wake()
+
     def wake_policy(self, now_ns: int) -> None:
         """Let the policy decide if that is wanted; at low control rates ticks are too seldom."""
         if self.pilot.enabled and self.operator.instruction and self.guard.wants_chunk(now_ns):
             self._worker.wake()
 
-    def _control_failed(self, error: Exception) -> None:
-        if not self.guard.fault:
-            self._log.error(f'control: {error!r}\n{_trace(error)}')
-        self.guard.latch(Finding('control_failed', f'control: {error!r}', 'control'), self.now())
+    def _control_failed(self, error: BaseException) -> None:
+        first = not self.guard.fault
+        self.guard.latch(Finding('control_failed', f'control: {error!r}', 'control'))
+        if first:
+            self._log.error(f'control: {error!r}\n{trace(error)}')
 
     # ---- the policy thread ----
 
     def _think(self, policy: Policy) -> None:
         """Observe, infer and hand the chunk over."""
+        self._load_again(policy)
         preview = self._preview
         if preview is not None:
             return self._look_ahead(policy, preview)
         if not (self.operator.instruction and self.guard.wants_chunk(self.now())):
             return None
-        policy.ensure_loaded()
-        epoch = self.pilot.queue.epoch  # first: whatever stops the robot from here on counts
+        epoch = self.pilot.epoch  # first: whatever stops the robot from here on counts
         now_ns, instruction = self.now(), self.operator.instruction
         if not (instruction and self.guard.wants_chunk(now_ns)):
             return None
@@ -200,14 +228,14 @@ class Session:
         self.latency.add(time.perf_counter() - started, self.steady())
         dropped = self.guard.accept(chunk, observation, self.now(), epoch)
         if instruction != self.operator.instruction:
-            self.pilot.want_chunk(self.now())
+            self.pilot.want_chunk()
         formless = dropped and dropped.reason in ('chunk_shape', 'chunk_not_finite')
         if self._chunks.get_subscription_count() and not formless:
             self._chunks.publish(conversions.chunk_message(chunk, self.values.joint_names))
         if self._inferences.get_subscription_count():
             self._record(observation, leftover, chunk)
-        if dropped and self.pilot.enabled and self.pilot.queue.epoch == epoch:
-            self._log.warning(f'chunk {chunk.number} dropped: {dropped}',
+        if dropped and self.pilot.enabled and self.pilot.epoch == epoch:
+            self._log.warning(f'chunk {chunk.number} dropped: {advised(dropped)}',
                               throttle_duration_sec=1.0)
         return None
 
@@ -220,7 +248,6 @@ class Session:
     def _look_ahead(self, policy: Policy, preview: Preview) -> None:
         """Decide what would be done first, and answer whether that is near enough to arm."""
         try:
-            policy.ensure_loaded()
             answer = observation = self.guard.observe(self.now(), preview.instruction)
             if isinstance(observation, Observation):
                 self.guard.begin(self.steady())
@@ -234,6 +261,17 @@ class Session:
         if self._preview is preview:
             self._preview = None
         preview.answer(answer)
+
+    def _load_again(self, policy: Policy) -> None:
+        """Load a policy that has gone; whoever asks to arm meanwhile is told so."""
+        if policy.loaded:
+            self.loading = False
+            return
+        self.loading = True
+        try:
+            policy.ensure_loaded()
+        finally:
+            self.loading = False
 
     def preview(self, instruction: str) -> Preview:
         """Ask why the robot should not be armed for what comes first.
@@ -256,43 +294,51 @@ class Session:
 
     def _inference_failed(self, error: BaseException) -> None:
         text, gone = f'{type(error).__name__}: {error}', isinstance(error, PolicyGone)
-        self._log.error(f'inference failed: {text}' + ('' if gone else f'\n{_trace(error)}'),
+        self._log.error(f'inference failed: {text}' + ('' if gone else f'\n{trace(error)}'),
                         throttle_duration_sec=1.0)
         self.guard.failed(str(error) if gone else text, self.now(), gone)
+        self.urgent()
 
     # ---- for those who watch ----
 
     def arm(self) -> Finding | None:
         """Arm, and remember who follows; return why that cannot be done, or None."""
-        before, self._followers = self._followers, self.command.followers()
-        return self.guard.arm(self.now(), before == self._followers)
+        if not self._followers.remember():
+            self.guard.controller.forget()
+        return self.guard.arm(self.now())
 
     def problem(self) -> Finding | None:
         """Return what is wrong with the inputs, or with the clock that they are measured by."""
         now_ns = self.now()
-        if not now_ns:
-            return Finding('no_clock', 'there is no /clock yet: start the simulator or the bag, '
-                           "or set parameter 'use_sim_time' to false", 'clock')
         return self.inputs.problem(now_ns) or self.guard.image_problem(now_ns)
 
     def watch(self) -> None:
         """Latch an inference that hangs; disarm when nobody follows, or another commands too."""
-        self.guard.hung(self.now(), self.steady(), round(1e6 * self.latency.percentile(95)))
-        if self.guard.fault:
-            self._answer_preview(self.guard.fault)
+        self.guard.watch(self.steady(), round(1e6 * self.latency.percentile(95)))
+        stalled = self.loop.stalled() if self.loop is not None else None
+        if stalled:
+            self.guard.latch(stalled)
+            self.pilot.give_up()
+        if self.pilot.state is not State.ARMING:
+            self._answer_preview(self.guard.fault or self.guard.stopped_by or INACTIVE)
         if not (self.active and self.pilot.enabled) or self.values.dry_run:
             return
-        topic, now = self.command.topic, self.command.followers()
-        gone = [name for name, endpoint in self._followers.items() if now.get(name) != endpoint]
-        others = self.command.others()
-        if gone:
-            self.guard.disarm(Finding(
-                'controller_gone', f"{', '.join(gone)} no longer follows '{topic}': start it, "
-                'then arm again', gone[0]), self.now())
-        elif others:
-            self.guard.disarm(Finding(
-                'two_commanders', f"{', '.join(others)} also publishes on '{topic}': two nodes "
-                'command one robot; stop one, then arm again', others[0]), self.now())
+        finding = self._followers.problem()
+        if finding:
+            self.guard.disarm(finding)
+            self.urgent()
+
+    def urgent(self) -> None:
+        """Let the control thread tell at once what it was asked to do."""
+        loop = self.loop
+        if loop is not None:
+            loop.wake()
+
+    def ask_controller(self) -> None:
+        """Ask the controllers about their settings, and go by their update rate."""
+        self.link.ask(self.pilot.limits)
+        if self.link.has_another_rate():
+            self.apply(self.values)
 
     def now(self) -> int:
         """Return the time of the node's clock, nanoseconds."""
@@ -302,7 +348,3 @@ class Session:
     def steady() -> int:
         """Return the time of a clock that nobody sets, nanoseconds."""
         return time.monotonic_ns()
-
-
-def _trace(error: BaseException) -> str:
-    return ''.join(traceback.format_exception(error)).rstrip()

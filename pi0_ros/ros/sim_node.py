@@ -2,21 +2,22 @@
 
 import cv2
 import numpy as np
-from rcl_interfaces.msg import IntegerRange, ParameterDescriptor
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.node import Node
 from sensor_msgs.msg import CompressedImage, Image, JointState
-from std_msgs.msg import String
+from std_msgs.msg import Float64, String
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
 from pi0_ros.observation.decoding import to_ns
 from pi0_ros.ros import qos
+from pi0_ros.ros.controller_link import JointTrajectoryControllerState
 from pi0_ros.sim import arm, render
-from pi0_ros.sim.controller import TrajectoryMessage, TrajectoryRejected
+from pi0_ros.sim.controller import KINDS, Settings, TrajectoryMessage, TrajectoryRejected
 from pi0_ros.sim.description import urdf
 from pi0_ros.sim.robot import SimulatedRobot
 
-CAMERA_HZ, JOINT_HZ = 30, 100
+CAMERA_HZ, JOINT_HZ, STATE_HZ = 30, 100, 50
 JPEG_QUALITY = 90
 LAG_LIMIT_NS = 1_000_000_000  # a clock that jumps further does not make the physics run after it
 
@@ -28,8 +29,9 @@ class SimNode(Node):
         """Set the table and start. Arguments go to Node."""
         super().__init__('sim', **kwargs)
         self._declare()
-        self._robot = SimulatedRobot(self._value('seed'), self._now(),
-                                     self._value('interpolate_from_desired_state'))
+        self._robot = SimulatedRobot(self._value('seed'), self._now(), Settings(
+            self._value('controller'), self._value('interpolate_from_desired_state'),
+            self._value('update_rate'), self._value('allow_trajectory_replacement')))
         self._order = np.arange(len(arm.JOINT_NAMES))
         self._shuffle_rng = np.random.default_rng(0)
         self._joint_states = self.create_publisher(JointState, 'joint_states', 10)
@@ -44,6 +46,10 @@ class SimNode(Node):
                    self.create_publisher(CompressedImage, f'{name}/image_raw/compressed', 2))
             for name in names}
         self.create_subscription(JointTrajectory, 'joint_trajectory', self._on_trajectory, 10)
+        self._scaling = self.create_publisher(Float64, '~/speed_scaling', 10)
+        self._state = (self.create_publisher(JointTrajectoryControllerState, '~/controller_state',
+                                             10) if JointTrajectoryControllerState else None)
+        self.create_timer(1 / STATE_HZ, self._publish_state)
         self.create_service(Trigger, '~/reset', self._on_reset)
         self.create_timer(1 / JOINT_HZ, self._publish_joints)
         self.create_timer(1 / CAMERA_HZ, self._publish_images)
@@ -60,7 +66,18 @@ class SimNode(Node):
             'Publish the joints of every joint state in another order, as some drivers do.'))
         self.declare_parameter('third_camera', False, described('Also publish camera side.'))
         self.declare_parameter('interpolate_from_desired_state', True, described(
-            'As the parameter of joint_trajectory_controller. False shows why it must be true.'))
+            'As the parameter of joint_trajectory_controller; humble calls it open_loop_control.'))
+        self.declare_parameter('controller', 'jazzy', described(
+            f"Whose joint_trajectory_controller: {', '.join(KINDS)}."))
+        rate = described('Of the controller, Hz.')
+        rate.floating_point_range = [FloatingPointRange(from_value=10.0, to_value=1000.0)]
+        self.declare_parameter('update_rate', 500.0, rate)
+        self.declare_parameter('allow_trajectory_replacement', False, described(
+            'As the parameter of joint_trajectory_controller master, which has it true.'))
+
+        scaling = described('Of the controller, per cent, as the speed slider of a UR.', False)
+        scaling.floating_point_range = [FloatingPointRange(from_value=0.0, to_value=100.0)]
+        self.declare_parameter('speed_scaling', 100.0, scaling)
 
     def _value(self, name: str) -> object:
         return self.get_parameter(name).value
@@ -107,6 +124,18 @@ class SimNode(Node):
                          velocity=self._robot.velocity[self._order].tolist())
         out.header.stamp = self.get_clock().now().to_msg()
         self._joint_states.publish(out)
+
+    def _publish_state(self) -> None:
+        controller = self._robot.controller
+        controller.speed_scaling = self._value('speed_scaling') / 100
+        self._scaling.publish(Float64(data=100 * controller.speed_scaling))
+        if self._state is not None:
+            out = JointTrajectoryControllerState(joint_names=list(arm.JOINT_NAMES))
+            out.header.stamp = self.get_clock().now().to_msg()
+            out.reference.positions = controller.reference.tolist()
+            out.feedback.positions = self._robot.joints.tolist()
+            out.speed_scaling_factor = controller.speed_scaling
+            self._state.publish(out)
 
     def _publish_images(self) -> None:
         self._advance()

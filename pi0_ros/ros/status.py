@@ -8,6 +8,8 @@ import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.lifecycle import LifecycleNode
 
+from pi0_ros.advice import advised
+from pi0_ros.control.states import State
 from pi0_ros.observation.buffers import Arrivals, Stamped
 from pi0_ros.observation.finding import Finding
 from pi0_ros.ros import qos
@@ -104,7 +106,7 @@ def _policy(session: 'Session', now_ns: int) -> DiagnosticStatus:
     about = f"{values.policy}, {told.get('engine', '?')} on {told.get('device', 'no device')}"
     mine = fault if fault and fault.reason.startswith(('policy_', 'chunk_')) else None
     return status(
-        ERROR if mine else OK, 'policy', str(mine or about), checkpoint=values.checkpoint,
+        ERROR if mine else OK, 'policy', advised(mine or about), checkpoint=values.checkpoint,
         **{key: told.get(key, '') for key in POLICY_KEYS},
         instruction=session.operator.instruction, chunks=latency.count,
         rate_hz=latency.rate_hz(session.steady()), inference_p50_ms=latency.percentile(50),
@@ -114,31 +116,33 @@ def _policy(session: 'Session', now_ns: int) -> DiagnosticStatus:
 
 def _control(session: 'Session', controller: str, now_ns: int) -> DiagnosticStatus:
     pilot, guard, loop = session.pilot, session.guard, session.loop
-    queue = pilot.queue
+    counters = pilot.counters
     ticks = loop.intervals_ms() if loop else {'p50': 0.0, 'p99': 0.0, 'max': 0.0, 'rate': 0.0}
     others = session.command.others() if loop else []
     reason = guard.stopped_by
-    doing = ('not active' if not loop else 'disarmed' if not pilot.enabled else
-             'moves' if pilot.speaking else f'stands: {reason}' if reason else 'stands')
+    state = pilot.state.value
+    doing = ('not active' if not loop else f'{state}: {advised(reason)}' if reason and
+             pilot.state is State.STANDING else state)
     level, message = OK, doing + (' (dry run)' if session.values.dry_run else '')
     if others:
         level, message = WARN, f"{', '.join(others)} commands this robot too"
     elif controller:
         level, message = WARN, controller
     if guard.fault:
-        level, message = ERROR, f'disarmed by a fault: {guard.fault}'
+        level, message = ERROR, f'disarmed by a fault: {advised(guard.fault)}'
     return status(
-        level, 'control', message, armed=pilot.enabled, rate_hz=ticks['rate'],
+        level, 'control', message, state=state, armed=pilot.enabled, rate_hz=ticks['rate'],
         tick_p50_ms=ticks['p50'], tick_p99_ms=ticks['p99'], tick_max_ms=ticks['max'],
         lateness_p99_ms=loop.lateness_p99_ms() if loop else 0.0,
         realtime=bool(loop and loop.realtime), ticks=loop.ticks if loop else 0,
         missed_ticks=loop.missed if loop else 0,
         clock_step_ms=loop.clock_step_ns() / 1e6 if loop else 0.0,
-        queue_ms=queue.remaining_ns(now_ns) / 1e6, chunks_merged=queue.merged,
-        chunks_dropped=queue.dropped, chunks_rejected=guard.rejections,
-        inferences_failed=guard.failures, late_steps=queue.late_steps,
-        late_ticks=pilot.late_ticks, clamps=queue.clamped, slowed=queue.slowed,
-        handover=pilot.timing.handover, delay_steps=queue.delay, starved=queue.starved,
+        queue_ms=pilot.remaining_ns(now_ns) / 1e6, chunks_merged=counters.merged,
+        chunks_dropped=counters.dropped, chunks_rejected=guard.rejections,
+        inferences_failed=guard.failures, late_steps=counters.late_steps,
+        late_ticks=counters.late_ticks, late_plans=counters.late_plans, clamps=counters.clamped,
+        slowed=counters.slowed, handover=pilot.timing.handover, delay_steps=pilot.delay,
+        starved=counters.starved, speed_scaling=float(pilot.scale.factor),
         stop_reason=reason.reason if reason else '')
 
 
@@ -165,5 +169,5 @@ def _input(name: str, newest: Stamped | None, arrivals: Arrivals, now_ns: int,
            problem: Finding | str | None, **more: object) -> DiagnosticStatus:
     rate_hz = arrivals.rate_hz(now_ns)
     age_ms = (now_ns - newest.stamp_ns) / 1e6 if newest else -1.0
-    return status(WARN if problem else OK, name, str(problem or f'{rate_hz:.0f} Hz'),
+    return status(WARN if problem else OK, name, advised(problem or f'{rate_hz:.0f} Hz'),
                   received=arrivals.count, rate_hz=rate_hz, age_ms=age_ms, **more)

@@ -1,13 +1,21 @@
-"""A model of ROS 2's joint_trajectory_controller: what it accepts, and how it interpolates.
+"""ROS 2's joint_trajectory_controller: what it accepts, and what it commands at every update.
 
-The rules are those of ros2_controllers 4 (``doc/trajectory.rst``, ``validate_trajectory_msg`` in
-``joint_trajectory_controller.cpp``, ``trajectory.cpp``), and one of its own: numbers are finite.
-Accelerations and efforts are checked and not followed.
+As the branches of ros2_controllers do it, for a position command interface: ``humble`` (2.x);
+``jazzy`` (4.22 and newer, Kilted, 6.x to 6.9.0); ``master`` (after 6.9.0), which is jazzy with
+``allow_trajectory_replacement``. From ``update()``, ``on_activate()``, ``topic_callback()``,
+``blend_with_active_trajectory()`` and ``validate_trajectory_msg()`` in
+``joint_trajectory_controller.cpp``, and ``trajectory.cpp``; test/data/jtc has what their own code
+commanded. A rule of its own: numbers are finite.
 """
 
 from dataclasses import dataclass, field
 
 import numpy as np
+
+from pi0_ros.sim.trajectory import Point, Trajectory
+
+KINDS = ('humble', 'jazzy', 'master')
+MOST_PERIODS = 50
 
 
 @dataclass(frozen=True)
@@ -22,95 +30,216 @@ class TrajectoryMessage:
     accelerations: list[list[float]] = field(default_factory=list)
     effort: list[list[float]] = field(default_factory=list)
 
-
-@dataclass(frozen=True)
-class _Plan:
-    times_ns: np.ndarray    # [N + 1] absolute; the first is where the motion begins
-    positions: np.ndarray   # [N + 1, D]
-    velocities: np.ndarray | None
+    @staticmethod
+    def of(trajectory: object) -> 'TrajectoryMessage':
+        """Return the message of a control.trajectory.Trajectory."""
+        return TrajectoryMessage(
+            trajectory.stamp_ns, list(trajectory.joint_names), trajectory.times_ns.tolist(),
+            trajectory.positions.tolist(), trajectory.velocities.tolist())
 
 
 class TrajectoryRejected(Exception):
     """A trajectory message breaks a rule; the text quotes it."""
 
 
+@dataclass(frozen=True)
+class Settings:
+    """Parameters of the controller, under its own names where it has them."""
+
+    kind: str = 'jazzy'
+    interpolate_from_desired_state: bool = True  # humble: open_loop_control
+    update_rate: float = 500.0                   # Hz
+    allow_trajectory_replacement: bool = True    # read by master alone
+    path_tolerance: float = 0.0                  # constraints.JOINT.trajectory; 0: none
+    goal_tolerance: float = 0.0                  # constraints.JOINT.goal
+    goal_time: float = 0.0                       # s
+    from_command_on_activation: bool = True      # humble: always from the measured state
+    allow_nonzero_velocity_at_trajectory_end: bool = False
+
+    @property
+    def period_ns(self) -> int:
+        """Return the update period as the controller computes it."""
+        return int(1e9 / self.update_rate)
+
+
 class TrajectoryController:
     """Follows the newest accepted trajectory and holds its last point."""
 
     def __init__(self, joint_names: tuple[str, ...], positions: np.ndarray,
-                 interpolate_from_desired_state: bool = True) -> None:
-        """Hold ``positions`` [D] until the first trajectory."""
-        self.joint_names = joint_names
-        self.from_desired = interpolate_from_desired_state
-        self._plan: _Plan | None = None
-        self._pending: TrajectoryMessage | None = None
-        self._sampled_ns: int | None = None
-        self.desired = np.array(positions, float)
-        self.desired_velocity = np.zeros(len(joint_names))
+                 settings: Settings = Settings(), held: bool = True) -> None:
+        """Be activated, and hold ``positions`` [D] until the first trajectory.
+
+        :param held: whether the controller has updated already while it held.
+        """
+        self.joint_names, self.settings = joint_names, settings
+        self.speed_scaling = 1.0
+        self.commanded = np.array(positions, float)
+        self.commanded_velocity = np.zeros(len(joint_names))
+        self.active, self.holding = True, True
+        self._current: Trajectory | None = None
+        self._pending: Trajectory | None = None
+        self._last = self._rest(self.commanded)  # commanded
+        self._last_ns = 0
+        self._time_ns = 0      # along the trajectory
+        self._update_ns: int | None = None
+        if held:
+            self._pending = self._hold(self.commanded)
+
+    def _rest(self, positions: np.ndarray) -> Point:
+        return Point(0, np.array(positions, float), np.zeros(len(self.joint_names)))
+
+    @staticmethod
+    def _hold(positions: np.ndarray) -> Trajectory:
+        return Trajectory(0, [Point(0, np.array(positions, float), None)])
+
+    def deactivate(self) -> None:
+        """Be switched off: what it commanded last stays, messages are lost."""
+        self.active = False
+        self.commanded_velocity = np.zeros(len(self.joint_names))
+
+    def activate(self, measured: np.ndarray) -> None:
+        """Be switched on where the joints are measured [D], or where they were commanded last."""
+        settings = self.settings
+        begin = (self.commanded if settings.from_command_on_activation
+                 and settings.kind != 'humble' else measured)
+        self.active, self.holding = True, True
+        self._current, self._pending = None, self._hold(begin)
+        self._last, self._last_ns = self._rest(begin), 0
 
     def hold(self, positions: np.ndarray) -> None:
-        """Forget the trajectory and hold ``positions``."""
-        self._plan = self._pending = None
-        self.desired = np.array(positions, float)
-        self.desired_velocity = np.zeros(len(self.joint_names))
+        """Forget the trajectory and hold ``positions`` [D] from the next update on."""
+        self._pending, self.holding = self._hold(positions), True
+
+    @property
+    def reference(self) -> np.ndarray:
+        """Return what ``~/controller_state`` tells as reference, [D]."""
+        current = self._current
+        if current is None or not current.sampled:
+            return self.commanded
+        state, *_ = current.sample(self._time_ns)
+        return self.commanded if state is None else state.position
 
     def accept(self, message: TrajectoryMessage, now_ns: int) -> None:
-        """Follow ``message`` from the next sample on, instead of the old trajectory.
+        """Follow ``message`` from the next update on, instead of the old trajectory.
 
         :raises TrajectoryRejected: it breaks a rule; the old trajectory goes on.
         """
-        problem = trajectory_problem(message, self.joint_names, now_ns)
+        if not self.active:
+            return
+        problem = trajectory_problem(message, self.joint_names, now_ns,
+                                     self.settings.allow_nonzero_velocity_at_trajectory_end)
         if problem:
             raise TrajectoryRejected(problem)
-        self._pending = message
-
-    def sample(self, now_ns: int, measured: np.ndarray, measured_velocity: np.ndarray
-               ) -> np.ndarray:
-        """Return the desired positions [D] at ``now_ns``."""
-        if self._pending is not None:
-            # The desired state is the command of the last period: motion goes on from then.
-            state = ((self._sampled_ns or now_ns, self.desired, self.desired_velocity)
-                     if self.from_desired else (now_ns, measured, measured_velocity))
-            self._plan, self._pending = self._begin(self._pending, now_ns, *state), None
-        if self._plan is not None:
-            self.desired, self.desired_velocity = _interpolate(self._plan, now_ns)
-        self._sampled_ns = now_ns
-        return self.desired
-
-    def _begin(self, message: TrajectoryMessage, now_ns: int, state_ns: int,
-               positions: np.ndarray, velocities: np.ndarray) -> _Plan:
         columns = [message.joint_names.index(name) for name in self.joint_names]
-        times = (message.stamp_ns or now_ns) + np.array(message.times_ns, np.int64)
-        points = np.array(message.positions, float)[:, columns]
-        cubic = all(len(row) for row in message.velocities) and len(message.velocities)
-        speeds = np.array(message.velocities, float)[:, columns] if cubic else None
-        if times[0] <= now_ns:
-            return _Plan(times, points, speeds)
-        return _Plan(np.concatenate([[state_ns], times]), np.vstack([positions, points]),
-                     np.vstack([velocities, speeds]) if cubic else None)
 
+        def rows(values: list) -> list:
+            return [np.array(row, float)[columns] if len(row) else None for row in values] or (
+                [None] * len(message.times_ns))
 
-def _interpolate(plan: _Plan, now_ns: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return positions and velocities at ``now_ns``: linear, or cubic with velocities."""
-    after = int(np.searchsorted(plan.times_ns, now_ns, side='right'))
-    if after == 0 or after == len(plan.times_ns):
-        row = 0 if after == 0 else -1
-        return plan.positions[row], np.zeros(plan.positions.shape[1])
-    begin, end = plan.positions[after - 1], plan.positions[after]
-    length = (plan.times_ns[after] - plan.times_ns[after - 1]) / 1e9
-    share = (now_ns - plan.times_ns[after - 1]) / 1e9 / length
-    if plan.velocities is None:
-        return begin + share * (end - begin), (end - begin) / length
-    first, last = plan.velocities[after - 1] * length, plan.velocities[after] * length
-    square = 3 * (end - begin) - 2 * first - last
-    cube = 2 * (begin - end) + first + last
-    position = begin + first * share + square * share**2 + cube * share**3
-    return position, (first + 2 * square * share + 3 * cube * share**2) / length
+        self._pending = Trajectory(message.stamp_ns, [
+            Point(*parts) for parts in zip(message.times_ns, rows(message.positions),
+                                           rows(message.velocities),
+                                           rows(message.accelerations))])
+        self.holding = False
+
+    def update(self, now_ns: int, measured: np.ndarray, measured_velocity: np.ndarray
+               ) -> np.ndarray:
+        """Return the commanded positions [D] of the update at ``now_ns``.
+
+        :param measured, measured_velocity: [D] of the joints.
+        """
+        settings = self.settings
+        period_ns = now_ns - (self._update_ns or 0)
+        if self._update_ns is None or not 0 < period_ns < MOST_PERIODS * settings.period_ns:
+            period_ns = settings.period_ns  # it is measured by a clock that nobody sets
+        self._update_ns = now_ns
+        if not self.active:
+            return self.commanded
+        if self._pending is not None:
+            self._take(now_ns)
+        current = self._current
+        if current is None:
+            return self.commanded
+        first = not current.sampled
+        humble = settings.kind == 'humble'
+        if first:
+            self._time_ns = now_ns
+            current.begin(now_ns, self._before(now_ns, measured, measured_velocity))
+        elif humble:
+            self._time_ns = now_ns
+        else:
+            self._time_ns += int(np.longdouble(period_ns) * np.longdouble(self.speed_scaling))
+        ahead_ns = 0 if humble else settings.period_ns
+        state, segment_ns, before_last = current.sample(self._time_ns + ahead_ns)
+        if state is None:
+            return self.commanded
+        since = self._time_ns / 1e9 - (current.start_ns + segment_ns) / 1e9
+        if self._breaks_tolerance(measured, first, before_last, since):
+            self.hold(measured)
+        else:
+            self._last, self._last_ns = state, now_ns
+            self.commanded, self.commanded_velocity = state.position, state.velocity
+        return self.commanded
+
+    def _before(self, now_ns: int, measured: np.ndarray, velocity: np.ndarray) -> Point:
+        """Return the state that the controller remembers to come before a trajectory."""
+        if not self.settings.interpolate_from_desired_state:
+            return Point(now_ns, np.array(measured, float), np.array(velocity, float))
+        then_ns = now_ns if self.settings.kind == 'humble' else self._last_ns or now_ns
+        last = self._last
+        return Point(then_ns, last.position, last.velocity, last.acceleration)
+
+    def _breaks_tolerance(self, measured: np.ndarray, first: bool, before_last: bool, since: float
+                          ) -> bool:
+        settings = self.settings
+        if self.holding or not (settings.path_tolerance or settings.goal_time):
+            return False
+        state, *_ = self._current.sample(self._time_ns)
+        if state is None:
+            return False
+        error = np.abs(state.position - measured)
+        if settings.path_tolerance and (before_last or first) and (
+                error > settings.path_tolerance).any():
+            return True
+        return bool(settings.goal_time and settings.goal_tolerance and not before_last
+                    and since > settings.goal_time and (error > settings.goal_tolerance).any())
+
+    def _take(self, now_ns: int) -> None:
+        """Let the pending trajectory take the place of the current one."""
+        pending, self._pending = self._pending, None
+        settings, current = self.settings, self._current
+        if (settings.kind == 'master' and settings.allow_trajectory_replacement
+                and current is not None and len(current.points) > 1 and not self.holding):
+            pending = self._blend(current, pending, now_ns)
+        self._current = pending
+
+    def _blend(self, old: Trajectory, new: Trajectory, now_ns: int) -> Trajectory:
+        """Return master's join: the rest of ``old`` until ``new`` begins, then that.
+
+        It counts from where the old one was at the last update, and plays from now: one stamped in
+        the past begins now, whole.
+        """
+        cursor = begin = self._time_ns
+        if new.start_ns > now_ns:
+            begin += int(np.longdouble(new.start_ns - now_ns) * np.longdouble(self.speed_scaling))
+        bridge, *_ = old.sample(begin)
+        points = [Point(begin - cursor + point.time_ns, point.position, point.velocity,
+                        point.acceleration) for point in new.points]
+        before = [Point(old.start_ns + point.time_ns - cursor, point.position, point.velocity,
+                        point.acceleration) for point in old.points
+                  if cursor < old.start_ns + point.time_ns < begin]
+        if bridge is not None and begin - cursor < points[0].time_ns:
+            before.append(Point(begin - cursor, bridge.position, bridge.velocity,
+                                bridge.acceleration))
+        return Trajectory(0, before + points)
 
 
 def trajectory_problem(message: TrajectoryMessage, joint_names: tuple[str, ...],
-                       now_ns: int) -> str | None:
-    """Return the rule that ``message`` breaks, or None."""
+                       now_ns: int, moving_end: bool = False) -> str | None:
+    """Return the rule that ``message`` breaks, or None.
+
+    :param moving_end: whether the last point may have a velocity.
+    """
     names, times = message.joint_names, message.times_ns
     if not times:
         return 'trajectory has no points'
@@ -139,8 +268,9 @@ def trajectory_problem(message: TrajectoryMessage, joint_names: tuple[str, ...],
                     f'is {times[index - 1] / 1e9} and {times[index] / 1e9}')
     if times[0] < 0:
         return f'point 0 has the negative time {times[0] / 1e9}'
-    moving = np.flatnonzero(np.abs(message.velocities[-1]) > 1e-6)
-    if len(moving):
+    last = np.abs(message.velocities[-1]) if message.velocities else np.zeros(0)
+    moving = np.flatnonzero(last > np.finfo(np.float32).eps)
+    if len(moving) and not moving_end:
         return (f"velocity of the last point of joint '{names[moving[0]]}' is "
                 f'{message.velocities[-1][moving[0]]}, but must be 0')
     if message.stamp_ns and message.stamp_ns + times[-1] < now_ns:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pi0_ros.control.following import Report
 from pi0_ros.control.guard import Guard, GuardRules
 from pi0_ros.control.limits import Rules, limits_from_urdf
 from pi0_ros.control.pilot import Pilot, Timing
@@ -69,7 +70,7 @@ def run_episode(policy: Policy, seed: int, delay_s: float = 0.0, replan_s: float
     builder = ObservationBuilder(joints, cameras, lambda name: robot.image(name),
                                  Freshness(10**8, 10**8, 10**8))
     pilot = Pilot(arm.JOINT_NAMES, limits_from_urdf(urdf(), arm.JOINT_NAMES, rules),
-                  Timing.at_rate(50.0, replan_s, handover))
+                  Timing.at_rate(50.0, replan_s, handover, update_rate_hz=1e9 / STEP_NS))
     guard = Guard(pilot, builder, GuardRules())
     joints.put(list(arm.JOINT_NAMES), robot.joints, robot.now_ns, robot.now_ns)
     guard.arm(robot.now_ns)
@@ -80,11 +81,13 @@ def run_episode(policy: Policy, seed: int, delay_s: float = 0.0, replan_s: float
     for tick in range(1, round(TIME_LIMIT_S * 1e9 / TICK_NS)):
         now_ns = robot.now_ns
         joints.put(list(arm.JOINT_NAMES), measured, now_ns - phase_ns, now_ns)
+        guard.controller.hear(Report(now_ns, now_ns, arm.JOINT_NAMES,
+                                     robot.controller.reference))
         if tick % FRAME_TICKS == 1:
             for name, buffer in cameras.items():
                 buffer.put(name, now_ns, now_ns)
         if pending is None and guard.wants_chunk(now_ns):
-            epoch = pilot.queue.epoch
+            epoch = pilot.epoch
             seen = builder.build(now_ns, instruction)
             leftover = pilot.leftover(seen)
             pending, chunks = (policy.infer(seen, leftover=leftover), seen, epoch), chunks + 1
@@ -92,14 +95,12 @@ def run_episode(policy: Policy, seed: int, delay_s: float = 0.0, replan_s: float
         begins_ns = None
         if pending is not None and now_ns >= due_ns:
             if guard.accept(*pending[:2], due_ns, pending[2]) is None:
-                begins_ns = pilot.queue.taken_over_ns
+                begins_ns = pilot.plan.taken_over_ns
             pending = None
         window, _ = guard.tick(now_ns)
         watch(now_ns, None if window is None else window.start, begins_ns)
         if window is not None:
-            robot.accept(TrajectoryMessage(window.stamp_ns, list(window.joint_names),
-                                           window.times_ns.tolist(), window.positions.tolist(),
-                                           window.velocities.tolist()))
+            robot.accept(TrajectoryMessage.of(window))
         robot.advance(now_ns + TICK_NS - phase_ns)
         measured = robot.joints.copy()
         robot.advance(now_ns + TICK_NS)
@@ -110,5 +111,5 @@ def run_episode(policy: Policy, seed: int, delay_s: float = 0.0, replan_s: float
     wrong = any(colour != named for colour in grasped)
     return Episode(seed, named, tuple(grasped),
                    robot.taken == named and not wrong and not robot.hit, tick * TICK_NS / 1e9,
-                   chunks, pilot.queue.starved, robot.hit,
+                   chunks, pilot.counters.starved, robot.hit,
                    guard.fault.text if guard.fault else '')

@@ -3,29 +3,31 @@
 import numpy as np
 
 from pi0_ros.sim import arm, world
-from pi0_ros.sim.controller import TrajectoryController, TrajectoryMessage
+from pi0_ros.sim.controller import Settings, TrajectoryController, TrajectoryMessage
 from pi0_ros.sim.render import render
 from pi0_ros.sim.world import COLOURS, NOTHING
 
-STEP_NS = 2_000_000  # 500 Hz
+STEP_NS = 2_000_000  # of the controller as it is set by default
 TAKEN_HEIGHT = 0.02  # a block counts as taken once it is held this far above the table, metres
 
 
 class SimulatedRobot:
     """An arm, three blocks, two or three cameras, and the controller that moves the arm."""
 
-    def __init__(self, seed: int, start_ns: int = 0,
-                 interpolate_from_desired_state: bool = True, task: str = 'blocks') -> None:
-        """Set the table of ``task``, one of world.TASKS, for ``seed`` at the time ``start_ns``."""
-        self._task = task
-        self._from_desired = interpolate_from_desired_state
+    def __init__(self, seed: int, start_ns: int = 0, settings: Settings = Settings(),
+                 task: str = 'blocks') -> None:
+        """Set the table of ``task``, one of world.TASKS, for ``seed`` at the time ``start_ns``.
+
+        :param settings: of the controller, whose update rate is the step of the physics.
+        """
+        self._task, self._settings = task, settings
         self.reset(seed, start_ns)
 
     def reset(self, seed: int, now_ns: int) -> None:
         """Put the arm home and the blocks where ``seed`` says."""
         self.seed, self.now_ns = seed, now_ns
         self.world = world.random_world(np.random.default_rng(seed), task=self._task)
-        self.controller = TrajectoryController(arm.JOINT_NAMES, self.joints, self._from_desired)
+        self.controller = TrajectoryController(arm.JOINT_NAMES, self.joints, self._settings)
 
     @property
     def joints(self) -> np.ndarray:
@@ -67,10 +69,11 @@ class SimulatedRobot:
 
     def advance(self, now_ns: int) -> None:
         """Let the time run until ``now_ns`` in steps of the controller's period."""
-        while self.now_ns + STEP_NS <= now_ns:
-            self.now_ns += STEP_NS
-            desired = self.controller.sample(self.now_ns, self.joints, self.velocity)
-            world.step(self.world, desired[None], STEP_NS / 1e9)
+        step_ns = self._settings.period_ns
+        while self.now_ns + step_ns <= now_ns:
+            self.now_ns += step_ns
+            commanded = self.controller.update(self.now_ns, self.joints, self.velocity)
+            world.step(self.world, commanded[None], step_ns / 1e9)
 
     def image(self, camera: str) -> np.ndarray:
         """Return what ``camera`` sees now, [480, 640, 3] uint8 RGB."""

@@ -1,0 +1,274 @@
+"""What a controller does that the node did not tell it to, and where motions begin after that.
+
+On the rig: the real controller's behaviour, its state told or not. What it is made to command is
+judged, at every millisecond.
+"""
+
+import numpy as np
+import pytest
+
+from pi0_ros.control.following import Controller, Report, first_piece_ns
+from pi0_ros.control.states import State
+from pi0_ros.sim.controller import Settings
+from rig import ACCELERATION, NAMES, VELOCITY, Rig
+from support import MS, box, chunk
+
+OVER = 1.02
+
+
+def commanded(rig, since):
+    """Return the largest velocity and acceleration commanded since, as shares of the limits."""
+    path = np.array(rig.path[since:])
+    return (np.abs(np.diff(path, axis=0)).max() * 1e3 / VELOCITY,
+            np.abs(np.diff(path, 2, axis=0)).max() * 1e6 / ACCELERATION)
+
+
+class Slow(Rig):
+    """A policy that goes somewhere at 0.2 rad/s, and stays there."""
+
+    goal = 0.0
+
+    def decide(self, seen):
+        at = (self.pilot.told(np.array([seen.t_obs_ns]))[0] if self.pilot.enabled
+              else seen.state)
+        rows = []
+        for _ in range(50):
+            at = at + np.clip(np.array([self.goal, 0.0]) - at, -0.004, 0.004)
+            rows.append(at)
+        return chunk(rows, t_obs_ns=seen.t_obs_ns)
+
+
+@pytest.mark.parametrize('tells', [True, False])
+@pytest.mark.parametrize('kind', ['humble', 'jazzy'])
+def test_a_controller_that_is_switched_off_is_noticed_before_it_is_switched_on(tells, kind):
+    rig = Slow(settings=Settings(kind, update_rate=1000.0, from_command_on_activation=False),
+               tells=tells)
+    rig.run(100)
+    assert rig.arm() is None
+    rig.goal = 0.27
+    rig.run(200)
+    rig.controller.deactivate()
+    rig.blocked = rig.measured().copy()
+    rig.run(3000)
+    assert not rig.pilot.enabled and not rig.guard.fault
+    assert rig.guard.stopped_by.reason == ('controller_silent' if tells else 'not_following')
+    rig.controller.activate(rig.measured())
+    rig.blocked, since = None, len(rig.path)
+    rig.run(500)
+    assert rig.arm() is None
+    rig.run(3000)
+    assert rig.path[-1][0] == pytest.approx(0.27, abs=0.01)
+    assert max(commanded(rig, since)) <= OVER
+
+
+def test_drives_that_stand_are_noticed_and_the_plan_comes_back_to_the_joints():
+    rig = Slow()
+    rig.run(100)
+    assert rig.arm() is None
+    rig.run(500)
+    rig.blocked, rig.goal = rig.measured().copy(), 0.27
+    rig.run(3000)
+    assert rig.guard.stopped_by.reason == 'not_following' and not rig.pilot.enabled
+    assert rig.controller.commanded[0] == pytest.approx(rig.blocked[0], abs=0.02)
+    rig.blocked, since = None, len(rig.path)
+    rig.run(300)
+    assert max(commanded(rig, since)) <= OVER
+
+
+@pytest.mark.parametrize('tells', [True, False])
+@pytest.mark.parametrize('sag', [0.01, 0.05, 0.12])
+def test_an_arm_that_is_held_where_it_sagged_to_begins_softly(sag, tells):
+    """Its controller took the measured joints for its goal, node and endpoint are the same."""
+    rig = Rig(tells=tells)
+    rig.sag = np.array([sag, -sag / 2])
+    rig.run(100)
+    assert rig.arm() is None
+    rig.run(2000)
+    rig.pilot.disable()
+    rig.run(1500)
+    rig.blocked = rig.measured().copy()  # friction: the joints stay
+    rig.controller.hold(rig.blocked)
+    rig.run(600)
+    since = len(rig.path)
+    assert rig.arm() is None
+    rig.blocked, rig.sag = None, np.zeros(2)
+    rig.run(2500)
+    assert rig.moves() and rig.pilot.enabled
+    assert max(commanded(rig, since)) <= OVER
+
+
+@pytest.mark.parametrize('sag', [0.01, 0.12])
+@pytest.mark.parametrize('kind', ['humble', 'jazzy'])
+@pytest.mark.parametrize('tells', [True, False])
+def test_an_arm_that_sags_begins_its_first_motion_softly(sag, kind, tells):
+    rig = Rig(settings=Settings(kind, update_rate=1000.0), tells=tells)
+    rig.sag = np.array([sag, sag])
+    rig.run(200)
+    assert rig.arm() is None
+    rig.run(3000)
+    assert rig.moves() and max(commanded(rig, 0)) <= OVER
+
+
+def test_somebody_who_moves_the_robot_while_it_settles_makes_no_jump():
+    rig = Rig().start()
+    rig.instruction = ''
+    rig.guard.hold('no_instruction')
+    while rig.pilot.speaking:
+        rig.run(1)
+    at = rig.measured().copy()
+    rig.run(50)
+    rig.blocked = at + [0.25, 0.0]
+    rig.run(2000)
+    rig.controller.hold(rig.blocked)
+    rig.run(2)
+    rig.blocked, rig.instruction, since = None, 'go', len(rig.path)
+    rig.run(3000)
+    assert max(commanded(rig, since)) <= OVER
+
+
+@pytest.mark.parametrize('tells', [True, False])
+def test_a_tracking_fault_leads_back_to_where_the_robot_is(tells):
+    rig = Rig(policy=lambda values: values * 0 + 0.01 * np.arange(1, 51)[:, None] + values[0],
+              tells=tells).start()
+    rig.blocked, since = rig.measured().copy(), len(rig.path)
+    rig.run(4000)
+    assert rig.guard.stopped_by.reason in ('tracking', 'not_following')
+    assert np.abs(rig.controller.commanded - rig.blocked).max() < 0.02
+    assert max(commanded(rig, since)) <= OVER and rig.pilot.state in (
+        State.FAULTED, State.DISARMED)
+
+
+@pytest.mark.parametrize('speed', [0.8, 0.5, 0.1])
+def test_a_controller_at_part_of_its_speed_is_no_fault(speed):
+    """The robot does what it is told, slower: a UR whose slider is below 100 %."""
+    rig = Rig(tells=True)
+    rig.controller.speed_scaling = speed
+    rig.run(100)
+    assert rig.arm() is None
+    rig.run(8000)
+    assert rig.guard.fault is None and rig.pilot.enabled and rig.pilot.scale.factor == speed
+    told = rig.pilot.told(np.array([rig.now * MS]))[0]
+    assert np.abs(told - rig.path[-1]).max() < 0.02 and rig.moves(1000)
+    assert commanded(rig, 0)[0] <= OVER
+    rig.controller.speed_scaling = 0.0  # paused: it holds
+    rig.run(100)
+    at = rig.path[-1].copy()
+    rig.run(2000)
+    np.testing.assert_allclose(rig.path[-1], at, atol=0.01)
+    assert rig.guard.fault is None and rig.pilot.enabled
+    rig.controller.speed_scaling = 1.0
+    assert rig.run(2000).moves()
+
+
+@pytest.mark.parametrize('said', [np.nan, -0.1, 3.0])
+def test_a_speed_that_cannot_be_is_named_and_stops(said):
+    rig = Rig().start()
+    rig.guard.controller.hear_scaling(said, rig.now * MS)
+    rig.run(1500)
+    assert not rig.moves() and rig.guard.stopped_by.reason == 'speed_scaling'
+    assert rig.pilot.enabled and rig.guard.fault is None
+    rig.guard.controller.hear_scaling(1.0, rig.now * MS)
+    assert rig.run(1500).moves()
+
+
+def test_a_controller_that_holds_what_nobody_told_it_is_noticed():
+    rig = Rig(tells=True).start()
+    rig.controller.deactivate()
+    rig.controller.activate(rig.measured() + [0.4, 0.0])
+    rig.controller.accept = lambda message, now_ns: None  # somebody else's word counts
+    rig.controller.hold(rig.measured() + [0.4, 0.0])
+    rig.run(600)
+    assert rig.guard.stopped_by.reason in ('controller_departed', 'tracking')
+    assert not rig.pilot.enabled
+
+
+def test_a_controller_that_stops_to_tell_its_state_disarms_and_is_not_armed():
+    rig = Rig(tells=True).start()
+    rig.tells = False
+    rig.run(1500)
+    assert rig.guard.stopped_by.reason == 'controller_silent' and not rig.pilot.enabled
+    assert rig.arm().reason == 'controller_silent'
+    rig.tells = True
+    rig.run(100)
+    assert rig.arm() is None
+
+
+def heard(**change):
+    """Return a controller that has told of itself."""
+    out = Controller(NAMES)
+    given = dict(stamp_ns=10**12, received_ns=10**12, joint_names=NAMES,
+                 reference=np.zeros(2), speed_scaling=1.0)
+    out.hear(Report(**{**given, **change}))
+    return out
+
+
+@pytest.mark.parametrize('change, reason', [
+    ({'stamp_ns': 10**12 + 5 * 10**8}, 'controller_clock'),
+    ({'stamp_ns': 10**12 - 5 * 10**8}, 'controller_clock'),
+    ({'joint_names': ('a', 'c')}, 'controller_joints'),
+    ({'joint_names': ('a', 'b', 'c')}, 'controller_joints'),
+    ({'speed_scaling': 3.0}, 'speed_scaling'), ({}, None)])
+def test_what_a_controller_tells_is_checked(change, reason):
+    found = heard(**change).problem(10**12)
+    assert (found and found.reason) == reason
+    rig = Rig()
+    rig.guard.controller = heard(**change)
+    rig.run(200)
+    problem = rig.guard.controller.problem(10**12)
+    assert (problem is None) == (reason is None)
+
+
+def test_another_order_of_joints_is_the_same_controller():
+    assert heard(joint_names=('b', 'a')).problem(10**12) is None
+
+
+def test_a_first_piece_is_long_enough_for_the_limits():
+    limits = box(2, -2, 2, 1.5, 5.0)
+    for away in (0.001, 0.05, 0.3, 1.0):
+        seconds = first_piece_ns(limits, np.array([away, 0.0])) / 1e9
+        assert 2 * 6 * away / seconds**2 <= 5.0 and 1.5 * away / seconds <= 1.5
+        assert seconds >= 0.1
+
+
+def test_a_joint_armed_outside_its_limits_does_not_come_back_there():
+    rig = Rig()
+    rig.controller.hold(np.array([2.09, 0.0]))
+    rig.run(50)
+    goal = [1.5]
+
+    def decide(seen):
+        at = (rig.pilot.told(np.array([seen.t_obs_ns]))[0] if rig.pilot.enabled else seen.state)
+        rows = []
+        for _ in range(50):
+            at = at + np.clip(np.array([goal[0], 0.0]) - at, -0.02, 0.02)
+            rows.append(at)
+        return chunk(rows, t_obs_ns=seen.t_obs_ns)
+
+    rig.decide = decide
+    rig.run(100)
+    assert rig.arm() is None
+    rig.run(3000)
+    assert rig.path[-1][0] == pytest.approx(1.5, abs=0.02)
+    goal[0] = 2.15
+    rig.run(3000)
+    assert rig.path[-1][0] <= 2.0 + 1e-3
+
+
+def test_a_reset_clears_what_it_was_asked_about_and_nothing_else():
+    from pi0_ros.observation.finding import Finding
+    rig = Rig().start()
+    rig.guard.latch(Finding('policy_failed', 'one'))
+    asked = rig.guard.fault
+    rig.run(1000)
+    rig.guard.fault = Finding('tracking', 'two')  # latched by another thread meanwhile
+    assert rig.guard.reset(0, asked).reason == 'tracking' and rig.guard.fault
+    assert rig.guard.reset(0, rig.guard.fault) is None and rig.pilot.state is State.DISARMED
+
+
+def test_an_arming_that_takes_too_long_ends_and_comes_to_nothing():
+    rig = Rig()
+    rig.run(200)
+    rig.guard.begin_arming(rig.steady * MS)
+    assert rig.pilot.state is State.ARMING
+    rig.run(5100)
+    assert rig.pilot.state is State.DISARMED and rig.guard.stopped_by.reason == 'arming_late'

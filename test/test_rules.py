@@ -1,0 +1,130 @@
+"""What is asked of a chunk, by the node and by evaluations of bags; who holds the lock when."""
+
+import threading
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from pi0_ros.control import safety
+from pi0_ros.control.guard import Guard
+from pi0_ros.control.limits import LimitsError, RobotLimits, Rules
+from pi0_ros.control.pilot import Pilot, Timing
+from pi0_ros.control.rules import GuardRules
+from pi0_ros.observation.buffers import JointBuffer, LatestBuffer
+from pi0_ros.observation.finding import Finding
+from pi0_ros.observation.observation import Freshness, Observation, ObservationBuilder
+from pi0_ros.offline.execution import Execution
+from support import MS, box, chunk, robot_urdf
+
+
+def both(made, seen):
+    """Return what the node and what an evaluation say of a chunk, a reason or ''."""
+    rules = GuardRules(tracks=False)
+    pilot = Pilot(('a',), box(1, -2, 2, 1.5, 5.0, 0.2, 0.3), Timing.at_rate(50.0, 0.3))
+    guard = Guard(pilot, ObservationBuilder(JointBuffer(('a',)), {'c': LatestBuffer()},
+                                            lambda image: image, Freshness(1, 1, 1)), rules)
+    found = guard.check(made, seen, made.t_obs_ns)
+    execution = Execution(SimpleNamespace(
+        joint_names=('a',), limit_rules=Rules(tighter={'a': dict(lower=-2, upper=2, velocity=1.5)},
+                                              margin=0.0, velocity_scale=1.0),
+        control_rate=50.0, replan_period=0.3, handover='blend', guard_rules=rules), 0)
+    return (found.reason if found else ''), execution.take(made, seen).refused
+
+
+@pytest.mark.parametrize('check', ['check_form', 'check_age', 'check_way'])
+def test_a_check_is_in_node_and_evaluation_or_in_neither(monkeypatch, check):
+    made = chunk(0.001 * np.arange(50), t_obs_ns=10**12)
+    seen = Observation(10**12, np.zeros(1), {}, {}, 'go')
+    assert both(made, seen) == ('', '')
+    monkeypatch.setattr(safety, check, lambda *given: Finding('new', 'a new check'))
+    assert both(made, seen) == ('new', 'new')
+
+
+@pytest.mark.parametrize('values, reason', [
+    (np.full(50, np.nan), 'chunk_not_finite'), (np.full(50, 1.7e308), 'chunk_not_finite'),
+    (np.full(50, -1e7), 'chunk_not_finite'), (np.full(50, 0.5), 'chunk_start'),
+    (np.full(50, -0.5), 'chunk_start'), (np.linspace(0, 3, 50), 'chunk_limits'),
+    (np.linspace(0, -3, 50), 'chunk_limits'), ([0] * 20 + [0.4] * 30, 'chunk_jump'),
+    ([0] * 20 + [-0.4] * 30, 'chunk_jump'), ([0.1] * 50, '')])
+def test_node_and_evaluation_say_the_same_of_a_chunk(values, reason):
+    seen = Observation(10**12, np.zeros(1), {}, {}, 'go')
+    assert both(chunk(values, t_obs_ns=10**12), seen) == (reason, reason)
+
+
+def test_a_value_that_is_no_place_does_not_become_part_of_a_plan():
+    """Finite and absurd, in the column of a gripper, which may jump."""
+    limits = box(1, -2, 2, 1.5, 5.0)
+    found = safety.check_form(chunk([0.0] * 49 + [1.7e308]), ('hand',))
+    assert found.reason == 'chunk_not_finite' and '1.7e+308' in found.text
+    pilot = Pilot(('hand',), limits, Timing.at_rate(50.0, 0.3))
+    pilot.enable(np.zeros(1), 0)
+    with pytest.raises((ValueError, ArithmeticError)):
+        with np.errstate(all='ignore'):
+            pilot.accept(chunk([np.inf] * 50), 0, pilot.epoch)
+    assert not pilot.plan.remaining_ns(0)
+
+
+def test_a_plan_is_made_without_the_lock(monkeypatch):
+    pilot = Pilot(('a',), box(1, -2, 2, 1.5, 5.0), Timing.at_rate(50.0, 0.3))
+    pilot.enable(np.zeros(1), 0)
+    free = []
+
+    def slow(knots, *given):
+        def look():
+            free.append(pilot.lock.acquire(timeout=5))
+            pilot.lock.release()
+        other = threading.Thread(target=look)
+        other.start()
+        other.join(10)
+        return knots, None, False
+
+    monkeypatch.setattr('pi0_ros.control.splice.limit', slow)
+    assert pilot.accept(chunk(0.01 * np.arange(50)), 0, pilot.epoch) is None
+    assert free == [True]
+
+
+def test_the_slowest_limits_that_parameters_allow_take_few_steps(monkeypatch):
+    """0.001 rad/s^2: a stop from 1.5 rad/s takes 25 minutes, and is not walked."""
+    from pi0_ros.control import limiter
+    pilot = Pilot(tuple('abcdefghijklmn'), box(14, -2, 2, 1.5, 0.001), Timing.at_rate(50.0, 0.3))
+    pilot.enable(np.zeros(14), 0)
+    steps, step = [], limiter._Walk.step
+    monkeypatch.setattr(limiter._Walk, 'step', lambda *given: (steps.append(1), step(*given)))
+    rising = 0.02 * np.arange(1, 51)[:, None] * np.ones(14)
+    assert pilot.accept(chunk(rising), 0, pilot.epoch) is None
+    assert 0 < len(steps) < 300
+
+
+def test_a_plan_that_was_told_on_meanwhile_is_made_again(monkeypatch):
+    from pi0_ros.control import pilot as module
+    pilot = Pilot(('a',), box(1, -2, 2, 1.5, 5.0), Timing.at_rate(50.0, 0.3))
+    pilot.enable(np.zeros(1), 0)
+    pilot.tick(0)
+    pilot.accept(chunk(0.01 * np.arange(50)), 1, pilot.epoch)
+    for now in range(20, 200, 20):
+        pilot.tick(now * MS)
+    made, real, began = [], module.splice, []
+
+    def late(base, given, at_ns, rules):
+        began.append(at_ns)
+        if not made:  # three ticks pass while it is made
+            for now in (200, 220, 240):
+                pilot.tick(now * MS)
+        made.append(real(base, given, at_ns, rules))
+        return made[-1]
+
+    monkeypatch.setattr(module, 'splice', late)
+    new = chunk(0.1 + 0.01 * np.arange(50), t_obs_ns=190 * MS)
+    assert pilot.accept(new, 191 * MS, pilot.epoch) is None
+    assert len(made) == 2 and began[1] > began[0] and pilot.plan.begin_ns >= 240 * MS
+
+
+def test_one_owner_of_the_limits_keeps_what_is_configured():
+    limits = RobotLimits(('a',), Rules(tighter={'a': dict(lower=-1, upper=1, velocity=0.4)}))
+    assert limits.now.velocity == 0.4 and not limits.now.refused
+    assert limits.describe('no xml') and isinstance(limits.problem, LimitsError)
+    assert limits.problem.reason == 'no_urdf' and limits.now.refused and limits.now.unknown
+    assert limits.now.velocity == 0.4 and not limits.describe('no xml')
+    assert limits.describe(robot_urdf(a='revolute -2 2 1')) and limits.problem is None
+    assert limits.now.velocity == 0.4 and not limits.now.unknown
