@@ -2,13 +2,14 @@
 VENV ?= $(if $(and $(ROS_DISTRO),$(AMENT_PREFIX_PATH)),.venv-ros,.venv)
 PYTHON = $(VENV)/bin/python
 
-.PHONY: help demo test fuzz setup clean
+.PHONY: help demo test fuzz mutants setup clean
 
 help:
 	@echo 'make demo              a simulated robot takes the blocks it is told to take'
 	@echo 'make demo ARGS=--live  the same, and you give the instructions'
 	@echo 'make test              all tests; ARGS="-k queue" for some'
-	@echo 'make fuzz              ten million control ticks of random lives, half an hour'
+	@echo 'make fuzz              ten million control ticks of random lives, hours'
+	@echo 'make mutants           sixty faults in the control core: do the tests notice?'
 
 setup:
 	@scripts/setup $(VENV)
@@ -21,6 +22,9 @@ test: setup
 
 fuzz: setup
 	@PYTHONPATH="$(CURDIR):$$PYTHONPATH" $(PYTHON) test/fuzz.py $(ARGS)
+
+mutants: setup
+	@PYTHONPATH="$(CURDIR):$$PYTHONPATH" $(PYTHON) test/mutants.py $(ARGS)
 
 clean:
 	rm -rf .venv .venv-ros out build install log

@@ -96,7 +96,7 @@ def main() -> int:
     observer.create_subscription(DiagnosticArray, '/diagnostics', look, 10)
     readings: list[dict] = []
     try:
-        demo.start_verbs(children, 7, 0.0, '-p', f'worker:={args.worker}')
+        demo.start_verbs(children, 7, 0.0, 'jazzy', '-p', f'worker:={args.worker}')
         run.arm()
         run.wait(lambda: False, 1.5)
         processes = [children.running['node'].pid]

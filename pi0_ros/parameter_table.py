@@ -123,9 +123,9 @@ TABLE = (
           'measured to take long. Shorter reacts faster and computes more; 0 infers without a '
           'break.', 0.0, 10.0, dynamic=True, group='Control'),
     Entry('speed_scaling', 'auto', 'topic', 'Where the controller says how fast its time passes, '
-          'in per cent (std_msgs/Float64): the plan then passes as slowly. auto looks for a topic '
-          'that ends in /speed_scaling, as a UR has; none ignores it. What ~/controller_state '
-          'says counts without it.', group='Control'),
+          'in per cent (std_msgs/Float64): the plan then passes as slowly. auto takes what '
+          '~/controller_state says, and for a controller called scaled_..., as a UR has, the one '
+          'topic that ends in /speed_scaling; none ignores topics.', group='Control'),
     Entry('realtime_priority', 10, '', 'SCHED_FIFO priority of the control thread, where the '
           "system grants it (rtprio in /etc/security/limits.conf); below the controller's 50. 0 "
           'asks for none.', 0, 49, group='Control'),

@@ -244,7 +244,7 @@ class Life:
         seconds = self.update_ns / 1e9
         speed, change = (place - last) / seconds, (place - 2 * last + before) / seconds**2
         limits, clip = self.limits, self.clip
-        over = clip + 1e-6 + (self.sag if self.held_outside else 0.0)
+        over = clip + 1e-6 + (5 * self.sag if self.held_outside else 0.0)
         if not self.forgives:  # what it holds when it is switched on is its own affair
             assert (place <= limits.upper + over).all(), place - limits.upper
             assert (place >= limits.lower - over).all(), limits.lower - place

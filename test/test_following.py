@@ -160,15 +160,93 @@ def test_a_controller_at_part_of_its_speed_is_no_fault(speed):
     assert rig.run(2000).moves()
 
 
+@pytest.mark.parametrize('infer_ms', [60, 300])
+@pytest.mark.parametrize('instruction', ['go', ''])
+def test_an_arm_that_sags_stands_armed_as_long_as_it_likes(infer_ms, instruction):
+    rig = Rig(tells=True, infer_ms=infer_ms)
+    rig.sag, rig.instruction = np.array([0.12, 0.1]), instruction
+    rig.run(200)
+    assert rig.arm() is None
+    rig.run(1500)
+    assert rig.pilot.enabled and rig.guard.stopped_by is None
+    rig.instruction = 'go'
+    rig.run(3000)
+    assert rig.moves() and max(commanded(rig, 0)) <= OVER
+
+
+@pytest.mark.parametrize('after_ms', [250, 600, 1200])
+@pytest.mark.parametrize('what', ['stop', 'disarm', 'camera', 'tracking'])
+def test_whatever_stops_a_robot_that_is_held_does_not_leave_it_leaning(what, after_ms):
+    rig = Rig(policy=lambda values: values[0] + 0.01 * np.arange(1, 51)[:, None]).start()
+    rig.blocked, since = rig.measured().copy(), len(rig.path)
+    rig.run(after_ms)
+    if what == 'stop':
+        rig.guard.press_stop(True)
+    elif what == 'disarm':
+        rig.pilot.disable()
+    elif what == 'camera':
+        rig.feeds.discard('images')
+    rig.run(4000)
+    assert np.abs(rig.controller.commanded - rig.blocked).max() < 0.31
+    assert not rig.pilot.speaking and max(commanded(rig, since)) <= OVER
+
+
+@pytest.mark.parametrize('period_ms', [20, 50, 100])
+def test_a_state_that_is_told_seldom_begins_no_motion_with_a_jump(period_ms):
+    rig = Rig(tells=True, strategy='synchronous', infer_ms=20)
+    hear, count = rig.guard.controller.hear, []
+
+    def seldom(report):
+        count.append(1)
+        if len(count) * 20 % period_ms == 0:
+            hear(report)
+
+    rig.guard.controller.hear = seldom
+    rig.run(300)
+    assert rig.arm() is None
+    rig.run(5000)
+    assert rig.moves(1500) and rig.pilot.enabled
+    assert max(commanded(rig, 0)) <= OVER
+
+
+def test_a_stop_in_a_first_piece_lasts_until_that_is_over():
+    rig = Rig()
+    rig.controller.hold(np.array([0.12, 0.0]))
+    rig.sag = np.array([0.12, 0.0])
+    rig.run(200)
+    assert rig.arm() is None
+    rig.run(250)
+    assert len(rig.commands) == 1  # the first piece
+    rig.pilot.disable()
+    rig.run(60)
+    assert rig.pilot.state is State.STOPPING
+    rig.run(800)
+    at = rig.path[-1].copy()
+    assert rig.pilot.state is State.DISARMED and not rig.run(500).moves()
+    np.testing.assert_allclose(rig.path[-1], at)
+
+
+def test_a_chunk_that_comes_in_a_first_piece_skips_nothing():
+    arm = Rig()
+    arm.run(200)
+    assert arm.arm() is None
+    arm.run(300)
+    assert not arm.guard.wants_chunk(arm.now * MS) and len(arm.commands) == 1
+
+
 @pytest.mark.parametrize('said', [np.nan, -0.1, 3.0])
 def test_a_speed_that_cannot_be_is_named_and_stops(said):
     rig = Rig().start()
     rig.guard.controller.hear_scaling(said, rig.now * MS)
-    rig.run(1500)
+    rig.run(900)
     assert not rig.moves() and rig.guard.stopped_by.reason == 'speed_scaling'
     assert rig.pilot.enabled and rig.guard.fault is None
-    rig.guard.controller.hear_scaling(1.0, rig.now * MS)
-    assert rig.run(1500).moves()
+    for _ in range(30):
+        rig.guard.controller.hear_scaling(1.0, rig.now * MS)
+        rig.run(50)
+    assert rig.moves()
+    rig.run(2500)  # told no more
+    assert not rig.moves() and rig.guard.stopped_by.reason == 'speed_scaling'
 
 
 def test_a_controller_that_holds_what_nobody_told_it_is_noticed():

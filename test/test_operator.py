@@ -655,8 +655,13 @@ def test_the_speed_slider_of_a_ur_is_found_by_name(make):  # noqa: F811
     graph = make()
     slider = graph.robot.create_publisher(
         Float64, 'speed_scaling_state_broadcaster/speed_scaling', 1)
+    ur = rclpy.create_node('scaled_joint_trajectory_controller', context=graph.context)
+    ur.create_subscription(JointTrajectory, 'joint_trajectory', lambda message: None, 1)
     graph.wait(slider.get_subscription_count)
     slider.publish(Float64(data=30.0))
     session = graph.node.session
     graph.wait(lambda: session.pilot.scale.factor == pytest.approx(0.3))
+    slider.publish(Float64(data=30.0))
+    graph.wait(lambda: session.guard.controller._scaling[1] == pytest.approx(0.3))
     assert graph.enable().success
+    ur.destroy_node()

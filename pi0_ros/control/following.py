@@ -27,7 +27,9 @@ SHORTEST_NS = 100_000_000   # of a first piece: several periods of any controlle
 SETTLE_NS = 500_000_000     # after the last command, before a robot is taken to stand
 SILENT_NS = 200_000_000     # for which a controller that tells its state may say nothing
 CLOCKS_APART_NS = 100_000_000
+SCALING_NS = 1_000_000_000  # for which a topic of the speed scaling may be silent
 SLOWEST_REPORT = 5          # periods of its state, after which it is no news any more
+RESTS_NS = 50_000_000       # after its last message and that, a controller is at rest
 AGREE_NS = 100_000_000      # for which a controller must have departed before that counts
 
 
@@ -104,6 +106,9 @@ class Controller:
         if not 0.0 <= factor <= safety.FULL_SPEED:
             return Finding('speed_scaling', f'the controller says that its speed is scaled to '
                            f'{100 * factor:.0f} %, expected 0 to 100', 'controller', factor, 1.0)
+        if self._scaling is not None and now_ns - self._scaling[0] > SCALING_NS:
+            return Finding('speed_scaling', 'the speed scaling of the controller has not been '
+                           f'told for {(now_ns - self._scaling[0]) / 1e9:.1f} s', 'controller')
         if newest is None:
             return None
         mine = set(self.joint_names)
@@ -148,7 +153,22 @@ class Follower:
         if self._told is not None and self._pilot.limits.far(
                 self._told, measured, safety.MOVED_SHARE).any():
             self._told = None
-        return measured if self._told is None else self._told
+        held = self._held(now_ns)
+        return held if held is not None else measured if self._told is None else self._told
+
+    def _held(self, now_ns: int) -> np.ndarray | None:
+        """Return where the controller holds the robot [D], None where that is not known.
+
+        By its own word, if that is from after the robot came to rest; until then, if it tells its
+        state at all, it is where it was told to be.
+        """
+        report = self._controller.reference(now_ns)
+        if report is None:
+            return None
+        at_rest_ns = self._spoke_ns + self._pilot.timing.lead_ns + RESTS_NS
+        if self._told is None or (report.stamp_ns or report.received_ns) >= at_rest_ns:
+            return report.reference
+        return self._told
 
     def doubt(self) -> None:
         """Count on nothing that the robot is told until it is armed again: it did not follow."""
@@ -167,6 +187,16 @@ class Follower:
                 self._told = self._pilot.plan.rest
         elif self._rest is None and now_ns - self._spoke_ns > SETTLE_NS:
             self._rest = joints.value[:len(self._pilot.joint_names)]
+
+    def note_rest(self) -> None:
+        """Remember where the robot was told to rest: a motion has just ended."""
+        self._told = self._pilot.plan.rest
+
+    def leans(self, measured: np.ndarray, now_ns: int) -> bool:
+        """Return whether a stop is about to leave the robot [D] too far from where it is told."""
+        pilot = self._pilot
+        return (pilot.remaining_ns(now_ns) <= 2 * pilot.timing.period_ns
+                and bool(pilot.limits.far(measured, pilot.plan.rest, 1.0).any()))
 
     def moved(self, measured: np.ndarray) -> Finding | None:
         """Return a joint [D] that somebody else has moved while the robot stands."""
@@ -242,9 +272,9 @@ class Follower:
         controller is given the time to come there, from wherever it holds, within the limits.
         """
         limits, told = self._pilot.limits, self._told
-        report = self._controller.reference(now_ns)
-        if report is not None:
-            return Stance(report.reference)
+        held = self._held(now_ns)
+        if held is not None:
+            return Stance(held)
         if told is None:
             target = limits.clamp(measured)
             return Stance(target, first_piece_ns(

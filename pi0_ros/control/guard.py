@@ -11,9 +11,10 @@ from dataclasses import replace
 import numpy as np
 
 from pi0_ros.control import safety
+from pi0_ros.control.faults import Faults
 from pi0_ros.control.following import LAGS_NS, Controller, Follower
 from pi0_ros.control.pilot import ClockJump, Pilot, Stance
-from pi0_ros.control.rules import GuardRules, Watchdog, check_chunk
+from pi0_ros.control.rules import GuardRules, check_chunk
 from pi0_ros.control.states import State
 from pi0_ros.control.trajectory import Trajectory
 from pi0_ros.observation.finding import Finding
@@ -26,7 +27,7 @@ STILL_OVER_NS = 50_000_000
 CLEARED = Finding('cleared', 'the inputs were cleared: try again', 'clock')
 
 
-class Guard:
+class Guard(Faults):
     """Keeps watch over one robot. Any method may be called from any thread.
 
     Times are nanoseconds: ``now_ns`` of the clock of stamps, ``steady_ns`` of one nobody sets.
@@ -35,22 +36,13 @@ class Guard:
 
     def __init__(self, pilot: Pilot, builder: ObservationBuilder, rules: GuardRules) -> None:
         """Begin without a fault."""
-        self.pilot, self.builder, self.rules = pilot, builder, rules
+        super().__init__(pilot, rules)
+        self.builder = builder
         self.controller = Controller(pilot.joint_names)
-        self.fault: Finding | None = None
-        self.stop_pressed = False
-        self.stopped_by: Finding | None = None  # the last reason, until it goes on
         self.rejections = self.failures = 0     # in all
         self._follower = Follower(pilot, self.controller)
-        self._in_a_row = 0
         self._image: tuple[int, Finding] | None = None
         self._retry_ns = 0
-        self._watchdog = Watchdog()
-        self._lock = pilot.lock
-
-    def use(self, rules: GuardRules) -> None:
-        """Go by other rules from now on."""
-        self.rules = rules
 
     # ---- every tick ----
 
@@ -65,10 +57,14 @@ class Guard:
             if 0.0 <= scaling <= safety.FULL_SPEED:
                 self.pilot.scale.use(min(scaling, 1.0))
             self._follower.watch_rest(self.builder.joints.get(), now_ns)
-            finding = self._look(now_ns) if was_armed else None
+            was_speaking = self.pilot.speaking
+            finding = self._look(now_ns) if was_armed or was_speaking else None
             wants = was_armed and finding is None and self.wants_chunk(now_ns)
             try:
-                return self.pilot.tick(now_ns), wants and self.pilot.enabled
+                told = self.pilot.tick(now_ns)
+                if was_speaking and not self.pilot.speaking:
+                    self._follower.note_rest()
+                return told, wants and self.pilot.enabled
             except ClockJump as jump:
                 self._retry_ns, self._image = 0, None
                 self._follower.forget()
@@ -78,28 +74,45 @@ class Guard:
                 raise
 
     def _look(self, now_ns: int) -> Finding | None:
-        """Look at everything that stops an armed robot; return what was found."""
+        """Look at everything that stops a robot; return what was found."""
+        finding = self._look_at_robot(now_ns)
+        if finding or not self.pilot.enabled:
+            return finding
         finding = self.builder.check(now_ns) or self.controller.problem(now_ns)
         if finding:
             self._stop(finding)
-            return finding
+        return finding
+
+    def _look_at_robot(self, now_ns: int) -> Finding | None:
+        """Look at whether the robot follows, also while it stops, for whatever reason."""
         joints = self.builder.joints.get()
-        if joints is None or not self.rules.tracks:
+        if joints is None or not self.rules.tracks or self.builder.check_joints(now_ns):
             return None
+        follower, armed = self._follower, self.pilot.enabled
         measured = joints.value[:len(self.pilot.joint_names)]
-        finding = self._follower.tracking(joints.stamp_ns, measured, now_ns,
-                                          self.rules.tracking_ns)
+        finding = follower.tracking(joints.stamp_ns, measured, now_ns, self.rules.tracking_ns)
         if finding:
-            self._follower.doubt()
-            self.latch(finding, self._back(measured))
+            follower.doubt()
+            if self.fault is None or self.fault.reason != finding.reason:
+                self.latch(finding, self._back(measured))
             return finding
-        finding = (self._follower.frozen(joints.stamp_ns, measured)
-                   or self._follower.departed(now_ns))
-        if finding:
-            self._follower.doubt()
+        finding = follower.departed(now_ns)
+        if finding:  # nobody follows: whatever was told now would be a jump
+            follower.doubt()
+            self.disarm(finding)
+            self.pilot.end_stop()
+            return finding
+        finding = follower.frozen(joints.stamp_ns, measured)
+        if finding and armed:
+            follower.doubt()
             self.disarm(finding, self._back(measured))
             return finding
-        finding = self._follower.moved(measured)
+        if not armed and not self.pilot.turned and follower.leans(measured, now_ns):
+            follower.doubt()
+            self.pilot.stop(self._back(measured))
+        if not armed:
+            return None
+        finding = follower.moved(measured)
         if finding:
             self.disarm(finding)
         return finding
@@ -221,64 +234,7 @@ class Guard:
         image = self._image
         return image[1] if image and now_ns - image[0] <= IMAGE_PROBLEM_NS else None
 
-    def hold(self, reason: str) -> None:
-        """Stop smoothly because there is nothing to be done; goes on with an instruction."""
-        self._stop(Finding(reason, {
-            'no_instruction': 'waiting for an instruction',
-            'refused': 'the instruction was refused'}[reason], 'instruction'))
-
-    def _stop(self, finding: Finding) -> None:
-        """Stop smoothly; the robot goes on by itself when the reason is gone."""
-        with self._lock:
-            if self.pilot.enabled:
-                self.stopped_by = finding
-            self.pilot.stop()
-
-    def latch(self, finding: Finding, target: np.ndarray | None = None) -> None:
-        """Disarm until the operator resets; the first reason stays.
-
-        :param target: [D] where the robot goes, see ``Pilot.stop``.
-        """
-        with self._lock:
-            self.fault = self.fault or finding
-            self.stopped_by = self.fault
-            self._watchdog.arming_since_ns = None
-            self.pilot.disable(State.FAULTED, target)
-
-    def disarm(self, finding: Finding, target: np.ndarray | None = None) -> None:
-        """Stop smoothly and disarm; the operator may arm again at once."""
-        with self._lock:
-            if self.pilot.enabled or self.pilot.state is State.ARMING:
-                self.stopped_by = finding
-            self._watchdog.arming_since_ns = None
-            self.pilot.disable(State.DISARMED, target)
-
     # ---- the operator ----
-
-    def press_stop(self, pressed: bool) -> None:
-        """Latch the operator's stop, or release it: the fault stays until it is reset."""
-        self.stop_pressed = pressed
-        if pressed:
-            self.latch(Finding('operator_stop', 'stopped by the operator', 'stop'))
-
-    def reset(self, steady_ns: int, asked: Finding | None = None) -> Finding | None:
-        """Clear the fault; return None, or why its cause, or another one, is still there.
-
-        :param asked: the fault that was to be cleared; None: whichever there is.
-        """
-        with self._lock:
-            if self.stop_pressed:
-                return Finding('operator_stop', 'the stop is still pressed: publish false on it '
-                               'first', 'stop')
-            if self.fault and self.fault.reason == 'policy_hangs':
-                hanging = self._watchdog.hanging(steady_ns, 0, self.rules)
-                if hanging:
-                    return hanging
-            if asked is not None and self.fault is not asked:
-                return self.fault
-            self.fault, self._in_a_row = None, 0
-            self.pilot.reset()
-            return None
 
     def why_not(self, now_ns: int, problem: Finding | None) -> Finding | None:
         """Return why the robot cannot be armed, or None; ``problem`` is that of the inputs."""

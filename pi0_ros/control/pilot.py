@@ -17,6 +17,7 @@ from pi0_ros.policy.policy import ActionChunk, Leftover
 __all__ = ['ClockJump', 'Pilot', 'Stance', 'Timing']
 MOST_SLACK_NS = 100_000_000
 EARLY_NS = 2_000_000    # before the tick that tells it, that a change of the plan is made for
+PLANNING_NS = 5_000_000  # that making a plan may take: else it is made for the tick after
 TRIES = 3               # to make a plan while ticks pass
 
 
@@ -66,6 +67,11 @@ class Pilot(Teller):
         """Return how many steps an inference takes, as measured: the longest of the last ten."""
         return self._delays.longest
 
+    @property
+    def turned(self) -> bool:
+        """Return whether a stop leads back to where the robot is already."""
+        return self._turned
+
     def told(self, times_ns: np.ndarray) -> np.ndarray:
         """Return where the robot is told to be, [N, D], at times [N] of the clock."""
         return self._plan.sample(self.scale.of(times_ns))
@@ -104,6 +110,8 @@ class Pilot(Teller):
         :param to: DISARMED or FAULTED. :param target: see ``stop``.
         """
         with self.lock:
+            if self.state is State.STANDING and target is not None:
+                self.machine.change(State.MOVING)  # there
             moved = self.state is State.MOVING
             self.machine.end_in(to)
             self._halt(moved, target)
@@ -125,7 +133,13 @@ class Pilot(Teller):
         self.epoch += 1
         self.chunk_obs_ns = None
         if self.machine.commands and (moved or target is not None):
-            self._stop = (target,)
+            self._stop, self._turned = (target,), target is not None
+
+    def end_stop(self) -> None:
+        """End a stop in what it was to end in, at once and in silence."""
+        with self.lock:
+            if self.state is State.STOPPING:
+                self._fall_silent(self.machine.after)
 
     def give_up(self) -> None:
         """Command nothing any more: nobody is there who would."""
@@ -165,8 +179,11 @@ class Pilot(Teller):
         """Return whether the next inference should start: at the latest at half a chunk."""
         with self.lock:
             scaled_ns, plan = self.scale.at(now_ns), self._plan
-            if not self.enabled or self._coasts_until_ns is not None:
+            comes = bool(self._first_ns) or scaled_ns < self._waits_until_ns
+            if not self.enabled or self._coasts_until_ns is not None or comes:
                 return False
+            if self.scale.factor == 0.0 and self.state is State.MOVING:
+                return False  # it holds, and what is planned is not used up
             if self.handover.waits:
                 return not plan.remaining_ns(scaled_ns)
             replan_ns = min(self.timing.replan_ns, self._chunk_ns // 2)
@@ -209,7 +226,8 @@ class Pilot(Teller):
                 problem = self._of_no_use(epoch)
                 base, at_ns, first_ns, scaled = self._ground(chunk, now_ns, stance)
                 rules = Rules(self.limits.including(base.at(at_ns)), self.handover,
-                              self.timing.brake_ns)
+                              self.timing.brake_ns, None if self._tick_ns is None else
+                              self.scale.at(self._tick_ns))
                 was = self._plan
             made = problem or splice(base, scaled, at_ns, rules)
             with self.lock:
@@ -241,7 +259,7 @@ class Pilot(Teller):
         if self.state is State.STANDING:
             first_ns = stance.first_ns if stance and self.timing.coasts else 0
             at_ns += first_ns
-            if stance and not np.array_equal(stance.positions, base.rest):
+            if stance and self.timing.coasts and not np.array_equal(stance.positions, base.rest):
                 base = Plan.standing(stance.positions, self.scale.at(now_ns))
         elif (self._tick_ns is not None and base is not self._told
               and not self._told.remaining_ns(base.begin_ns)):
@@ -254,15 +272,20 @@ class Pilot(Teller):
             return now_ns
         usual_ns = max([self.timing.period_ns, *self._gaps])
         usual_ns = min(usual_ns, self.timing.late_ns)
-        return max(now_ns, self._tick_ns + usual_ns + EARLY_NS)
+        coming_ns = self._tick_ns + usual_ns
+        if coming_ns < now_ns + PLANNING_NS:
+            coming_ns += self.timing.period_ns
+        return max(now_ns, coming_ns + EARLY_NS)
 
     def _in_time(self, made: Plan) -> bool:
-        """Return whether the robot was told nothing yet that ``made`` changes.
+        """Return whether the next tick can tell the robot what ``made`` changes.
 
         While it stands it is told nothing, and the motion may begin later.
         """
-        return (self._tick_ns is None or self.state is State.STANDING
-                or self.scale.at(self._tick_ns) + self.timing.lead_ns <= made.begin_ns)
+        if self._tick_ns is None or self.state is State.STANDING:
+            return True
+        next_ns = self._tick_ns + self.timing.period_ns  # that will tell it
+        return self.scale.at(next_ns) + self.timing.lead_ns <= made.begin_ns
 
     def _put(self, made: Plan, base: Plan, chunk: ActionChunk, first_ns: int) -> None:
         """Put a plan in place that was made of ``base``."""
@@ -277,7 +300,7 @@ class Pilot(Teller):
         self.clamped = made.clamped
         if self.state is State.STANDING:
             self._told = Plan.standing(made.at(made.begin_ns), made.begin_ns)
-            self._first_ns = first_ns
+            self._first_ns, self._last = first_ns, None
         elif base is not self._told:  # what the robot was not told yet changes as well
             made = replace(made, begin_ns=min(made.begin_ns, base.begin_ns))
         self._plan, self._stop = made, None

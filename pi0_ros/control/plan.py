@@ -119,10 +119,14 @@ class Plan:
             self.past(now_ns), (now_ns + after, *rows)))
         return Plan(times, *rows, now_ns, now_ns, newest_obs_ns=self.newest_obs_ns)
 
-    def past(self, now_ns: int) -> Knots:
-        """Return the knots before ``now_ns`` that are still of interest."""
+    def past(self, now_ns: int, since_ns: int | None = None) -> Knots:
+        """Return the knots before ``now_ns`` that are still of interest.
+
+        :param since_ns: when the robot was told something last, if that is longer ago.
+        """
+        since_ns = now_ns if since_ns is None else min(now_ns, since_ns)
         end = int(np.searchsorted(self.times, now_ns))
-        begin = int(np.searchsorted(self.times, now_ns - HISTORY_NS)) - 1  # also what it is within
+        begin = int(np.searchsorted(self.times, since_ns - HISTORY_NS)) - 1  # it is within that
         return tuple(part[max(0, begin):end] for part in self.knots)
 
 

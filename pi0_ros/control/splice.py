@@ -24,6 +24,7 @@ class Rules:
     limits: JointLimits
     handover: Switch
     brake_ns: int  # of the stop at the end, at least
+    told_ns: int | None = None  # when the robot was told something last
 
 
 def splice(plan: Plan, chunk: ActionChunk, at_ns: int, rules: Rules) -> Plan | str:
@@ -94,7 +95,7 @@ def _through(plan: Plan, chunk: ActionChunk, at_ns: int, due: np.ndarray, begin:
     (here,), (speed,) = plan.motion(np.array([at_ns]))
     coming = np.concatenate([[at_ns], plan.times[kept], new_times]).astype(np.int64)
     through = np.concatenate([here[None], plan.positions[kept], new])
-    past = plan.past(at_ns)
+    past = plan.past(at_ns, rules.told_ns)
     return Plan(np.concatenate([past[0], coming]), np.concatenate([past[1], through]),
                 np.concatenate([past[2], knot_velocities(coming, through, speed)]), at_ns,
                 int(new_times[-1]), chunk.instruction, blended=blended)

@@ -37,6 +37,7 @@ class Teller:
         self._tick_ns: int | None = None
         self._gaps: deque[int] = deque(maxlen=KEPT_GAPS)
         self._stop: tuple[np.ndarray | None] | None = None  # asked for, and where it shall lead
+        self._turned = False      # whether a stop leads back to where the robot is
         self._first_ns = 0        # of the motion that begins, until it has been told
         self._waits_until_ns = 0  # for the controller to have come where the plan begins
         self._coasts_until_ns: int | None = None  # to rest, by itself and in silence
@@ -58,9 +59,10 @@ class Teller:
             comes = scaled_ns < self._waits_until_ns  # to where the plan begins
             if not comes and not self._first_ns:
                 self._tell_in_time(scaled_ns)
-            if self._stop and self.machine.commands and self._coasts_until_ns is None:
-                self._brake(scaled_ns, *self._stop)
-            self._stop = None
+            if self._coasts_until_ns is None:
+                if self._stop and self.machine.commands:
+                    self._brake(scaled_ns, *self._stop)
+                self._stop = None
             if comes:
                 return None
             if self.machine.commands and self._first_ns:
@@ -72,7 +74,9 @@ class Teller:
                 return self._window(scaled_ns, now_ns)
             if scaled_ns >= self._coasts_until_ns:
                 self._coasts_until_ns = None
-                self.machine.rested()
+                if self._stop is None or self._stop[0] is None:
+                    self._stop = None
+                    self.machine.rested()
             return None
 
     def _window(self, scaled_ns: int, now_ns: int) -> Trajectory:
@@ -112,13 +116,18 @@ class Teller:
         else:
             self._plan, self.chunk_obs_ns = told, None
             self.counters.late_plans += 1
+            self.counters.merged -= 1
+            self.counters.dropped += 1
 
     def _brake(self, scaled_ns: int, target: np.ndarray | None) -> None:
         here = self._plan.at(scaled_ns)
         if scaled_ns < self._waits_until_ns or self._first_ns:  # it only was to move
             self._plan = Plan.standing(here, scaled_ns)
             self._first_ns = 0
-            self.machine.rested()
+            if scaled_ns < self._waits_until_ns:  # the first piece is on, and cannot be stopped
+                self._coasts_until_ns = self._waits_until_ns
+            else:
+                self.machine.rested()
         else:
             begin_ns = scaled_ns + self.timing.lead_ns
             self._plan = self._plan.stopped(
@@ -148,7 +157,7 @@ class Teller:
         if jumped:
             self._fall_silent(State.DISARMED)
             self._rest_at(self._plan.rest, scaled_ns)
-            self._waits_until_ns = 0
+            self._waits_until_ns += max(0, gap_ns)  # a first piece that is on goes on
             raise ClockJump(f'the clock jumped by {gap_ns / 1e9:+.2f} s')
         return True
 
@@ -177,5 +186,5 @@ class Teller:
         """Stand at ``positions`` [D], and begin anew from there."""
         self._plan = self._told = Plan.standing(positions, scaled_ns)
         self._stop, self.chunk_obs_ns, self._coasts_until_ns = None, None, None
-        self._first_ns = 0
+        self._first_ns, self._last = 0, None
         self.epoch += 1

@@ -15,6 +15,7 @@ SIMULATED_POLL_S = 0.002
 CLOCK_JUMP_NS = 1_000_000_000
 KEPT_STEPS = 50
 BEGIN_S = 1.0
+LONGEST_WAIT_S = 0.1
 STALLED_NS = 500_000_000  # that the thread may be late
 KEPT = 6000  # intervals kept for statistics: two minutes at 50 Hz
 
@@ -114,7 +115,7 @@ class ControlLoop:
                 self._watch_clock(now_ns)
             if left_ns <= 0 or left_ns > 2 * self._period_ns or self._woken.is_set():
                 return now_ns
-            self._woken.wait(SIMULATED_POLL_S if simulated else left_ns / 1e9)
+            self._woken.wait(SIMULATED_POLL_S if simulated else min(left_ns / 1e9, LONGEST_WAIT_S))
 
     def _watch_clock(self, now_ns: int) -> None:
         step_ns, self._clock_at_ns = now_ns - self._clock_at_ns, now_ns

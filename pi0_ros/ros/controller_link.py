@@ -23,7 +23,7 @@ except ImportError:
     JointTrajectoryControllerState = None
 
 AUTO, NONE = 'auto', 'none'
-SCALING = '/speed_scaling'  # what the topics of UR's broadcaster end in
+SCALED, SCALING = 'scaled', '/speed_scaling'  # in the names of UR's controller and its topic
 OPTIONS = ('interpolate_from_desired_state', 'open_loop_control')
 PARAMETERS = (*OPTIONS, 'allow_trajectory_replacement', 'update_rate', 'joints',
               'command_interfaces', 'constraints.goal_time')
@@ -172,7 +172,10 @@ class ControllerLink:
         if point is None or len(point.positions) != len(names):
             return
         places = dict(zip(names, point.positions))
-        reference = np.array([places.get(joint, np.nan) for joint in self._controller.joint_names])
+        mine = self._controller.joint_names
+        reference = np.array([places.get(joint, np.nan) for joint in mine])
+        if set(mine) == set(names) and not np.isfinite(reference).all():
+            return
         self._controller.hear(Report(to_ns(message.header.stamp), received_ns, names, reference,
                                      float(getattr(message, 'speed_scaling_factor', 1.0))))
 
@@ -181,9 +184,15 @@ class ControllerLink:
             return
         topic = self._scaling
         if topic == AUTO:
+            if not any(SCALED in name for name in self._clients):
+                return  # what it says it does by ~/controller_state counts
             found = [name for name, kinds in self._node.get_topic_names_and_types()
                      if name.endswith(SCALING) and 'std_msgs/msg/Float64' in kinds]
-            if not found:
+            if len(found) > 1:
+                self._node.get_logger().warning(
+                    f"{', '.join(found)} tell a speed scaling: name one in parameter "
+                    "'speed_scaling'", once=True)
+            if len(found) != 1:
                 return
             topic = found[0]
         self._scaled = topic, self._node.create_subscription(

@@ -29,6 +29,7 @@ from pi0_ros.offline.recording import Recording, plot_joints, write_animation
 from pi0_ros.ros import conversions, qos
 from pi0_ros.ros.processes import Children, private_environment, share_file
 from pi0_ros.sim import arm
+from pi0_ros.sim.controller import KINDS
 from pi0_ros.sim.world import COLOURS
 
 PHRASES = ('pick up the {} block', 'now take the {} cube', 'grab the {} one please')
@@ -148,7 +149,7 @@ class Demo:
 
         :raises RuntimeError: they did not become ready.
         """
-        start_processes(self.children, self.args.seed, self.args.delay)
+        start_processes(self.children, self.args.seed, self.args.delay, self.args.controller)
         self.observer.say('started the simulated robot and the node, loading the policy')
         self.arm()
 
@@ -207,6 +208,7 @@ class Demo:
                                      for name in ('p50', 'p99', 'max')},
                 'missed_ticks': int(control.get('missed_ticks', 0)),
                 'commands': len(stamps), 'chunks': int(policy.get('chunks', 0)),
+                'control': control,
                 'inference_ms': {'p50': float(policy.get('inference_p50_ms', 0)),
                                  'p95': float(policy.get('inference_p95_ms', 0))}}
 
@@ -228,19 +230,22 @@ class Demo:
             self.observer.instruct(line.strip())
 
 
-def start_processes(children: Children, seed: int, delay_s: float = 0.0) -> None:
+def start_processes(children: Children, seed: int, delay_s: float = 0.0,
+                    controller: str = KINDS[1]) -> None:
     """Start robot and node: with ros2 launch where it is installed, else one by one."""
     if shutil.which('ros2') and _launchable():
         children.start('launch', ['ros2', 'launch', 'pi0_ros', 'demo.launch.py', f'seed:={seed}',
-                                  f'added_delay:={delay_s}'])
+                                  f'added_delay:={delay_s}', f'controller:={controller}'])
         return
-    start_verbs(children, seed, delay_s)
+    start_verbs(children, seed, delay_s, controller)
 
 
-def start_verbs(children: Children, seed: int, delay_s: float = 0.0, *more: str) -> None:
+def start_verbs(children: Children, seed: int, delay_s: float = 0.0, controller: str = KINDS[1],
+                *more: str) -> None:
     """Start robot and node one by one, the node with ``more`` arguments."""
     config = str(share_file('sim.yaml'))
-    children.start_verb('sim', ['--ros-args', '--params-file', config, '-p', f'seed:={seed}'])
+    children.start_verb('sim', ['--ros-args', '--params-file', config, '-p', f'seed:={seed}',
+                                '-p', f'controller:={controller}'])
     children.start_verb('node', ['--ros-args', '--params-file', config,
                                  '-p', f'added_delay:={delay_s}',
                                  '-r', 'camera_1/image_raw:=overhead/image_raw',
@@ -274,6 +279,9 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument('--seed', type=int, default=7, help='of the block places (default: 7)')
     out.add_argument('--delay', type=float, default=0.0, metavar='S',
                      help='added to every inference (default: 0)')
+    out.add_argument('--controller', choices=KINDS, default=KINDS[1],
+                     help="whose joint_trajectory_controller the robot has, at 500 Hz (default: "
+                          '%(default)s)')
     out.add_argument('--out', type=Path, default=Path('out/demo'),
                      help='folder for summary.json, pictures and logs (default: out/demo)')
     return out

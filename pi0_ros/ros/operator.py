@@ -56,7 +56,8 @@ class Operator:
         self._active = node.create_publisher(String, '~/active_instruction', qos.LATCHED)
         node.create_subscription(String, 'instruction', self._on_instruction, qos.INSTRUCTION)
         node.create_subscription(String, 'robot_description', self._on_description, qos.LATCHED)
-        node.create_subscription(Bool, '~/stop', self._on_stop, qos.STOP)
+        for profile in (qos.STOP, qos.INSTRUCTION):  # best effort hears all, reliable loses none
+            node.create_subscription(Bool, '~/stop', self._on_stop, profile)
         # Arming waits for an inference; whatever else comes goes on meanwhile, disarming too.
         node.create_service(SetBool, '~/enable', self._on_enable,
                             callback_group=ReentrantCallbackGroup())
@@ -170,7 +171,7 @@ class Operator:
             return
         fault = session.guard.fault
         if fault and (fault.reason == 'operator_stop'
-                      or session.guard.reset(session.steady()) is not None):
+                      or session.guard.reset(session.steady(), fault) is not None):
             return
         if fault:
             self._log.warning(f'dry run: going on after {advised(fault)}')
@@ -188,8 +189,12 @@ class Operator:
         refusal = self._why_not()
         if not refusal:
             session.ask_controller()
-            session.guard.begin_arming(session.steady())
-            refusal = await self._look_ahead(session) or session.arm()
+            try:
+                session.guard.begin_arming(session.steady())
+            except RuntimeError as error:  # something was latched just now
+                refusal = session.guard.fault or str(error)
+            else:
+                refusal = await self._look_ahead(session) or session.arm()
         if session and session.pilot.state is State.ARMING:
             session.guard.disarm(NOT_ARMED)
         if refusal and not quiet:
@@ -237,7 +242,7 @@ class Operator:
             response.message = 'the node is not configured'
             return response
         was = session.guard.fault
-        refusal = session.guard.reset(session.steady(), was)
+        refusal = session.guard.reset(session.steady(), was) if was else None
         session.wake_to_load()
         response.success = refusal is None
         response.message = (f'not cleared: {advised(refusal)}' if refusal else
@@ -249,7 +254,8 @@ class Operator:
         if message.data != self.stop_pressed:
             self._log.warning('stopped by the operator' if message.data else
                               f'the stop is released; go on with {self.own("reset")}')
-        self.stop_pressed = message.data
-        if self._session:
+        news, self.stop_pressed = message.data != self.stop_pressed, message.data
+        if self._session and (news or message.data):
             self._session.guard.press_stop(message.data)
-            self._session.urgent()
+            if news and message.data:
+                self._session.urgent()
