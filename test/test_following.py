@@ -350,3 +350,15 @@ def test_an_arming_that_takes_too_long_ends_and_comes_to_nothing():
     assert rig.pilot.state is State.ARMING
     rig.run(5100)
     assert rig.pilot.state is State.DISARMED and rig.guard.stopped_by.reason == 'arming_late'
+
+
+def test_a_robot_is_taken_to_stand_half_a_second_after_its_last_command():
+    rig = Rig().start()
+    rig.instruction = ''
+    rig.guard.hold('no_instruction')
+    while rig.pilot.speaking:
+        rig.run(1)
+    rig.run(400)
+    assert rig.guard._follower._rest is None  # it may still come to rest
+    rig.run(200)
+    np.testing.assert_allclose(rig.guard._follower._rest, rig.measured(), atol=1e-6)
