@@ -469,7 +469,7 @@ def test_the_stop_is_published_also_when_simulated_time_stands():
         moving(graph, 20)
         graph.node.trigger_deactivate()  # on the thread that would hear the clock
         assert not graph.node.session.pilot.speaking
-        graph.wait(lambda: not np.any([p.velocities for p in robot.commands[-1].points]))
+        graph.wait(lambda: np.abs([p.velocities for p in robot.commands[-1].points]).max() < 0.05)
     finally:
         clock.cancel()
         graph.close()
@@ -487,7 +487,7 @@ def test_ten_lives_leave_nothing_behind(make):  # noqa: F811
                     node.timers, node.guards)))
 
     def live():
-        graph.enable()
+        graph.wait(lambda: graph.enable().success)  # once the robot stands
         graph.instruct('swing')
         moving(graph, 5)
         assert graph.node.trigger_deactivate().name == 'SUCCESS'
