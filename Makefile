@@ -7,7 +7,7 @@ PYTHON = $(VENV)/bin/python
 help:
 	@echo 'make demo              a simulated robot takes the blocks it is told to take'
 	@echo 'make demo ARGS=--live  the same, and you give the instructions'
-	@echo 'make test              all tests; ARGS="-k queue" for some'
+	@echo 'make test              all tests; ARGS="-k plan" for some'
 	@echo 'make fuzz              ten million control ticks of random lives, hours'
 	@echo 'make mutants           sixty faults in the control core: do the tests notice?'
 

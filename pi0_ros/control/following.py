@@ -40,7 +40,7 @@ class Report:
     stamp_ns: int
     received_ns: int
     joint_names: tuple[str, ...]
-    reference: np.ndarray       # [D] positions it commands, in the order of the robot's
+    reference: np.ndarray       # [D] positions it commands, in the order of the robot's joints
     speed_scaling: float = 1.0  # of its time
 
 

@@ -1,9 +1,10 @@
 """Whether the robot may move: everything that is asked before a command leaves.
 
-At every tick, in this order, and the first that finds something decides: not armed, inputs, the
-controller, the robot itself. A chunk is asked before it becomes part of the plan: its shape, its
-values, its age, whether it begins where the robot is, steps, limits. What the plan is made of then
-keeps the limits by itself (limiter.py).
+At every tick, in this order, and the first that finds something decides: the robot itself, where
+its joints are fresh, also while it stops; and while it is armed, inputs and the controller. A
+chunk is asked before it becomes part of the plan: its shape, its values, its age, whether it
+begins where the robot is, steps, limits. What the plan is made of then keeps the limits by itself
+(limiter.py).
 """
 
 from dataclasses import replace

@@ -7,11 +7,11 @@ import numpy as np
 
 from pi0_ros.advice import advised
 from pi0_ros.control.following import LAGS_NS
-from pi0_ros.control.rules import check_chunk
 from pi0_ros.control.handover import CONTINUING, make_handover
 from pi0_ros.control.limits import JointLimits, RobotLimits
 from pi0_ros.control.pilot import Timing
 from pi0_ros.control.plan import Plan, leftover
+from pi0_ros.control.rules import check_chunk
 from pi0_ros.control.splice import Rules, splice
 from pi0_ros.observation.observation import Observation
 from pi0_ros.policy.policy import ActionChunk, Leftover
