@@ -9,6 +9,7 @@ import pytest
 
 from pi0_ros.control.following import Controller, Report, first_piece_ns
 from pi0_ros.control.states import State
+from pi0_ros.observation.finding import Finding
 from pi0_ros.sim.controller import Settings
 from rig import ACCELERATION, NAMES, VELOCITY, Rig
 from support import MS, box, chunk
@@ -136,6 +137,18 @@ def test_a_tracking_fault_leads_back_to_where_the_robot_is(tells):
     assert np.abs(rig.controller.commanded - rig.blocked).max() < 0.02
     assert max(commanded(rig, since)) <= OVER and rig.pilot.state in (
         State.FAULTED, State.DISARMED)
+
+
+def test_a_stop_at_a_late_tick_still_leads_back_to_where_the_robot_is():
+    rig = Rig().start()
+    rig.node_dead, since = True, len(rig.path)
+    rig.run(150)
+    rig.node_dead, back = False, rig.path[-1] - [0.1, 0.0]
+    rig.guard.latch(Finding('tracking', 'it does not follow', 'a'), back)
+    rig.run(3000)
+    assert rig.pilot.counters.late_ticks == 1 and rig.silent()
+    np.testing.assert_allclose(rig.path[-1], back, atol=1e-3)
+    assert max(commanded(rig, since)) <= OVER
 
 
 @pytest.mark.parametrize('speed', [0.8, 0.5, 0.1])

@@ -164,7 +164,7 @@ class Teller:
     def _let_coast(self, scaled_ns: int, last_ns: int, more_ns: int) -> None:
         """Let the robot come to rest as it was told at ``last_ns``, and ``more_ns`` longer."""
         self.epoch += 1
-        self._stop, self.chunk_obs_ns = None, None
+        self.chunk_obs_ns = None  # a stop that leads somewhere does so after it
         self.machine.end_in(State.STANDING)
         if self.timing.coasts and self._last is not None:
             told = self._last
