@@ -110,6 +110,38 @@ def test_an_arm_that_sags_begins_its_first_motion_softly(sag, kind, tells):
     assert rig.moves() and max(commanded(rig, 0)) <= OVER
 
 
+def test_a_first_piece_that_nobody_played_says_nothing_of_where_the_controller_holds():
+    """It is switched off in it, and on again where it was; the arm sags to where it was told."""
+    rig = Rig()
+    rig.sag = np.full(2, 0.1)
+    rig.run(100)
+    assert rig.arm() is None
+    while not rig.commands:
+        rig.run(1)
+    rig.controller.deactivate()
+    rig.pilot.disable()
+    rig.run(3000)
+    rig.controller.activate(rig.measured())
+    rig.run(600)
+    since = len(rig.path)
+    assert rig.arm() is None
+    rig.run(3000)
+    assert rig.moves() and max(commanded(rig, since)) <= OVER
+
+
+def test_a_chunk_that_is_stopped_before_it_is_told_says_nothing_either():
+    rig = Rig(infer_ms=70)
+    rig.sag = np.full(2, 0.1)
+    rig.run(100)
+    assert rig.arm() is None
+    while not rig.pilot.speaking:
+        rig.run(1)
+    assert not rig.commands
+    rig.pilot.stop()
+    rig.run(3000)
+    assert rig.moves() and max(commanded(rig, 0)) <= OVER
+
+
 def test_somebody_who_moves_the_robot_while_it_settles_makes_no_jump():
     rig = Rig().start()
     rig.instruction = ''

@@ -183,14 +183,18 @@ class Follower:
         """Remember where the robot was measured when it had come to rest."""
         if self._pilot.speaking or joints is None:
             self._rest, self._spoke_ns = None, now_ns
-            if self._pilot.speaking:
-                self._told = self._pilot.plan.rest
+            self.note_rest()
         elif self._rest is None and now_ns - self._spoke_ns > SETTLE_NS:
             self._rest = joints.value[:len(self._pilot.joint_names)]
 
     def note_rest(self) -> None:
-        """Remember where the robot was told to rest: a motion has just ended."""
-        self._told = self._pilot.plan.rest
+        """Remember where the newest message told the robot to rest.
+
+        A first piece alone does not count: nobody has seen yet that the controller plays it.
+        """
+        last = self._pilot.newest
+        if last is not None:
+            self._told = last.positions[-1] if len(last.times_ns) > 1 else None
 
     def leans(self, measured: np.ndarray, now_ns: int) -> bool:
         """Return whether a stop is about to leave the robot [D] too far from where it is told."""

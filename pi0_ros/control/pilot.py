@@ -11,6 +11,7 @@ from pi0_ros.control.splice import Rules, splice
 from pi0_ros.control.states import State
 from pi0_ros.control.teller import ClockJump, Teller
 from pi0_ros.control.timing import Delays, Stance, Timing
+from pi0_ros.control.trajectory import Trajectory
 from pi0_ros.observation.observation import Observation
 from pi0_ros.policy.policy import ActionChunk, Leftover
 
@@ -66,6 +67,11 @@ class Pilot(Teller):
     def delay(self) -> int:
         """Return how many steps an inference takes, as measured: the longest of the last ten."""
         return self._delays.longest
+
+    @property
+    def newest(self) -> Trajectory | None:
+        """Return what was published last since it was armed, or since it stood."""
+        return self._last
 
     @property
     def turned(self) -> bool:
