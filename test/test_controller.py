@@ -180,3 +180,35 @@ def test_without_interpolate_from_desired_state_it_restarts_from_the_measured_st
         it.update(NOW + 50 * MS, measured, np.zeros(2))
         it.accept(message(), NOW + 50 * MS)
         assert it.update(NOW + 50 * MS, measured, np.zeros(2)).tolist() == expected
+
+
+@pytest.mark.parametrize('kind', ['humble', 'jazzy', 'master'])
+@pytest.mark.parametrize('scaling', [1.0, 0.3, 0.0])
+@pytest.mark.parametrize('seed', range(4))
+def test_many_updates_at_once_are_the_same_updates(kind, scaling, seed):
+    rng = np.random.default_rng(seed)
+    both = [TrajectoryController(JOINTS, np.zeros(2), Settings(
+        kind, update_rate=200.0, allow_trajectory_replacement=False)) for _ in range(2)]
+    now = NOW
+    for step in range(40):
+        count, times = int(rng.integers(1, 60)), 0
+        if rng.random() < 0.8:
+            points = int(rng.integers(1, 8))
+            at, speeds = rng.normal(size=(2, points, 2))
+            speeds[-1] = 0
+            message = TrajectoryMessage(
+                now - int(rng.integers(-20, 20)) * MS, list(JOINTS),
+                (np.cumsum(rng.integers(10, 40, points)) * MS).tolist(), at.tolist(),
+                speeds.tolist() if rng.random() < 0.8 else [])
+            for it in both:
+                it.speed_scaling = scaling if step % 3 else 1.0
+                it.accept(message, now)
+        if step % 11 == 10:
+            for it in both:
+                it.activate(at[0])
+        times = now + 5 * MS * np.arange(1, count + 1)
+        now = int(times[-1])
+        together = both[0].run(times, np.zeros(2))
+        single = [both[1].update(int(time), np.zeros(2), np.zeros(2)).copy() for time in times]
+        np.testing.assert_allclose(together, single, rtol=0, atol=1e-12)
+        np.testing.assert_allclose(both[0].reference, both[1].reference, rtol=0, atol=1e-12)

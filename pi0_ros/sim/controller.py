@@ -181,6 +181,47 @@ class TrajectoryController:
             self.commanded, self.commanded_velocity = state.position, state.velocity
         return self.commanded
 
+    def run(self, times_ns: np.ndarray, measured: np.ndarray) -> np.ndarray:
+        """Return the commanded positions [N, D] of updates at ``times_ns`` [N], a period apart.
+
+        :param measured: [D] where the joints are meanwhile, at rest.
+        """
+        still, count = np.zeros_like(measured), len(times_ns)
+        out = np.empty((count, len(measured)))
+        done = 0
+        while done < count:
+            rest = None
+            if done and count - done > 1:
+                rest = self._run(times_ns[done:])
+            if rest is None:
+                out[done] = self.update(int(times_ns[done]), measured, still)
+                done += 1
+            else:
+                out[done:done + len(rest)] = rest
+                done += len(rest)
+        return out
+
+    def _run(self, times_ns: np.ndarray) -> np.ndarray | None:
+        """Return as many of these updates but the last as are only sampled, or None."""
+        settings, current = self.settings, self._current
+        if not self.active or (self._pending is None and current is None):
+            return np.repeat(self.commanded[None], len(times_ns) - 1, axis=0)
+        if self._pending is not None or not current.sampled or (
+                settings.path_tolerance or settings.goal_time):
+            return None
+        period_ns = settings.period_ns
+        if settings.kind == 'humble':
+            along = times_ns[:-1]
+        else:
+            step = int(np.longdouble(period_ns) * np.longdouble(self.speed_scaling))
+            along = self._time_ns + step * np.arange(1, len(times_ns)) + period_ns
+        places = current.positions(along)
+        if places is None:
+            return None
+        self._update_ns = int(times_ns[-2])
+        self._time_ns = int(along[-1]) - (0 if settings.kind == 'humble' else period_ns)
+        return places  # and the last update says how it moves
+
     def _before(self, now_ns: int, measured: np.ndarray, velocity: np.ndarray) -> Point:
         """Return the state that the controller remembers to come before a trajectory."""
         if not self.settings.interpolate_from_desired_state:

@@ -25,6 +25,7 @@ class Trajectory:
         self.sampled = False
         self.before: Point | None = None
         self._times = [point.time_ns for point in points]
+        self._cubics: tuple[np.ndarray, tuple[np.ndarray, ...]] | None = None
 
     def begin(self, time_ns: int, before: Point) -> None:
         """Take the first sample's time, and the state that comes before the points."""
@@ -54,6 +55,51 @@ class Trajectory:
         return (between(self.start_ns + points[row].time_ns, points[row],
                         self.start_ns + points[row + 1].time_ns, points[row + 1], time_ns),
                 points[row].time_ns, True)
+
+    def positions(self, times_ns: np.ndarray) -> np.ndarray | None:
+        """Return what ``sample`` does at many times [N], increasing: positions [N, D].
+
+        None where not all pieces are cubics, and before the first of them.
+        """
+        if self._cubics is None:
+            self._cubics = self._make_cubics()
+        begins, factors = self._cubics
+        if not len(begins) or times_ns[0] < begins[0]:
+            return None
+        row = np.searchsorted(begins, times_ns, side='right') - 1
+        passed = ((times_ns - begins[row]) / 1e9)[:, None]
+        start, speed, square, cube = (part[row] for part in factors)
+        return start + passed * (speed + passed * (square + passed * cube))
+
+    def _make_cubics(self) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+        """Return when pieces begin and their factors; none where they are no cubics."""
+        points = [Point(self.start_ns + point.time_ns, point.position, point.velocity,
+                        point.acceleration) for point in self.points]
+        if any(point.acceleration is not None for point in points):
+            return _cubics([])
+        if len(points) > 1 and any(point.velocity is None for point in points):
+            return _cubics([])
+        before = self.before
+        if points[0].velocity is not None and before.time_ns < points[0].time_ns:
+            points = [before, *points]
+        return _cubics(points)
+
+
+def _cubics(points: list[Point]) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+    """Return when pieces begin, [N], and their four factors, each [N, D]; the last stands."""
+    begins = np.array([point.time_ns for point in points], np.int64)
+    if not points:
+        return begins, ()
+    at = np.array([point.position for point in points])
+    speed = np.array([np.zeros_like(point.position) if point.velocity is None
+                      else point.velocity for point in points])
+    length = (np.diff(begins) / 1e9)[:, None]
+    way = np.diff(at, axis=0)
+    square = (3 * way / length - 2 * speed[:-1] - speed[1:]) / length
+    cube = (speed[:-1] + speed[1:] - 2 * way / length) / length**2
+    still = np.zeros((1, at.shape[1]))
+    return begins, (at, np.vstack([speed[:-1], still]), np.vstack([square, still]),
+                    np.vstack([cube, still]))
 
 
 def between(begin_ns: int, begin: Point, end_ns: int, end: Point, time_ns: int) -> Point:
