@@ -189,8 +189,8 @@ class Life:
         gap = period + late_ns + jitter
         if gap < 0:  # the clock is set, while no message is on its way
             self.follow(self.now + 40 * MS)
-            self.set_clock(gap - period)
-            self.now += 40 * MS + gap - period
+            self.set_clock(gap - 40 * MS)
+            self.now += gap
         else:
             self.follow(self.now + gap)
             self.now += gap

@@ -142,6 +142,18 @@ def test_a_chunk_that_is_stopped_before_it_is_told_says_nothing_either():
     assert rig.moves() and max(commanded(rig, 0)) <= OVER
 
 
+def test_a_fault_before_anything_was_told_moves_nothing():
+    """Where the controller holds an arm that sags is not known: there is no way back from it."""
+    rig = Rig(policy='hangs')
+    rig.sag = np.full(2, 0.1)
+    rig.run(100)
+    assert rig.arm() is None
+    rig.run(50)
+    rig.guard.latch(Finding('tracking', 'somebody is in the way'), rig.measured())
+    rig.run(500)
+    assert not rig.commands and rig.pilot.state is State.FAULTED
+
+
 def test_somebody_who_moves_the_robot_while_it_settles_makes_no_jump():
     rig = Rig().start()
     rig.instruction = ''

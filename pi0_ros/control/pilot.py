@@ -116,8 +116,8 @@ class Pilot(Teller):
         :param to: DISARMED or FAULTED. :param target: see ``stop``.
         """
         with self.lock:
-            if self.state is State.STANDING and target is not None:
-                self.machine.change(State.MOVING)  # there
+            if self.state is State.STANDING and target is not None and self._last is not None:
+                self.machine.change(State.MOVING)  # there, from where it was told to be
             moved = self.state is State.MOVING
             self.machine.end_in(to)
             self._halt(moved, target)
