@@ -102,9 +102,11 @@ class Life:
         self.joints.put(list(self.names), self.path[-1] - self.sag, self.now, self.now)
         self.camera.put(0, self.now, self.now)
         if self.tells and self.controller.active:
-            self.guard.controller.hear(Report(
-                self.now, self.now, self.names, self.controller.reference,
-                self.controller.speed_scaling))
+            for ago in range(7, -1, -1):  # it tells its state 50 times a second
+                when = self.now - 20 * MS * ago
+                self.guard.controller.hear(Report(when, when, self.names,
+                                                  self.controller.reference,
+                                                  self.controller.speed_scaling))
         elif self.scales and not self.tells:
             self.guard.controller.hear_scaling(self.controller.speed_scaling, self.now)
 
@@ -188,8 +190,9 @@ class Life:
         jitter = int(self.rng.choice([0, self.rng.integers(0, 8 * MS)], p=[0.7, 0.3]))
         gap = period + late_ns + jitter
         if gap < 0:  # the clock is set, while no message is on its way
-            self.follow(self.now + 40 * MS)
-            self.set_clock(gap - 40 * MS)
+            passed = max(period, 40 * MS)
+            self.follow(self.now + passed)
+            self.set_clock(gap - passed)
             self.now += gap
         else:
             self.follow(self.now + gap)

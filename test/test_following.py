@@ -110,23 +110,37 @@ def test_an_arm_that_sags_begins_its_first_motion_softly(sag, kind, tells):
     assert rig.moves() and max(commanded(rig, 0)) <= OVER
 
 
-def test_a_first_piece_that_nobody_played_says_nothing_of_where_the_controller_holds():
-    """It is switched off in it, and on again where it was; the arm sags to where it was told."""
-    rig = Rig()
+@pytest.mark.parametrize('messages', [1, 2, 10])
+def test_what_a_robot_was_told_that_did_not_move_says_nothing_of_where_it_is_held(messages):
+    """Its controller is off in the first piece, and on again where it was; the arm sags to it."""
+    rig = Rig(policy=lambda values: 0 * values + values[0])
     rig.sag = np.full(2, 0.1)
     rig.run(100)
     assert rig.arm() is None
     while not rig.commands:
         rig.run(1)
     rig.controller.deactivate()
+    while len(rig.commands) < messages:
+        rig.run(1)
     rig.pilot.disable()
     rig.run(3000)
     rig.controller.activate(rig.measured())
     rig.run(600)
-    since = len(rig.path)
+    since, rig.policy = len(rig.path), 'sine'
     assert rig.arm() is None
     rig.run(3000)
     assert rig.moves() and max(commanded(rig, since)) <= OVER
+
+
+def test_a_robot_that_came_where_it_was_told_begins_sooner():
+    rig = Rig().start()
+    for _ in range(3):
+        rig.pilot.disable()
+        rig.run(1500)
+        assert rig.arm() is None
+        rig.run(2000)
+    lengths = [window.times_ns[0] for _, window in rig.commands if len(window.times_ns) == 1]
+    assert len(lengths) == 4 and max(lengths[1:]) < 0.6 * lengths[0]
 
 
 def test_a_chunk_that_is_stopped_before_it_is_told_says_nothing_either():

@@ -22,6 +22,7 @@ FOLLOWS = 0.25          # of what it was told, that a robot must have moved at l
 EVERY = 5               # ticks
 HELD_SHARE = 0.4        # of the tracking limit, that a controller may hold joints away: arms sag
 MARGIN_SHARE = 0.1      # of it, that a robot may have moved since it was measured
+WAY_SHARE = 0.25        # of that, after which the way of a robot is remembered again
 ENTERED = 2.1           # times the acceleration of the cubic, where a controller enters it late
 SHORTEST_NS = 100_000_000   # of a first piece: several periods of any controller
 SETTLE_NS = 500_000_000     # after the last command, before a robot is taken to stand
@@ -136,6 +137,7 @@ class Follower:
         """Begin without a past."""
         self._pilot, self._controller = pilot, controller
         self._past: deque[tuple[int, np.ndarray, np.ndarray]] = deque(maxlen=300)
+        self._way: deque[tuple[np.ndarray, np.ndarray]] = deque(maxlen=300)  # told, and measured
         self._away_since_ns: int | None = None
         self._departed_since_ns: int | None = None
         self._rest: np.ndarray | None = None  # [D] measured, since it stands
@@ -150,6 +152,7 @@ class Follower:
         self._rest = measured
         if self._doubted:
             self._told, self._doubted = None, False
+            self._way.clear()
         if self._told is not None and self._pilot.limits.far(
                 self._told, measured, safety.MOVED_SHARE).any():
             self._told = None
@@ -177,24 +180,43 @@ class Follower:
     def forget(self) -> None:
         """Forget where the robot stands: the clock jumped."""
         self._rest = self._told = None
+        self._way.clear()
         self._controller.forget()
 
     def watch_rest(self, joints: Stamped | None, now_ns: int) -> None:
-        """Remember where the robot was measured when it had come to rest."""
+        """Remember the way of the robot, and where it was measured when it had come to rest."""
+        if joints is not None:
+            self._remember(joints)
         if self._pilot.speaking or joints is None:
             self._rest, self._spoke_ns = None, now_ns
             self.note_rest()
         elif self._rest is None and now_ns - self._spoke_ns > SETTLE_NS:
             self._rest = joints.value[:len(self._pilot.joint_names)]
 
-    def note_rest(self) -> None:
-        """Remember where the newest message told the robot to rest.
+    def _remember(self, joints: Stamped) -> None:
+        told = self._pilot.told(np.array([joints.stamp_ns]))[0]
+        step = WAY_SHARE * MARGIN_SHARE * _held(self._pilot.limits)
+        if not self._way or (np.abs(told - self._way[-1][0]) >= step).any():
+            self._way.append((told, joints.value[:len(told)]))
 
-        A first piece alone does not count: nobody has seen yet that the controller plays it.
+    def note_rest(self) -> None:
+        """Remember where the newest message told the robot to rest."""
+        if self._pilot.newest is not None:
+            self._told = self._pilot.newest.positions[-1]
+
+    def _came(self, measured: np.ndarray) -> bool:
+        """Return whether the robot, [D], was seen to go the last of the way it was told.
+
+        Then its controller was on, and holds what it was told; how a robot that did not move is
+        held nobody has seen.
         """
-        last = self._pilot.newest
-        if last is not None:
-            self._told = last.positions[-1] if len(last.times_ns) > 1 else None
+        least = 2 * MARGIN_SHARE * _held(self._pilot.limits)
+        for told, joints in reversed(self._way):
+            far = self._told - told
+            moved = np.abs(far) >= least
+            if moved.any():
+                return bool(((measured - joints) * np.sign(far) >= np.abs(far) / 2)[moved].any())
+        return False
 
     def leans(self, measured: np.ndarray, now_ns: int) -> bool:
         """Return whether a stop is about to leave the robot [D] too far from where it is told."""
@@ -288,7 +310,8 @@ class Follower:
         target = limits.clamp(told if near.all() else np.where(limits.alone, told, measured))
         # It holds what it was told, or, restarted, what was measured then.
         away = np.maximum(np.abs(told - target), np.abs(measured - target))
-        return Stance(target, first_piece_ns(limits, away + MARGIN_SHARE * _held(limits)))
+        share = MARGIN_SHARE if self._came(measured) else HELD_SHARE
+        return Stance(target, first_piece_ns(limits, away + share * _held(limits)))
 
 
 def _held(limits: JointLimits) -> np.ndarray:
