@@ -99,16 +99,20 @@ class Life:
 
     def measure(self) -> None:
         """Let the node hear where the joints are, and what the controller holds."""
+        self.hear(self.now)
         self.joints.put(list(self.names), self.path[-1] - self.sag, self.now, self.now)
         self.camera.put(0, self.now, self.now)
+
+    def hear(self, now: int) -> None:
+        """Let the node hear what the controller tells of itself."""
         if self.tells and self.controller.active:
             for ago in range(7, -1, -1):  # it tells its state 50 times a second
-                when = self.now - 20 * MS * ago
+                when = now - 20 * MS * ago
                 self.guard.controller.hear(Report(when, when, self.names,
                                                   self.controller.reference,
                                                   self.controller.speed_scaling))
         elif self.scales and not self.tells:
-            self.guard.controller.hear_scaling(self.controller.speed_scaling, self.now)
+            self.guard.controller.hear_scaling(self.controller.speed_scaling, now)
 
     def live(self, ticks: int | None = None) -> int:
         """Live for so many ticks; return how many there were."""
@@ -182,6 +186,7 @@ class Life:
         made = chunk(np.clip(values, -900, 900), at - int(rng.integers(0, 400)) * MS,
                      int(rng.choice(DUE_MS)) * MS, str(rng.choice(['one', 'two'])))
         seen = Observation(made.t_obs_ns, self.path[-1] - self.sag, {}, {}, made.instruction)
+        self.hear(at)
         self.guard.accept(made, seen, at, self.pilot.epoch)
 
     def tick(self, late_ns: int = 0) -> bool:

@@ -196,8 +196,9 @@ class Follower:
     def _remember(self, joints: Stamped) -> None:
         told = self._pilot.told(np.array([joints.stamp_ns]))[0]
         step = WAY_SHARE * MARGIN_SHARE * _held(self._pilot.limits)
-        if not self._way or (np.abs(told - self._way[-1][0]) >= step).any():
-            self._way.append((told, joints.value[:len(told)]))
+        if self._way and (np.abs(told - self._way[-1][0]) < step).all():
+            told = self._way.pop()[0]
+        self._way.append((told, joints.value[:len(told)]))
 
     def note_rest(self) -> None:
         """Remember where the newest message told the robot to rest."""
@@ -274,6 +275,8 @@ class Follower:
         report = self._controller.reference(now_ns)
         if report is None:
             return self._controller.silent(now_ns)
+        if self._pilot.waits(now_ns):
+            return None  # it goes where the motion begins, in its own way
         finding = safety.check_reference(
             report.reference, self._pilot.told(min(report.stamp_ns or now_ns, now_ns) - LAGS_NS),
             self._pilot.limits, self._pilot.joint_names)
@@ -303,15 +306,16 @@ class Follower:
             return Stance(held)
         if told is None:
             target = limits.clamp(measured)
-            return Stance(target, first_piece_ns(
-                limits, HELD_SHARE * _held(limits) + np.abs(target - measured)))
+            return Stance(target, first_piece_ns(limits, HELD_SHARE * _held(limits) + np.abs(
+                target - measured)) + self._pilot.timing.lead_ns)
         told = limits.nearest_turn(told[None], measured)[0]
         near = ~limits.far(told, measured, safety.MOVED_SHARE) | limits.alone
         target = limits.clamp(told if near.all() else np.where(limits.alone, told, measured))
         # It holds what it was told, or, restarted, what was measured then.
         away = np.maximum(np.abs(told - target), np.abs(measured - target))
         share = MARGIN_SHARE if self._came(measured) else HELD_SHARE
-        return Stance(target, first_piece_ns(limits, away + share * _held(limits)))
+        return Stance(target, first_piece_ns(limits, away + share * _held(limits))
+                      + self._pilot.timing.lead_ns)
 
 
 def _held(limits: JointLimits) -> np.ndarray:

@@ -25,6 +25,7 @@ from pi0_ros.policy.policy import ActionChunk
 RETRY_NS = 100_000_000          # between inferences while one fails or an image cannot be read
 IMAGE_PROBLEM_NS = 500_000_000  # for which an image that could not be read is news
 STILL_OVER_NS = 50_000_000
+STOPPING = Finding('stopping', 'the robot is still stopping: try again')
 CLEARED = Finding('cleared', 'the inputs were cleared: try again', 'clock')
 
 
@@ -91,17 +92,17 @@ class Guard(Faults):
             return None
         follower, armed = self._follower, self.pilot.enabled
         measured = joints.value[:len(self.pilot.joint_names)]
-        finding = follower.tracking(joints.stamp_ns, measured, now_ns, self.rules.tracking_ns)
-        if finding:
-            follower.doubt()
-            if self.fault is None or self.fault.reason != finding.reason:
-                self.latch(finding, self._back(measured))
-            return finding
         finding = follower.departed(now_ns)
         if finding:  # nobody follows: whatever was told now would be a jump
             follower.doubt()
             self.disarm(finding)
             self.pilot.end_stop()
+            return finding
+        finding = follower.tracking(joints.stamp_ns, measured, now_ns, self.rules.tracking_ns)
+        if finding:
+            follower.doubt()
+            if self.fault is None or self.fault.reason != finding.reason:
+                self.latch(finding, self._back(measured))
             return finding
         finding = follower.frozen(joints.stamp_ns, measured)
         if finding and armed:
@@ -245,9 +246,13 @@ class Guard(Faults):
         if limits.unknown and not (self.rules.allow_missing_limits and not limits.refused):
             return Finding('limits_unknown', f"joint limits are unknown, "
                            f"{'; '.join(limits.unknown)}", 'robot_description')
-        if self.pilot.speaking and not self.pilot.enabled:
-            return Finding('stopping', 'the robot is still stopping: try again')
+        if self.pilot.speaking and not self.pilot.enabled or self._still_comes(now_ns):
+            return STOPPING
         return problem or self._unfit(now_ns)
+
+    def _still_comes(self, now_ns: int) -> bool:
+        """Return whether a first piece of an earlier motion is on: what is told now would jump."""
+        return not self.pilot.enabled and self.pilot.waits(now_ns)
 
     def _unfit(self, now_ns: int) -> Finding | None:
         """Return why a robot that is measured so is not armed, or None."""
@@ -295,8 +300,8 @@ class Guard(Faults):
             joints = self.builder.joints.get()
             if self.pilot.enabled or joints is None:
                 return None if self.pilot.enabled else CLEARED
-            if self.pilot.state not in (State.DISARMED, State.ARMING):
-                return Finding('stopping', 'the robot is still stopping: try again')
+            if self.pilot.state not in (State.DISARMED, State.ARMING) or self._still_comes(now_ns):
+                return STOPPING
             self._in_a_row, self._retry_ns, self._watchdog.arming_since_ns = 0, 0, None
             self.stopped_by = None
             measured = joints.value[:len(self.pilot.joint_names)]

@@ -73,6 +73,10 @@ class Pilot(Teller):
         """Return what was published last since it was armed, or since it stood."""
         return self._last
 
+    def waits(self, now_ns: int) -> bool:
+        """Return whether a first piece is on: nothing can be told until it is over."""
+        return self.scale.at(now_ns) < self._waits_until_ns
+
     @property
     def turned(self) -> bool:
         """Return whether a stop leads back to where the robot is already."""
