@@ -267,7 +267,8 @@ class Life:
         assert (rest >= limits.lower - over).all(), limits.lower - rest.min(axis=0)
         if len(forgiven):
             jump = np.abs(way[:len(forgiven)])
-            allowed = TRACKING + (SEEN_S + 2 * self.period_s) * limits.velocity
+            allowed = (TRACKING + (SEEN_S + 2 * self.period_s) * limits.velocity
+                       + limits.velocity**2 / (2 * limits.acceleration))  # and it has to stop
             assert (jump <= allowed).all(), jump.max(axis=0)
         way, speed, change = (part[len(forgiven):] for part in (way, speed, change))
         if self.scales:  # every message puts the controller's time right, by what it was late
