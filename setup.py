@@ -13,7 +13,7 @@ setup(
     version='0.1.0',
     packages=find_packages(include=[PACKAGE, f'{PACKAGE}.*']),
     package_data={f'{PACKAGE}.sim': ['checkpoint/*', 'checkpoint/tokenizer/*'],
-                  f'{PACKAGE}.offline': ['*.j2']},
+                  f'{PACKAGE}.evaluation': ['*.j2']},
     data_files=[
         ('share/ament_index/resource_index/packages', [f'resource/{PACKAGE}']),
         (f'share/{PACKAGE}', ['package.xml']),

@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / 'benchmarks')]
 
 from machine import machine  # noqa: E402
-from pi0_ros.offline.bag import Bag, _store  # noqa: E402
+from pi0_ros.bags.bag import Bag, _store  # noqa: E402
 from pi0_ros.sim import arm  # noqa: E402
 from pi0_ros.sim.demonstration import START_NS, BagWriter, trajectory  # noqa: E402
 from pi0_ros.sim.render import CAMERAS, render  # noqa: E402
@@ -70,9 +70,9 @@ def generate(path: Path, seconds: float) -> None:
 
 def perform(task: str, path: Path, scratch: Path) -> dict:
     """Do a task in this process; return what it took."""
-    from pi0_ros.offline.params_file import read_all_parameters
-    from pi0_ros.offline.playback import Playback
-    from pi0_ros.offline.routes import resolve
+    from pi0_ros.configuration.file import read_all_parameters
+    from pi0_ros.bags.playback import Playback
+    from pi0_ros.bags.routes import resolve
     values = read_all_parameters(None, policy='mock_hold', joint_names=list(arm.JOINT_NAMES),
                                  cameras=list(CAMERAS))
     count, started, before = 0, time.perf_counter(), time.process_time()
@@ -92,7 +92,7 @@ def perform(task: str, path: Path, scratch: Path) -> dict:
                     play.streams.builder.build(moment.now_ns, play.instruction)
                     count += 1
     else:
-        from pi0_ros.offline import export
+        from pi0_ros.verbs import export
         status = export.main([str(path), '--dataset', str(scratch / f'dataset_{path.name}'),
                               '--fps', '30'])
         assert status == 0

@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 from machine import machine
 
-from pi0_ros.control.limits import unlimited
-from pi0_ros.control.spline import cubic
-from pi0_ros.control.trajectory import window
+from pi0_ros.motion.limits import unlimited
+from pi0_ros.motion.spline import cubic
+from pi0_ros.motion.trajectory import window
 from pi0_ros.sim.controller import (Settings, TrajectoryController, TrajectoryMessage,
                                     TrajectoryRejected)
 

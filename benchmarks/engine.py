@@ -21,10 +21,10 @@ import torch
 from load import write_checkpoint
 from machine import machine
 
-from pi0_ros.policy.engine import Engine
-from pi0_ros.policy.kernels import Graphs, count_kernels
-from pi0_ros.policy.paths import Prompt, Reference
-from pi0_ros.policy.weights import load_model
+from pi0_ros.checkpoint.weights import load_model
+from pi0_ros.engine.engine import Engine
+from pi0_ros.engine.kernels import Graphs, count_kernels
+from pi0_ros.engine.paths import Prompt, Reference
 from pi0_ros.training.model import architecture, new_model
 
 PARTS = ('kernels', 'cpu', 'growth', 'demo', 'full', 'gpu')

@@ -17,7 +17,7 @@ from live import CAMERAS, Live
 from machine import machine, percentiles
 from std_msgs.msg import String
 
-from pi0_ros.ros import qos
+from pi0_ros.ros.links import qos
 
 WORK = ('transport', 'decode', 'prepare', 'restore', 'hand over', 'publish')
 ORDER = ('transport', 'wait for the policy', 'decode', 'prepare', 'model', 'restore', 'hand over',

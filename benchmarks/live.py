@@ -25,10 +25,10 @@ from std_msgs.msg import String
 from trajectory_msgs.msg import JointTrajectory
 
 from pi0_ros.policy.factory import DEMO
-from pi0_ros.ros import qos
+from pi0_ros.ros.demo.processes import Children, private_environment
+from pi0_ros.ros.links import qos
 from pi0_ros.ros.main import start
 from pi0_ros.ros.node import Pi0Node
-from pi0_ros.ros.processes import Children, private_environment
 from pi0_ros.sim import arm
 from pi0_ros.sim.description import urdf
 

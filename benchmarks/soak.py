@@ -23,8 +23,8 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from machine import machine
 from tqdm import tqdm
 
-from pi0_ros.ros import demo
-from pi0_ros.ros.processes import Children, private_environment
+from pi0_ros.ros.demo.demo import demo
+from pi0_ros.ros.demo.processes import Children, private_environment
 from pi0_ros.sim.world import COLOURS
 
 SETTLED_S = 600.0  # of filling buffers and allocators, or half of a shorter run

@@ -8,11 +8,11 @@ import sys
 VERBS = {
     'node': ('pi0_ros.ros.main', 'node_main', 'run PI0 on a robot'),
     'sim': ('pi0_ros.ros.main', 'sim_main', 'run the simulated robot'),
-    'demo': ('pi0_ros.ros.demo', 'main', 'simulated robot, node and three instructions'),
-    'infer': ('pi0_ros.offline.infer', 'main', 'decide one chunk from a file, without ROS'),
-    'inspect': ('pi0_ros.offline.inspect', 'main', 'tell what a checkpoint is and wants'),
-    'evaluate': ('pi0_ros.offline.evaluate', 'main', 'judge a policy by bags, without ROS'),
-    'export': ('pi0_ros.offline.export', 'main', 'make a LeRobot data set of bags, without ROS'),
+    'demo': ('pi0_ros.ros.demo.demo', 'main', 'simulated robot, node and three instructions'),
+    'infer': ('pi0_ros.verbs.infer', 'main', 'decide one chunk from a file, without ROS'),
+    'inspect': ('pi0_ros.verbs.inspect', 'main', 'tell what a checkpoint is and wants'),
+    'evaluate': ('pi0_ros.verbs.evaluate', 'main', 'judge a policy by bags, without ROS'),
+    'export': ('pi0_ros.verbs.export', 'main', 'make a LeRobot data set of bags, without ROS'),
     'demonstrate': ('pi0_ros.sim.demonstration', 'main', 'write a bag to try these two on'),
     'train': ('pi0_ros.training.train', 'main', 'make the small demo checkpoint from scratch'),
 }

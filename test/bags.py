@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from pi0_ros.offline.bag import Bag
+from pi0_ros.bags.bag import Bag
 from pi0_ros.sim.demonstration import START_NS, BagWriter, demonstrate, make, trajectory
 
 MS = 1_000_000

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
-from pi0_ros.ros.processes import private_environment
+from pi0_ros.ros.demo.processes import private_environment
 
 os.environ.update(private_environment())
 settings.register_profile('default', deadline=None, print_blob=True, database=None)
@@ -17,7 +17,7 @@ settings.load_profile('default')
 def published_commands(monkeypatch):
     """Check every trajectory that any test in this process publishes."""
     try:
-        from pi0_ros.ros import conversions
+        from pi0_ros.ros.links import conversions
     except ImportError:
         yield
         return

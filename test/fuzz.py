@@ -20,10 +20,10 @@ sys.path[:0] = [str(ROOT), str(ROOT / 'test')]
 
 from pi0_ros.control.following import Report  # noqa: E402
 from pi0_ros.control.guard import Guard  # noqa: E402
-from pi0_ros.control.limits import unlimited  # noqa: E402
 from pi0_ros.control.pilot import ClockJump, Pilot, Timing  # noqa: E402
 from pi0_ros.control.rules import GuardRules  # noqa: E402
 from pi0_ros.control.states import State  # noqa: E402
+from pi0_ros.motion.limits import unlimited  # noqa: E402
 from pi0_ros.observation.buffers import JointBuffer, LatestBuffer  # noqa: E402
 from pi0_ros.observation.finding import Finding  # noqa: E402
 from pi0_ros.observation.observation import (Freshness, Observation,  # noqa: E402

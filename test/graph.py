@@ -15,7 +15,7 @@ from std_msgs.msg import Float64MultiArray, String
 from std_srvs.srv import SetBool, Trigger
 from trajectory_msgs.msg import JointTrajectory
 
-from pi0_ros.ros import qos
+from pi0_ros.ros.links import qos
 from pi0_ros.ros.node import Pi0Node
 from support import robot_urdf
 

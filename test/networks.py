@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from pi0_ros.policy.paths import Prompt
+from pi0_ros.engine.paths import Prompt
 from pi0_ros.training.model import architecture, new_model
 
 TINY = dict(width=64, expert_width=32, layers=3, heads=4, head_dim=16, image_width=48,

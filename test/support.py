@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from pi0_ros.control.handover import make_handover
-from pi0_ros.control.limits import JointLimits, unlimited
-from pi0_ros.control.plan import Plan
-from pi0_ros.control.splice import Rules, splice
+from pi0_ros.motion.handover import make_handover
+from pi0_ros.motion.limits import JointLimits, unlimited
+from pi0_ros.motion.plan import Plan
+from pi0_ros.motion.splice import Rules, splice
 from pi0_ros.policy.policy import ActionChunk
 
 DATA = Path(__file__).parent / 'data'

@@ -13,16 +13,24 @@ FILES = sorted(PACKAGE.rglob('*.py'))
 ROS = {'rclpy', 'launch', 'launch_ros', 'cv_bridge', 'ament_index_python', 'rcl_interfaces',
        'builtin_interfaces', 'rosgraph_msgs', 'lifecycle_msgs', 'sensor_msgs', 'std_msgs',
        'std_srvs', 'trajectory_msgs', 'diagnostic_msgs', 'control_msgs', 'geometry_msgs'}
-CORE = ('observation', 'policy', 'control')
+CORE = ('observation', 'checkpoint', 'engine', 'policy', 'motion', 'control')
 CLOCKS = {'time', 'time_ns', 'monotonic', 'monotonic_ns', 'perf_counter', 'perf_counter_ns', 'now',
           'utcnow', 'today', 'sleep'}
-# Each folder may import from itself and from these.
-ARROWS = {'observation': set(), 'policy': {'observation'}, 'control': {'policy', 'observation'},
-          'sim': {'observation', 'policy', 'control'},
-          'parameters.py': {'parameter_table', 'policy', 'control'},
-          'offline': {'observation', 'policy', 'control', 'sim', 'parameters', 'parameter_table',
-                      'advice'},
-          'training': {'observation', 'policy', 'control', 'sim', 'offline'}}
+# Each room may import from itself and from these.
+ARROWS = {
+    'observation': set(), 'checkpoint': set(), 'engine': {'checkpoint'},
+    'policy': {'observation', 'checkpoint', 'engine'}, 'motion': {'policy', 'observation'},
+    'control': {'motion', 'policy', 'observation'},
+    'sim': {'observation', 'checkpoint', 'policy', 'motion', 'control'},
+    'configuration': {'checkpoint', 'policy', 'motion', 'control'},
+    'bags': {'observation'},
+    'dataset': {'observation', 'checkpoint', 'bags', 'evaluation'},
+    'evaluation': {'observation', 'checkpoint', 'policy', 'motion', 'control', 'bags',
+                   'configuration'},
+    'training': {'observation', 'checkpoint', 'engine', 'policy', 'motion', 'control', 'sim', 'dataset'},
+    'verbs': {'observation', 'checkpoint', 'policy', 'bags', 'dataset', 'evaluation',
+              'configuration'}}
+MOST_FILES = 12  # in a room
 
 
 def imports(path):

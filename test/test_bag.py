@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from bags import MS, PACKED, STRING, Tape, messages, ordinary, write_demonstration
+from pi0_ros.bags import bag as bag_module
+from pi0_ros.bags.actions import ActionPath
+from pi0_ros.bags.bag import Bag, BagError
+from pi0_ros.bags.playback import Moment, Playback
+from pi0_ros.bags.routes import parse_remaps, resolve
+from pi0_ros.configuration.file import read_all_parameters
 from pi0_ros.observation.decoding import to_ns
-from pi0_ros.offline import bag as bag_module
-from pi0_ros.offline.actions import ActionPath
-from pi0_ros.offline.bag import Bag, BagError
-from pi0_ros.offline.params_file import read_all_parameters
-from pi0_ros.offline.playback import Moment, Playback
-from pi0_ros.offline.routes import parse_remaps, resolve
 from pi0_ros.sim.demonstration import START_NS, BagWriter, make, trajectory
 
 

@@ -11,13 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
-from pi0_ros.policy import checkpoint, weights
+from pi0_ros.checkpoint import reader as checkpoint, weights
+from pi0_ros.checkpoint.network import network_config
+from pi0_ros.checkpoint.normalise import lerobot_normaliser, openpi_normaliser
+from pi0_ros.checkpoint.spec import CheckpointError, Choices
+from pi0_ros.checkpoint.tensors import read_header, stored_names
 from pi0_ros.policy.factory import checkpoint_folder
-from pi0_ros.policy.network import network_config
-from pi0_ros.policy.normalise import lerobot_normaliser, openpi_normaliser
 from pi0_ros.policy.pi0 import Pi0Policy
-from pi0_ros.policy.spec import CheckpointError, Choices
-from pi0_ros.policy.tensors import read_header, stored_names
 from support import DATA, FIXTURES
 
 

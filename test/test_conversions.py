@@ -11,7 +11,7 @@ pytest.importorskip('rclpy', reason='needs ROS 2')
 from sensor_msgs.msg import CompressedImage, Image  # noqa: E402
 
 from pi0_ros.observation.decoding import CHANNELS, raw_to_rgb, to_ns  # noqa: E402
-from pi0_ros.ros import conversions  # noqa: E402
+from pi0_ros.ros.links import conversions  # noqa: E402
 from support import MS, chunk  # noqa: E402
 
 

@@ -12,16 +12,17 @@ from hypothesis import strategies as st
 from torch import nn
 from transformers.models.pi0.modeling_pi0 import PI0TimestepEmbeddings
 
+from pi0_ros.checkpoint import weights
+from pi0_ros.checkpoint.spec import CheckpointError
+from pi0_ros.engine import engine as engines
+from pi0_ros.engine import paths
+from pi0_ros.engine.engine import Engine
+from pi0_ros.engine.kernels import Graphs, count_kernels
+from pi0_ros.engine.packing import unsupported
+from pi0_ros.engine.paths import Fast, Reference, choose
 from pi0_ros.observation.images import letterbox
-from pi0_ros.policy import engine as engines
-from pi0_ros.policy import paths, weights
-from pi0_ros.policy.engine import Engine
-from pi0_ros.policy.kernels import Graphs, count_kernels
-from pi0_ros.policy.packing import unsupported
-from pi0_ros.policy.paths import Fast, Reference, choose
 from pi0_ros.policy.pi0 import Pi0Policy
 from pi0_ros.policy.pixels import Pixels
-from pi0_ros.policy.spec import CheckpointError
 from networks import error, inputs, network, prompt
 from support import DATA, FIXTURES
 

@@ -14,11 +14,12 @@ import pyarrow.parquet
 import pytest
 
 from bags import MS, STRING, Tape, write_demonstration
-from pi0_ros.offline import evaluate, measures, moments
-from pi0_ros.offline.bag import Bag, _store
-from pi0_ros.offline.params_file import read_all_parameters
-from pi0_ros.offline.playback import Playback
-from pi0_ros.offline.routes import resolve
+from pi0_ros.bags.bag import Bag, _store
+from pi0_ros.bags.playback import Playback
+from pi0_ros.bags.routes import resolve
+from pi0_ros.configuration.file import read_all_parameters
+from pi0_ros.evaluation import measures, moments
+from pi0_ros.verbs import evaluate
 from pi0_ros.policy.factory import make_local_policy
 from pi0_ros.policy.provenance import configuration, configuration_hash, fingerprint
 from pi0_ros.policy.record import InferenceRecord
@@ -124,7 +125,7 @@ def test_killed_in_the_middle_it_goes_on_where_it_was(bag, tmp_path):
 
 
 def test_a_full_disk_loses_nothing(bag, tmp_path, monkeypatch, capsys):
-    from pi0_ros.offline.store import Store
+    from pi0_ros.evaluation.store import Store
     write, count = Store._write, [0]
 
     def full(self, value):

@@ -13,9 +13,11 @@ import pyarrow.parquet
 import pytest
 
 from bags import Tape, write_demonstration
+from pi0_ros.bags.bag import Bag
+from pi0_ros.dataset import statistics
+from pi0_ros.dataset import writer as dataset
+from pi0_ros.verbs import export
 from pi0_ros.observation.decoding import message_to_rgb
-from pi0_ros.offline import dataset, export, statistics
-from pi0_ros.offline.bag import Bag
 
 ROOT = Path(__file__).parents[1]
 SIM = str(ROOT / 'config' / 'sim.yaml')

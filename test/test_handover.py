@@ -6,12 +6,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pi0_ros.control.handover import STRATEGIES, make_handover
-from pi0_ros.control.limits import unlimited
 from pi0_ros.control.pilot import ClockJump, Pilot, Timing
-from pi0_ros.control.plan import Plan
+from pi0_ros.engine.guidance import weights
+from pi0_ros.motion.handover import STRATEGIES, make_handover
+from pi0_ros.motion.limits import unlimited
+from pi0_ros.motion.plan import Plan
 from pi0_ros.observation.observation import Observation
-from pi0_ros.policy.guidance import weights
 from support import MS, Planner, chunk
 
 TICK = 20 * MS

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pi0_ros.control.limiter import limit
-from pi0_ros.control.limits import Rules, limits_from_urdf, make_limits, unlimited
-from pi0_ros.control.spline import cubic
-from pi0_ros.parameters import parse_tighter
+from pi0_ros.configuration.parameters import parse_tighter
+from pi0_ros.motion.limiter import limit
+from pi0_ros.motion.limits import Rules, limits_from_urdf, make_limits, unlimited
+from pi0_ros.motion.spline import cubic
 from pi0_ros.sim.arm import JOINT_NAMES
 from pi0_ros.sim.description import urdf
 from support import MS, box, robot_urdf

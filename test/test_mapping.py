@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pi0_ros.policy import checkpoint
+from pi0_ros.checkpoint import reader as checkpoint
+from pi0_ros.checkpoint.fit import Robot, fit, table, unfed
+from pi0_ros.checkpoint.mapping import (Conversion, JointMap, aloha_actions, aloha_state,
+                                        parse_conversions)
+from pi0_ros.checkpoint.spec import Choices
 from pi0_ros.policy.factory import DEMO
-from pi0_ros.policy.fit import Robot, fit, table, unfed
-from pi0_ros.policy.mapping import (Conversion, JointMap, aloha_actions, aloha_state,
-                                    parse_conversions)
-from pi0_ros.policy.spec import Choices
 from support import DATA
 
 JOINTS = ('shoulder_pan', 'shoulder_lift', 'elbow_flex', 'wrist_flex', 'gripper')

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pi0_ros import __version__, cli, parameters
+from pi0_ros import __version__, cli
+from pi0_ros.configuration import parameters
 from pi0_ros.sim.arm import JOINT_NAMES
 
 ROOT = Path(__file__).parents[1]

@@ -6,14 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pi0_ros.control.following import first_piece_ns
-from pi0_ros.control.limits import unlimited
-from pi0_ros.control.motion import stop, way
 from pi0_ros.control.pilot import ClockJump, Pilot, Stance, Timing
-from pi0_ros.control.plan import Plan
-from pi0_ros.control.spline import cubic
 from pi0_ros.control.states import State
-from pi0_ros.control.trajectory import first_piece, window
-from pi0_ros.ros.conversions import trajectory_message
+from pi0_ros.motion.limits import unlimited
+from pi0_ros.motion.plan import Plan
+from pi0_ros.motion.spline import cubic
+from pi0_ros.motion.stops import stop, way
+from pi0_ros.motion.trajectory import first_piece, window
+from pi0_ros.ros.links.conversions import trajectory_message
 from pi0_ros.sim.controller import Settings, TrajectoryController, TrajectoryMessage
 from support import MS, box, chunk, command_problem
 
@@ -397,7 +397,7 @@ def test_a_plan_that_cannot_be_made_whole_is_never_in_force(monkeypatch):
     def fails(*given):
         raise MemoryError
 
-    monkeypatch.setattr('pi0_ros.control.splice.limit', fails)
+    monkeypatch.setattr('pi0_ros.motion.splice.limit', fails)
     with pytest.raises(MemoryError):
         it.accept(chunk(np.full(50, 1.9), t_obs_ns=200 * MS), 200 * MS, it.epoch)
     assert it.plan is before and it.state is State.MOVING

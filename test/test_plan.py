@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pi0_ros.control.limits import unlimited
 from pi0_ros.control.pilot import Pilot, Timing
-from pi0_ros.control.plan import Plan
-from pi0_ros.control.spline import cubic, knot_velocities
+from pi0_ros.motion.limits import unlimited
+from pi0_ros.motion.plan import Plan
+from pi0_ros.motion.spline import cubic, knot_velocities
 from support import MS, Planner, chunk
 
 DT = 20 * MS
@@ -253,3 +253,15 @@ def test_a_fade_is_as_slow_as_it_says_whatever_the_times(seen_ms, came_ms, dt_ms
     path = it.plan.sample(np.arange(now, now + 16 * 10**8, MS))[:, 0]
     speed = np.abs(np.diff(path)) * 1e3
     assert path[-1] == pytest.approx(0.1) and speed.max() < 1.6 * 0.1 / 0.1 + 1e-6
+
+
+def test_a_plan_that_begins_later_leaves_what_comes_before_alone():
+    it = Planner()
+    it.take(chunk(0.01 * np.arange(1, 11)), 0)
+    ends = int(it.plan.times[-1])
+    it.take(chunk(0.09 - 0.01 * np.arange(10), t_obs_ns=ends), ends + 5 * MS)
+    late = it.plan.later(7 * MS)
+    before, after = np.arange(0, ends, MS), np.arange(ends + 5 * MS, int(it.plan.times[-1]), MS)
+    np.testing.assert_array_equal(late.sample(before), it.plan.sample(before))
+    np.testing.assert_allclose(late.sample(after + 7 * MS), it.plan.sample(after), atol=1e-12)
+    assert late.begin_ns == it.plan.begin_ns + 7 * MS

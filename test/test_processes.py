@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from pi0_ros.ros.processes import Children, private_environment
+from pi0_ros.ros.demo.processes import Children, private_environment
 
 ROOT = Path(__file__).parents[1]
 SLEEP = [sys.executable, '-c', 'import time; time.sleep(600)']
@@ -54,7 +54,7 @@ def test_a_child_that_ended_is_told_with_its_last_words(tmp_path):
 def test_children_die_with_a_parent_that_is_killed(tmp_path):
     parent = subprocess.Popen(
         [sys.executable, '-c', 'import sys, time; from pathlib import Path;'
-         'from pi0_ros.ros.processes import Children; import os;'
+         'from pi0_ros.ros.demo.processes import Children; import os;'
          f'child = Children(dict(os.environ), Path({str(tmp_path)!r})).start("c", {SLEEP!r});'
          'print(child.pid, flush=True); time.sleep(600)'],
         stdout=subprocess.PIPE, text=True, cwd=ROOT)

@@ -8,12 +8,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from pi0_ros.checkpoint.spec import CheckpointError
 from pi0_ros.observation.observation import Observation
-from pi0_ros.policy import remote
+from pi0_ros.policy import process as remote
 from pi0_ros.policy.factory import complete, make_local_policy, make_policy
 from pi0_ros.policy.policy import Leftover, PolicyGone
-from pi0_ros.policy.remote import RemotePolicy, SharedImages
-from pi0_ros.policy.spec import CheckpointError
+from pi0_ros.policy.process import RemotePolicy, SharedImages
 from pi0_ros.sim import arm
 
 CAMERAS = ('overhead', 'wrist')

@@ -16,13 +16,13 @@ from std_msgs.msg import Bool, String  # noqa: E402
 
 from bags import MS, STRING, write_demonstration  # noqa: E402
 from graph import Graph  # noqa: E402
-from pi0_ros.offline import evaluate  # noqa: E402
-from pi0_ros.offline.bag import Bag, _store  # noqa: E402
-from pi0_ros.offline.params_file import read_all_parameters  # noqa: E402
-from pi0_ros.offline.playback import Playback  # noqa: E402
-from pi0_ros.offline.routes import resolve  # noqa: E402
+from pi0_ros.bags.bag import Bag, _store  # noqa: E402
+from pi0_ros.bags.playback import Playback  # noqa: E402
+from pi0_ros.bags.routes import resolve  # noqa: E402
+from pi0_ros.configuration.file import read_all_parameters  # noqa: E402
+from pi0_ros.verbs import evaluate  # noqa: E402
 from pi0_ros.policy.record import InferenceRecord  # noqa: E402
-from pi0_ros.ros import qos  # noqa: E402
+from pi0_ros.ros.links import qos  # noqa: E402
 from pi0_ros.sim.arm import JOINT_NAMES  # noqa: E402
 from pi0_ros.sim.demonstration import BagWriter  # noqa: E402
 

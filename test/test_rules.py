@@ -8,13 +8,13 @@ import pytest
 
 from pi0_ros.control import safety
 from pi0_ros.control.guard import Guard
-from pi0_ros.control.limits import LimitsError, RobotLimits, Rules
 from pi0_ros.control.pilot import Pilot, Timing
 from pi0_ros.control.rules import GuardRules
+from pi0_ros.evaluation.execution import Execution
+from pi0_ros.motion.limits import LimitsError, RobotLimits, Rules
 from pi0_ros.observation.buffers import JointBuffer, LatestBuffer
 from pi0_ros.observation.finding import Finding
 from pi0_ros.observation.observation import Freshness, Observation, ObservationBuilder
-from pi0_ros.offline.execution import Execution
 from support import MS, box, chunk, robot_urdf
 
 
@@ -79,14 +79,14 @@ def test_a_plan_is_made_without_the_lock(monkeypatch):
         other.join(10)
         return knots, None, False
 
-    monkeypatch.setattr('pi0_ros.control.splice.limit', slow)
+    monkeypatch.setattr('pi0_ros.motion.splice.limit', slow)
     assert pilot.accept(chunk(0.01 * np.arange(50)), 0, pilot.epoch) is None
     assert free == [True]
 
 
 def test_the_slowest_limits_that_parameters_allow_take_few_steps(monkeypatch):
     """0.001 rad/s^2: a stop from 1.5 rad/s takes 25 minutes, and is not walked."""
-    from pi0_ros.control import limiter
+    from pi0_ros.motion import limiter
     pilot = Pilot(tuple('abcdefghijklmn'), box(14, -2, 2, 1.5, 0.001), Timing.at_rate(50.0, 0.3))
     pilot.enable(np.zeros(14), 0)
     steps, step = [], limiter._Walk.step

@@ -11,11 +11,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pi0_ros.checkpoint import reader as checkpoint
+from pi0_ros.checkpoint.spec import CheckpointError
 from pi0_ros.policy.factory import DEMO
-from pi0_ros.policy import checkpoint
 from pi0_ros.policy.pi0 import Pi0Policy
 from pi0_ros.policy.policy import ActionChunk
-from pi0_ros.policy.spec import CheckpointError
 from pi0_ros.sim import arm, expert, world
 from pi0_ros.sim.episodes import run_episode
 from pi0_ros.sim.robot import SimulatedRobot

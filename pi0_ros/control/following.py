@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from pi0_ros.control import safety
-from pi0_ros.control.limits import JointLimits
 from pi0_ros.control.pilot import Pilot, Stance
+from pi0_ros.motion.limits import JointLimits
 from pi0_ros.observation.buffers import Stamped
 from pi0_ros.observation.finding import Finding
 

@@ -17,7 +17,7 @@ from pi0_ros.control.following import LAGS_NS, Controller, Follower
 from pi0_ros.control.pilot import ClockJump, Pilot, Stance
 from pi0_ros.control.rules import GuardRules, check_chunk
 from pi0_ros.control.states import State
-from pi0_ros.control.trajectory import Trajectory
+from pi0_ros.motion.trajectory import Trajectory
 from pi0_ros.observation.finding import Finding
 from pi0_ros.observation.observation import NotReady, Observation, ObservationBuilder
 from pi0_ros.policy.policy import ActionChunk

@@ -4,14 +4,14 @@ from dataclasses import replace
 
 import numpy as np
 
-from pi0_ros.control.handover import Switch, make_handover
-from pi0_ros.control.limits import JointLimits
-from pi0_ros.control.plan import Plan, leftover
-from pi0_ros.control.splice import Rules, splice
 from pi0_ros.control.states import State
 from pi0_ros.control.teller import ClockJump, Teller
 from pi0_ros.control.timing import Delays, Stance, Timing
-from pi0_ros.control.trajectory import Trajectory
+from pi0_ros.motion.handover import Switch, make_handover
+from pi0_ros.motion.limits import JointLimits
+from pi0_ros.motion.plan import Plan, leftover
+from pi0_ros.motion.splice import Rules, splice
+from pi0_ros.motion.trajectory import Trajectory
 from pi0_ros.observation.observation import Observation
 from pi0_ros.policy.policy import ActionChunk, Leftover
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from pi0_ros.control import safety
-from pi0_ros.control.handover import Switch
-from pi0_ros.control.limits import JointLimits
+from pi0_ros.motion.handover import Switch
+from pi0_ros.motion.limits import JointLimits
 from pi0_ros.observation.finding import Finding
 from pi0_ros.policy.policy import ActionChunk
 

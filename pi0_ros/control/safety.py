@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pi0_ros.control.limits import OUTSIDE, UNLIMITED, JointLimits
+from pi0_ros.motion.limits import OUTSIDE, UNLIMITED, JointLimits
 from pi0_ros.observation.finding import Finding
 from pi0_ros.policy.policy import ActionChunk
 

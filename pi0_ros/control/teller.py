@@ -5,12 +5,12 @@ from collections import deque
 
 import numpy as np
 
-from pi0_ros.control.limits import JointLimits
-from pi0_ros.control.plan import Plan
 from pi0_ros.control.states import Machine, State
 from pi0_ros.control.time_scale import TimeScale
 from pi0_ros.control.timing import Counters, Timing
-from pi0_ros.control.trajectory import Trajectory, first_piece, window
+from pi0_ros.motion.limits import JointLimits
+from pi0_ros.motion.plan import Plan
+from pi0_ros.motion.trajectory import Trajectory, first_piece, window
 
 CLOCK_JUMP_NS = 1_000_000_000
 KEPT_GAPS = 10          # between ticks: the next may come as late as the latest of them

@@ -7,13 +7,13 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from pi0_ros.policy.fit import Robot, fit, table, unfed
-from pi0_ros.policy.layout_lerobot import IMAGES
-from pi0_ros.policy.mapping import NONE
+from pi0_ros.checkpoint.fit import Robot, fit, table, unfed
+from pi0_ros.checkpoint.layout_lerobot import IMAGES
+from pi0_ros.checkpoint.mapping import NONE
+from pi0_ros.checkpoint.spec import LETTERBOXES, Choices
 from pi0_ros.policy.mock import MockPolicy
 from pi0_ros.policy.policy import Policy
-from pi0_ros.policy.remote import RemotePolicy
-from pi0_ros.policy.spec import LETTERBOXES, Choices
+from pi0_ros.policy.process import RemotePolicy
 
 log = logging.getLogger(__name__)
 WORKERS = ('thread', 'process')

@@ -7,13 +7,14 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer
 
+from pi0_ros.checkpoint import reader as checkpoint, weights
+from pi0_ros.checkpoint.mapping import JointMap
+from pi0_ros.checkpoint.spec import PALIGEMMA, CheckpointError, Choices, find_tokenizer
+from pi0_ros.engine import guidance
+from pi0_ros.engine.paths import Prompt, Reference, Report, choose
 from pi0_ros.observation.observation import Observation
-from pi0_ros.policy import checkpoint, guidance, weights
-from pi0_ros.policy.mapping import JointMap
-from pi0_ros.policy.paths import Prompt, Reference, Report, choose
 from pi0_ros.policy.pixels import Pixels, host_buffer
 from pi0_ros.policy.policy import ActionChunk, Leftover
-from pi0_ros.policy.spec import PALIGEMMA, CheckpointError, Choices, find_tokenizer
 
 log = logging.getLogger(__name__)
 

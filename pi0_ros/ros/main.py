@@ -65,7 +65,7 @@ the table for the parameter seed; the topic ~/taken tells which block is held.
 
 def node_main(argv: list[str]) -> int:
     """Run the node pi0."""
-    from pi0_ros.parameter_table import TABLE
+    from pi0_ros.configuration.table import TABLE
     from pi0_ros.ros.node import Pi0Node
     names = ''.join(f'  {entry.name:21} default {entry.default!r}\n' for entry in TABLE)
     _show_help('node', NODE_HELP + names, argv)
@@ -80,7 +80,7 @@ def node_main(argv: list[str]) -> int:
 
 def sim_main(argv: list[str]) -> int:
     """Run the simulated robot."""
-    from pi0_ros.ros.sim_node import SimNode
+    from pi0_ros.ros.demo.sim_node import SimNode
     _show_help('sim', SIM_HELP, argv)
     return _run(argv, SimNode, lambda node: True)
 

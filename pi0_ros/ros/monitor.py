@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from rclpy.clock import Clock, ClockType
 
-from pi0_ros.advice import advised
+from pi0_ros.configuration.advice import advised
 from pi0_ros.control.states import State
 from pi0_ros.observation.finding import Finding
 from pi0_ros.ros import status

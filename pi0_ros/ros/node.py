@@ -9,8 +9,8 @@ from rclpy._rclpy_pybind11 import RCLError
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 
-from pi0_ros.parameters import ParameterError
-from pi0_ros.policy.spec import CheckpointError
+from pi0_ros.checkpoint.spec import CheckpointError
+from pi0_ros.configuration.parameters import ParameterError
 from pi0_ros.ros import parameters
 from pi0_ros.ros.interrupt import INTERRUPT
 from pi0_ros.ros.operator import Operator

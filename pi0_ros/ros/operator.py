@@ -11,10 +11,10 @@ from rclpy.task import Future
 from std_msgs.msg import Bool, String
 from std_srvs.srv import SetBool, Trigger
 
-from pi0_ros.advice import advised
+from pi0_ros.configuration.advice import advised
 from pi0_ros.control.states import State
 from pi0_ros.observation.finding import Finding
-from pi0_ros.ros import qos
+from pi0_ros.ros.links import qos
 
 if TYPE_CHECKING:
     from pi0_ros.ros.session import Session

@@ -6,8 +6,8 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from pi0_ros.parameter_table import TABLE, Entry
-from pi0_ros.parameters import BY_NAME, FOREIGN, check, finish, unknown
+from pi0_ros.configuration.parameters import BY_NAME, FOREIGN, check, finish, unknown
+from pi0_ros.configuration.table import TABLE, Entry
 
 
 def declare(node: Node) -> list[str]:

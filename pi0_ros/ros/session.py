@@ -10,11 +10,11 @@ from rclpy.lifecycle import LifecycleNode
 from std_msgs.msg import String
 from trajectory_msgs.msg import JointTrajectory
 
-from pi0_ros.advice import advised
+from pi0_ros.configuration.advice import advised
 from pi0_ros.control.guard import Guard
-from pi0_ros.control.limits import RobotLimits
 from pi0_ros.control.pilot import ClockJump, Pilot, Timing
 from pi0_ros.control.states import State
+from pi0_ros.motion.limits import RobotLimits
 from pi0_ros.observation.finding import Finding
 from pi0_ros.observation.observation import Observation
 from pi0_ros.observation.streams import freshness
@@ -23,13 +23,14 @@ from pi0_ros.policy.policy import ActionChunk, Leftover, Policy, PolicyGone
 from pi0_ros.policy.provenance import configuration, configuration_hash
 from pi0_ros.policy.record import InferenceRecord
 from pi0_ros.policy.worker import PolicyWorker
-from pi0_ros.ros import conversions, qos, status
-from pi0_ros.ros.commands import CommandPublisher
+from pi0_ros.ros import status
 from pi0_ros.ros.control_loop import ControlLoop
-from pi0_ros.ros.controller_link import ControllerLink
-from pi0_ros.ros.followers import Followers
-from pi0_ros.ros.inputs import Inputs
 from pi0_ros.ros.interrupt import trace
+from pi0_ros.ros.links import conversions, qos
+from pi0_ros.ros.links.commands import CommandPublisher
+from pi0_ros.ros.links.controller_link import ControllerLink
+from pi0_ros.ros.links.followers import Followers
+from pi0_ros.ros.links.inputs import Inputs
 from pi0_ros.ros.monitor import Monitor
 from pi0_ros.ros.operator import Operator, Preview
 

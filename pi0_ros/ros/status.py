@@ -8,12 +8,12 @@ import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.lifecycle import LifecycleNode
 
-from pi0_ros.advice import advised
+from pi0_ros.configuration.advice import advised
 from pi0_ros.control.states import State
 from pi0_ros.observation.buffers import Arrivals, Stamped
 from pi0_ros.observation.finding import Finding
-from pi0_ros.ros import qos
-from pi0_ros.ros.inputs import Inputs
+from pi0_ros.ros.links import qos
+from pi0_ros.ros.links.inputs import Inputs
 
 if TYPE_CHECKING:
     from pi0_ros.ros.session import Session

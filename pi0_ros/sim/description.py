@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from pi0_ros.control.limits import UNLIMITED, Rules
+from pi0_ros.motion.limits import UNLIMITED, Rules
 from pi0_ros.sim import arm
 
 RULES = Rules(grippers=('gripper',))  # as config/sim.yaml has them

@@ -7,8 +7,8 @@ import numpy as np
 
 from pi0_ros.control.following import Report
 from pi0_ros.control.guard import Guard, GuardRules
-from pi0_ros.control.limits import Rules, limits_from_urdf
 from pi0_ros.control.pilot import Pilot, Timing
+from pi0_ros.motion.limits import Rules, limits_from_urdf
 from pi0_ros.observation.buffers import JointBuffer, LatestBuffer
 from pi0_ros.observation.observation import Freshness, ObservationBuilder
 from pi0_ros.policy.policy import Policy

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from transformers import PI0ForConditionalGeneration
 from transformers.cache_utils import DynamicCache
 
-from pi0_ros.policy.guidance import embed_at
+from pi0_ros.engine.guidance import embed_at
 from pi0_ros.sim.arm import home
 from pi0_ros.sim.expert import NO_BLOCK
 from pi0_ros.sim.render import HEIGHT as HEIGHT_PIXELS

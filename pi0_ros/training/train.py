@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from pi0_ros.checkpoint.weights import load_model
 from pi0_ros.policy.factory import checkpoint_folder
 from pi0_ros.policy.pi0 import Pi0Policy
-from pi0_ros.policy.weights import load_model
 from pi0_ros.sim.episodes import FIRST_UNSEEN_SEED, run_episode
 from pi0_ros.sim.world import TASKS
 from pi0_ros.training import demonstrations, learning

@@ -1,0 +1,1 @@
+"""Recordings: read without ROS, and played as the node would hear them."""

@@ -1,0 +1,70 @@
+"""The bags of one command, open, with the topics of each."""
+
+import argparse
+import errno
+from collections.abc import Iterator
+from contextlib import ExitStack
+from types import SimpleNamespace
+from typing import Any
+
+from pi0_ros.bags.bag import Bag
+from pi0_ros.bags.playback import Playback
+from pi0_ros.bags.routes import NAMES, parse_remaps, resolve
+
+FULL = (errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EFBIG)
+KEPT = ': what was done is kept, and the same command goes on from there'
+
+
+def add_bag_arguments(out: argparse.ArgumentParser) -> None:
+    """Add what says which topic is what."""
+    out.add_argument('-r', '--remap', action='append', default=[], metavar='INPUT:=TOPIC',
+                     help='topic of the bag for an input of the node, as in pi0.launch.py: '
+                     + ', '.join(NAMES))
+    out.add_argument('--actions', default='', metavar='TOPIC',
+                     help='what was commanded: JointTrajectory, JointState or Float64MultiArray '
+                     "(default: joint_trajectory or position_commands if recorded, else what the "
+                     "joints did; 'joint_states' takes that in any case)")
+    out.add_argument('--instruction', default='', metavar='TEXT',
+                     help="what to do, instead of the bag's instructions")
+
+
+class Bags:
+    """All bags, open, with the topics of each."""
+
+    def __init__(self, args: argparse.Namespace, values: SimpleNamespace, stack: ExitStack,
+                 needs_instruction: bool = True) -> None:
+        """Open them.
+
+        :raises BagError: one cannot be read, or lacks a topic.
+        """
+        remaps, self._instruction = parse_remaps(args.remap), args.instruction
+        self.bags = [stack.enter_context(Bag(path)) for path in args.bags]
+        self.routes = [resolve(bag, values, remaps, args.actions,
+                               needs_instruction and not args.instruction) for bag in self.bags]
+
+    def instructions(self) -> list[str]:
+        """Return every instruction that was given, in order."""
+        out = []
+        for bag, routes in zip(self.bags, self.routes):
+            if routes.instruction:
+                out += [message.data.strip() for _, _, message
+                        in bag.messages([routes.instruction])]
+        return [self._instruction] if self._instruction else out
+
+    def describe(self) -> str:
+        """Return which topic of which bag is what."""
+        return '\n'.join(f'{bag.path} ({bag.seconds:.1f} s)\n{routes.table(bag)}'
+                         + ''.join(f'\n  note: {note}' for note in routes.notes)
+                         for bag, routes in zip(self.bags, self.routes))
+
+    def images(self) -> Iterator[tuple[str, Any]]:
+        """Yield camera and message of every image of all bags."""
+        for bag, routes in zip(self.bags, self.routes):
+            camera = {topic: name for name, topic in routes.cameras.items()}
+            for topic, _, message in bag.messages(camera):
+                yield camera[topic], message
+
+    def playbacks(self, values: SimpleNamespace) -> list[Playback]:
+        """Return a playback of every bag, from its begin."""
+        return [Playback(bag, routes, values, self._instruction)
+                for bag, routes in zip(self.bags, self.routes)]

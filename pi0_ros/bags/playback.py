@@ -1,0 +1,147 @@
+"""A bag played through the code that serves the live node, at moments on a grid of time."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+from pi0_ros.bags.actions import ActionPath
+from pi0_ros.bags.bag import Bag
+from pi0_ros.bags.health import Health
+from pi0_ros.bags.routes import Routes
+from pi0_ros.observation.decoding import to_ns
+from pi0_ros.observation.streams import Streams, freshness
+
+CLOCK_JUMP_NS = 1_000_000_000  # as control/pilot.py
+OTHER_CLOCK_NS = 1_000_000_000
+SILENCE_NS = 10_000_000_000
+STATE_GAP_NS = 500_000_000     # between joint states that are still one motion
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A time at which the node could decide."""
+
+    number: int  # in its bag
+    now_ns: int  # of the node's clock
+    bag_ns: int  # of receipt of the message that came next
+
+
+class Playback:
+    """What a node would know at any moment of a bag.
+
+    The node's clock is the time of receipt; with a /clock in the bag it is that; and where the
+    stamps are of another clock altogether, it is theirs.
+    """
+
+    def __init__(self, bag: Bag, routes: Routes, values: SimpleNamespace, instruction: str = ''
+                 ) -> None:
+        """Begin before the first message. :param instruction: instead of the bag's."""
+        self.bag, self.routes = bag, routes
+        self.streams = Streams(values.observed_names, routes.cameras, freshness(values))
+        self.fixed, self.instruction = bool(instruction), instruction
+        self.description: str | None = None
+        self._joint_names = values.joint_names
+        self.path = self._new_path()  # another one after every jump of the clock
+        self._older_paths: list[ActionPath] = []
+        self.health = Health(routes)
+        self.left_out: Counter[str] = Counter()  # moments that were of no use, by reason
+        self.now_ns: int | None = None
+        self.begin_ns: int | None = None  # the node's time at the first message
+        self._shift_ns: int | None = None if not routes.clock else 0
+        self._camera = {topic: name for name, topic in routes.cameras.items()}
+
+    def _new_path(self) -> ActionPath:
+        return ActionPath(self._joint_names, None if self.routes.actions else STATE_GAP_NS)
+
+    def dropped(self) -> list[str]:
+        """Return a sentence on actions that could not be used, if there were any."""
+        paths = [*self._older_paths, self.path]
+        count = sum(path.dropped for path in paths)
+        last = next((path.problem for path in reversed(paths) if path.problem), '')
+        out = [f'actions: {count} messages dropped, the last: {last}'] if count else []
+        alone = sorted(set().union(*(path.uncommanded for path in paths)))
+        return out + ([f"actions: nobody commands {', '.join(alone)}: what was measured is taken"]
+                      if alone else [])
+
+    def moments(self, every_ns: int, others: tuple[str, ...] = ()
+                ) -> Iterator[Moment | tuple[str, int, Any]]:
+        """Yield every ``every_ns`` when that moment has come, before what was received after it.
+
+        :param others: topics whose messages are yielded too, with the node's time.
+        """
+        number, due_ns = 0, None
+        for topic, received_ns, message in self.bag.messages(self.routes.topics | set(others)):
+            now_ns = self._clock(topic, received_ns, message)
+            if now_ns is None:
+                if topic in (self.routes.instruction, self.routes.description):
+                    self._take(topic, message, 0)  # which have no stamp, and wait for no clock
+                continue
+            before_ns, self.now_ns = self.now_ns, now_ns
+            if before_ns is None:
+                due_ns, self.path = None, self._new_path()
+            elif self._jumped(now_ns - before_ns):
+                self._start_again()
+                due_ns = None
+            due_ns = now_ns + every_ns if due_ns is None else due_ns
+            while due_ns <= now_ns:
+                self.now_ns = due_ns
+                yield Moment(number, due_ns, received_ns)
+                number, due_ns = number + 1, due_ns + every_ns
+                if now_ns - due_ns > SILENCE_NS:
+                    due_ns = now_ns  # of a pause, or a clock that was set, one moment is enough
+            self.now_ns = self.path.known_ns = now_ns
+            self.begin_ns = now_ns if self.begin_ns is None else self.begin_ns
+            self._take(topic, message, now_ns)
+            if topic in others:
+                yield topic, now_ns, message
+
+    def _clock(self, topic: str, received_ns: int, message: Any) -> int | None:
+        """Return the node's time when ``message`` came, or None before it has one."""
+        if self.routes.clock:
+            return to_ns(message.clock) if topic == self.routes.clock else self.now_ns
+        if self._shift_ns is None and topic == self.routes.joints:
+            stamp_ns = to_ns(message.header.stamp)
+            apart_ns = stamp_ns - received_ns if stamp_ns else 0
+            self._shift_ns = apart_ns if abs(apart_ns) > OTHER_CLOCK_NS else 0
+            if self._shift_ns:
+                self.bag.warnings.append(
+                    f"stamps in '{self.bag.name}' are {apart_ns / 1e9:+.1f} s from the time of "
+                    "recording: the stamps' clock counts")
+                self.now_ns = self.begin_ns = None
+        return received_ns + (self._shift_ns or 0)
+
+    def _jumped(self, gap_ns: int) -> bool:
+        """Return whether the node's clock jumped; a pause in the time of receipt is none."""
+        return gap_ns < -CLOCK_JUMP_NS or bool(self.routes.clock and gap_ns > CLOCK_JUMP_NS)
+
+    def _start_again(self) -> None:
+        self.streams.clear()
+        self._older_paths.append(self.path)
+        self.path = self._new_path()
+        self.health.jumps += 1
+
+    def _take(self, topic: str, message: Any, now_ns: int) -> None:
+        routes = self.routes
+        if topic in self._camera:
+            name = self._camera[topic]
+            self.health.add(name, to_ns(message.header.stamp), now_ns)
+            self.streams.put_image(name, message, now_ns)
+        elif topic == routes.joints:
+            self.health.add_joints(message, now_ns)
+            self.streams.put_joints(message, now_ns)
+            if not routes.actions:
+                self.path.put(message, now_ns)
+        elif topic == routes.actions:
+            joints = self.streams.joints.get()
+            if joints is not None:
+                self.path.measured = joints.value[:len(self._joint_names)]
+            self.path.put(message, now_ns)
+        elif topic == routes.instruction and not self.fixed:
+            text = message.data.strip()
+            if text != self.instruction:
+                self.instruction = text
+                self.path.changes.append((now_ns, text))
+        elif topic == routes.description:
+            self.description = message.data

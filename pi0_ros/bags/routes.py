@@ -1,0 +1,204 @@
+"""Which topic of a bag is which input of the node."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+
+from pi0_ros.bags import actions
+from pi0_ros.bags.bag import Bag, BagError
+
+RAW, PACKED = 'sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage'
+TEXT, CLOCK = 'std_msgs/msg/String', 'rosgraph_msgs/msg/Clock'
+JOINTS = 'sensor_msgs/msg/JointState'
+CAMERAS = tuple(f'camera_{slot}' for slot in (1, 2, 3))
+NAMES = (*CAMERAS, 'joint_states', 'joint_trajectory', 'position_commands', 'instruction',
+         'robot_description', 'inference')
+
+# How the topic of a text may end, where it has another name. What is said once may come before a
+# recorder listens; the node repeats what it took on ~/active_instruction.
+ENDINGS = {'instruction': ('/instruction', '/active_instruction'),
+           'robot_description': ('/robot_description',), 'inference': ('/inference',)}
+
+
+@dataclass(frozen=True)
+class Routes:
+    """Topics of a bag; '' where there is none."""
+
+    cameras: dict[str, str] = field(default_factory=dict)  # checkpoint camera -> topic
+    joints: str = ''
+    instruction: str = ''
+    description: str = ''
+    actions: str = ''    # what was commanded; '': what the joints did
+    inference: str = ''
+    clock: str = ''
+    notes: tuple[str, ...] = ()  # what was chosen without being told
+
+    @property
+    def topics(self) -> set[str]:
+        """Return all topics but those of single inferences."""
+        return {topic for topic in (*self.cameras.values(), self.joints, self.instruction,
+                                    self.description, self.actions, self.clock) if topic}
+
+    @property
+    def roles(self) -> dict[str, str]:
+        """Return which topic is what."""
+        return {**{f'camera {name}': topic for name, topic in self.cameras.items()},
+                'joints': self.joints, 'instruction': self.instruction, 'actions': self.actions,
+                'description': self.description, 'clock': self.clock}
+
+    def table(self, bag: Bag) -> str:
+        """Return which topic feeds what."""
+        rows = [(f"camera '{name}'", topic) for name, topic in self.cameras.items()]
+        rows += [('joint states', self.joints), ('instruction', self.instruction or 'none'),
+                 ('actions', self.actions or f'{self.joints}, what comes after'),
+                 ('description', self.description or 'none')]
+        return '\n'.join(f'  {name:22} {topic}' + (
+            f'  {bag.topics[topic].count} messages' if topic in bag.topics else '')
+            for name, topic in rows)
+
+
+def parse_remaps(given: Sequence[str]) -> dict[str, str]:
+    """Return input -> topic for texts such as camera_1:=/wrist/image_raw.
+
+    :raises ValueError: one is of another form, or names no input.
+    """
+    out = {}
+    for text in given:
+        name, separator, topic = text.partition(':=')
+        name = name.strip('/').removesuffix('/image_raw')
+        if not separator or name not in NAMES or not topic:
+            raise ValueError(f"--remap '{text}' is not INPUT:=TOPIC with one of "
+                             f"{', '.join(NAMES)}")
+        out[name] = '/' + topic.strip('/')
+    return out
+
+
+def resolve(bag: Bag, values: SimpleNamespace, remaps: dict[str, str], chosen: str = '',
+            needs_instruction: bool = True) -> Routes:
+    """Return the topics of ``bag`` that feed a node with the parameters ``values``.
+
+    Each input is the topic that ``remaps`` says, else the one of its own name; else, where that
+    leaves no doubt, the only one that it can be.
+
+    :param chosen: topic of the actions; '': the node's command topics, else the joint states;
+        'joint_states': these in any case.
+    :param needs_instruction: whether a bag without one is an error.
+    :raises BagError: a topic is missing or of another type; the text has those that exist.
+    """
+    notes: list[str] = []
+
+    def one(name: str, kind: str, needed: bool, hint: str = '') -> str:
+        topic = remaps.get(name, f'/{name}')
+        if topic in bag.topics and (bag.topics[topic].count or name in remaps):
+            _require(bag, topic, (kind,))
+            return topic
+        if name not in remaps:
+            for ending in ENDINGS.get(name, ('',)):
+                others = [found for found, of in bag.topics.items()
+                          if of.kind == kind and found.endswith(ending) and found != chosen
+                          and of.count]
+                if len(others) == 1:
+                    notes.append(f'{name} is {others[0]}, the only one that it can be')
+                    return others[0]
+        if not needed and name not in remaps:
+            return ''
+        raise BagError(f"bag '{bag.path}' has no topic '{topic}' for the {name}: name the right "
+                       f'one with --remap {name}:=TOPIC{hint}. It has:\n{bag.table()}')
+
+    def instruction() -> str:
+        """Return where instructions are: what the node repeated, if that has all of them.
+
+        What is said once may come before a recorder has found who says it.
+        """
+        found = one('instruction', TEXT, needs_instruction, ', or say --instruction TEXT')
+        repeated = [topic for topic, of in bag.topics.items() if of.kind == TEXT and of.count
+                    and topic.endswith('/active_instruction')]
+        if 'instruction' in remaps or len(repeated) != 1 or repeated[0] == found:
+            return found
+        said: dict[str, set[str]] = {found: set(), repeated[0]: set()}
+        for topic, _, message in bag.messages(said):
+            said[topic].add(message.data.strip())
+        if said[found] - {''} <= said[repeated[0]] != {''}:
+            notes.append(f'instruction is {repeated[0]}: what the node took')
+            return repeated[0]
+        return found
+
+    cameras = _cameras(bag, values, remaps, notes)
+    joints = one('joint_states', JOINTS, True)
+    return Routes(cameras, joints,
+                  instruction(),
+                  one('robot_description', TEXT, False),
+                  _actions(bag, values, remaps, chosen, joints),
+                  one('inference', TEXT, False),
+                  '/clock' if '/clock' in bag.topics and bag.topics['/clock'].count else '',
+                  tuple(notes))
+
+
+def _require(bag: Bag, topic: str, kinds: Sequence[str]) -> None:
+    if bag.topics[topic].kind not in kinds:
+        raise BagError(f"topic '{topic}' of bag '{bag.path}' is {bag.topics[topic].kind}, "
+                       f"expected {' or '.join(kinds)}")
+
+
+def _actions(bag: Bag, values: SimpleNamespace, remaps: dict[str, str], chosen: str, joints: str
+             ) -> str:
+    if chosen:
+        if chosen == 'joint_states':
+            return ''
+        topic = '/' + chosen.strip('/')
+        if topic not in bag.topics:
+            raise BagError(f"bag '{bag.path}' has no topic '{topic}', which --actions names. It "
+                           f'has:\n{bag.table()}')
+        _require(bag, topic, actions.KINDS)
+        return '' if topic == joints else topic
+    names = ['joint_trajectory', 'position_commands']
+    for name in names if values.command_interface == 'trajectory' else names[::-1]:
+        topic = remaps.get(name, f'/{name}')
+        if topic in bag.topics and bag.topics[topic].count:
+            _require(bag, topic, actions.KINDS)
+            return topic
+        if name in remaps:
+            raise BagError(f"bag '{bag.path}' has no topic '{topic}' for the {name}. It has:\n"
+                           f'{bag.table()}')
+    return ''
+
+
+def _cameras(bag: Bag, values: SimpleNamespace, remaps: dict[str, str], notes: list[str]
+             ) -> dict[str, str]:
+    """Return the topic of every camera, raw or compressed, whatever the bag has."""
+    suffixes = ['', '/compressed']
+    if values.image_transport == 'compressed':
+        suffixes.reverse()
+    images = {topic for topic, of in bag.topics.items() if of.kind in (RAW, PACKED)}
+    found, missing = {}, False
+    for slot, name in zip(CAMERAS, values.cameras):
+        if not name:
+            continue
+        base = remaps.get(slot, f'/{slot}/image_raw').removesuffix('/compressed')
+        candidates = [base + suffix for suffix in suffixes if base + suffix in images]
+        if not candidates and slot not in remaps:
+            bases = {topic.removesuffix('/compressed') for topic in images
+                     if name.lower() in topic.lower().split('/')}
+            if len(bases) == 1:
+                base = bases.pop()
+                candidates = [base + suffix for suffix in suffixes if base + suffix in images]
+                notes.append(f"camera '{name}' is {candidates[0]}, by its name")
+        if candidates:
+            found[name] = candidates[0]
+        missing |= not candidates
+    doubled = [topic for topic in found.values() if list(found.values()).count(topic) > 1]
+    if missing or doubled:
+        raise BagError(_camera_table(bag, values, found, sorted(images), doubled))
+    return found
+
+
+def _camera_table(bag: Bag, values: SimpleNamespace, found: dict[str, str],
+                  images: Sequence[str], doubled: Sequence[str]) -> str:
+    rows = [f"  {slot:10} {name:24} {found.get(name, 'nothing')}"
+            for slot, name in zip(CAMERAS, values.cameras) if name]
+    free = [topic for topic in images if topic not in found.values()]
+    what = (f"feeds two cameras with '{doubled[0]}'" if doubled else
+            'does not have an image topic for every camera')
+    return (f"bag '{bag.path}' {what}: say which with --remap camera_1:=TOPIC\n"
+            f"  {'slot':10} {'checkpoint camera':24} topic of the bag\n" + '\n'.join(rows)
+            + '\n  other image topics: ' + (', '.join(free) or 'none'))

@@ -1,0 +1,1 @@
+"""What a checkpoint is, wants and gives, whatever trained it."""

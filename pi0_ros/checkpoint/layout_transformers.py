@@ -1,0 +1,36 @@
+"""Checkpoints that transformers' own PI0 classes saved."""
+
+from pathlib import Path
+from typing import Any
+
+from pi0_ros.checkpoint.normalise import Normaliser, openpi_normaliser
+from pi0_ros.checkpoint.spec import (
+    PALIGEMMA, CheckpointError, Choices, PolicySpec, find_tokenizer, read_json, relative_mask,
+    whole)
+
+CAMERAS = ('image_1', 'image_2', 'image_3')
+
+
+def describe(folder: Path, config: dict[str, Any], choices: Choices) -> PolicySpec:
+    """Return the description; statistics come from processor_config.json."""
+    path = folder / 'processor_config.json'
+    processor = read_json(path) if path.exists() else {}
+    normalisers: dict[str, Normaliser] = {}
+    for name in ('state', 'actions'):
+        mean, std = processor.get(f'{name}_mean'), processor.get(f'{name}_std')
+        if mean is None or std is None:
+            raise CheckpointError(
+                f"checkpoint '{folder}' has no {name}_mean and {name}_std in "
+                'processor_config.json: without statistics its numbers mean nothing to a robot')
+        normalisers[name] = openpi_normaliser(name, {'mean': mean, 'std': std}, len(mean), 0.0)
+    width = len(processor['actions_mean'])
+    relative = relative_mask(choices.relative_joints or (), width)
+    vision = config.get('vlm_config', {}).get('vision_config', {})
+    side = whole(vision, 'image_size', 224)
+    return PolicySpec(
+        folder, 'transformers', CAMERAS, len(processor['state_mean']), width,
+        normalisers['state'], normalisers['actions'], None, None, False, relative,
+        choices.chunk_length or whole(config, 'chunk_size', 50),
+        whole(config, 'num_inference_steps', 10), None, (side, side),
+        choices.letterbox or 'transformers', 'lerobot', 48, find_tokenizer(folder, PALIGEMMA),
+        f"transformers {config.get('transformers_version', 'of unknown version')}")

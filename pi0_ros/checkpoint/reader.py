@@ -1,0 +1,129 @@
+"""Reads a checkpoint folder of any supported layout: what the policy is, wants and gives.
+
+Only JSON and safetensors are read; a pickle is never opened.
+"""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from pi0_ros.checkpoint import layout_lerobot, layout_openpi, layout_transformers
+from pi0_ros.checkpoint.normalise import STILL_RANGE
+from pi0_ros.checkpoint.spec import CheckpointError, Choices, PolicySpec, read_json, whole
+from pi0_ros.checkpoint.tensors import Stored, read_header
+
+EMBEDDINGS = 'model.vlm.vision_tower.embeddings.'
+MOST_STEPS, MOST_PIXELS = 1000, 2048
+OTHER_NETWORKS = {'pi05': 'pi0.5', 'pi0_5': 'pi0.5', 'pi0.5': 'pi0.5', 'pi0fast': 'pi0-FAST',
+                  'pi0_fast': 'pi0-FAST'}
+
+
+def read(folder: Path, choices: Choices = Choices()) -> PolicySpec:
+    """Return the description of the checkpoint in ``folder``.
+
+    :raises CheckpointError: the folder is missing, incomplete, or of a kind that is not supported.
+    """
+    if not _is_folder(folder):
+        raise CheckpointError(f"checkpoint folder '{folder}' does not exist: give the folder that "
+                              'holds config.json and model.safetensors')
+    if (folder / 'params').is_dir() or (folder / '_CHECKPOINT_METADATA').exists():
+        raise CheckpointError(f"checkpoint '{folder}' is openpi's Orbax (JAX) format: convert it "
+                              'with openpi/examples/convert_jax_model_to_pytorch.py')
+    config = read_json(folder / 'config.json') if (folder / 'config.json').exists() else {}
+    kind = str(config.get('type') or config.get('model_type') or '')
+    if kind.lower() in OTHER_NETWORKS:
+        raise CheckpointError(f"checkpoint '{folder}' is {OTHER_NETWORKS[kind.lower()]}, another "
+                              'network: this package runs PI0, train or take one of type pi0')
+    names, stored = read_header(folder)
+    if any(name.startswith(('normalize_inputs.', 'model.normalize_inputs.')) for name in names):
+        raise CheckpointError(f"checkpoint '{folder}' was saved by LeRobot before 0.4: convert it "
+                              "with LeRobot's migrate_policy_normalization")
+    if any('time_mlp_in' in name and 'action_time' not in name or name.endswith('dense.weight')
+           for name in names):
+        raise CheckpointError(f"checkpoint '{folder}' holds time_mlp_in or adaptive norms, so it "
+                              'is pi0.5, another network: this package runs PI0')
+    layout = _layout(folder, config, kind)
+    try:
+        spec = layout.describe(folder.absolute(), config, choices)
+        spec = replace(spec, warnings=spec.warnings + _still(spec),
+                       trained_delay=whole(config, 'trained_delay', 0))
+        _require_sane(spec, config)
+        _require_image_size(spec, stored)
+        return spec
+    except (KeyError, TypeError, IndexError, AttributeError) as error:
+        raise CheckpointError(f"checkpoint '{folder}' is incomplete or damaged: "
+                              f'{type(error).__name__}: {error}') from error
+    except (ValueError, OverflowError) as error:
+        raise CheckpointError(f"checkpoint '{folder}': {error}") from error
+
+
+def _require_sane(spec: PolicySpec, config: dict) -> None:
+    """Refuse numbers that no PI0 has, before memory is asked for."""
+    if spec.relative[spec.state_width:].any():
+        raise ValueError(f'action {np.flatnonzero(spec.relative)[-1]} is relative to a state, but '
+                         f'it has {spec.state_width} states')
+    state = whole(config, 'max_state_dim', whole(config, 'action_dim', 32))
+    action = whole(config, 'max_action_dim', whole(config, 'action_dim', 32))
+    for what, value, high in (
+            ('state width', spec.state_width, state), ('action width', spec.action_width, action),
+            ('chunk length', spec.chunk_length, MOST_STEPS),
+            ('number of denoising steps', spec.denoising_steps, MOST_STEPS),
+            ('image height', spec.image_size[0], MOST_PIXELS),
+            ('image width', spec.image_size[1], MOST_PIXELS),
+            ('prompt length', spec.max_prompt_tokens, MOST_STEPS)):
+        if not 1 <= value <= high:
+            raise ValueError(f'its {what} is {value}, expected 1 to {high}')
+    if not 0 <= spec.trained_delay <= spec.chunk_length:
+        raise ValueError(f'its trained_delay is {spec.trained_delay}, expected 0 to '
+                         f'{spec.chunk_length}')
+
+
+def _require_image_size(spec: PolicySpec, stored: dict[str, Stored]) -> None:
+    """Refuse images that the network's position table does not fit."""
+    try:
+        patch = stored[EMBEDDINGS + 'patch_embedding.weight'].shape[-1]
+        places = stored[EMBEDDINGS + 'position_embedding.weight'].shape[0]
+    except (KeyError, IndexError):
+        return  # loading names what is missing
+    side = math.isqrt(places) * patch
+    if spec.image_size != (side, side):
+        raise ValueError(f'it wants images of {spec.image_size}, but its network reads '
+                         f'{side} x {side}')
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # a name that is too long
+        return False
+
+
+def _still(spec: PolicySpec) -> tuple[str, ...]:
+    """Return a warning for states that hardly moved in the training data."""
+    padding = (spec.state.middle == 0) & (not spec.widths_recorded)
+    still = np.flatnonzero(spec.state.still & ~padding)
+    if not len(still):
+        return ()
+    names = ', '.join(spec.state_names[i] if spec.state_names else str(i) for i in still)
+    return (f'state {names} hardly moved in training: its normalised value stays within '
+            f'{STILL_RANGE:.0f} standard deviations',)
+
+
+def _layout(folder: Path, config: dict, kind: str):
+    """Return the module that reads this layout."""
+    if config.get('model_type') == 'pi0':
+        return layout_transformers
+    if config.get('type') == 'pi0':
+        return layout_lerobot
+    if kind:
+        raise CheckpointError(f"checkpoint '{folder}' has type '{kind}', expected pi0")
+    openpi = 'action_expert_variant' in config and 'input_features' not in config
+    if openpi or (folder / 'assets').is_dir() or (folder / 'metadata.pt').exists():
+        return layout_openpi
+    if not config:
+        raise CheckpointError(f"checkpoint file '{folder / 'config.json'}' is missing: copy the "
+                              'whole folder that training saved')
+    raise CheckpointError(f"checkpoint '{folder}' is none of LeRobot, openpi or transformers: its "
+                          'config.json has no type')

@@ -1,0 +1,135 @@
+"""What a checkpoint is, whatever trained it."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.errors import HFValidationError
+
+from pi0_ros.checkpoint.normalise import Normaliser
+
+ENGINES = ('auto', 'fast', 'reference')
+COMPILE = ('auto', 'on', 'off')
+PALIGEMMA = 'google/paligemma-3b-pt-224'  # whose tokenizer PI0 reads
+LETTERBOXES = ('lerobot', 'lerobot_0.4', 'lerobot_0.3', 'openpi', 'transformers')
+
+
+class CheckpointError(Exception):
+    """A checkpoint cannot be used; the text says why and what to do."""
+
+
+class Unrecorded(CheckpointError):
+    """A checkpoint does not record what it should, and the user did not say it."""
+
+
+@dataclass(frozen=True)
+class PolicySpec:
+    """The description that everything after the loading works with."""
+
+    folder: Path
+    layout: str                   # LeRobot, openpi or transformers
+    cameras: tuple[str, ...]      # names, in the order of the prefix
+    state_width: int
+    action_width: int
+    state: Normaliser
+    action: Normaliser
+    state_names: tuple[str, ...] | None   # as the training data calls them, where known
+    action_names: tuple[str, ...] | None
+    widths_recorded: bool         # else the statistics may be padded
+    relative: np.ndarray          # [action_width] bool: relative to the state of the observation
+    chunk_length: int
+    denoising_steps: int
+    dt_s: float | None            # control period of the training data, None when not recorded
+    image_size: tuple[int, int]   # height, width
+    letterbox: str                # one of LETTERBOXES
+    prompt: str                   # 'lerobot' or 'openpi': how an instruction becomes a prompt
+    max_prompt_tokens: int
+    tokenizer: Path | None        # folder with tokenizer.json
+    trainer: str                  # what is known of the version that trained it
+    warnings: tuple[str, ...] = ()
+    renamed: Mapping[str, str] = field(default_factory=dict)  # the data set's cameras: names here
+    trained_delay: int = 0        # so many first actions training gave it, for rtc_trained
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What a user may know better than the checkpoint, and what openpi does not record."""
+
+    letterbox: str = ''                       # '' takes the layout's newest
+    relative_joints: tuple[int, ...] | None = None  # action indices; None: as recorded
+    assets: str = ''                          # openpi: folder below assets/, '' if there is one
+    chunk_length: int = 0                     # steps; 0: as recorded
+
+
+def whole(config: Mapping[str, Any], key: str, default: int | None = None) -> int:
+    """Return a whole number of a JSON object.
+
+    :raises ValueError: it is something else, or missing and without ``default``.
+    """
+    value = config.get(key, default)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError(f'its {key} is {value!r}, expected a whole number')
+    return value
+
+
+def texts(value: Any, what: str) -> tuple[str, ...]:
+    """Return a list of text of a JSON object, empty for null.
+
+    :raises ValueError: it is something else.
+    """
+    if value is None:
+        return ()
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise ValueError(f'its {what} is {value!r}, expected a list of text')
+    return tuple(value)
+
+
+def relative_mask(indices: Sequence[int], width: int) -> np.ndarray:
+    """Return [width] bool, True at ``indices``.
+
+    :raises ValueError: there are not so many actions.
+    """
+    if any(index >= width for index in indices):
+        raise ValueError(f'action {max(indices)} shall be relative, but it has {width} actions')
+    out = np.zeros(width, bool)
+    out[list(indices)] = True
+    return out
+
+
+def find_tokenizer(beside: Path, name: str | None) -> Path | None:
+    """Return a folder with tokenizer.json: ``beside`` the policy, or what is called ``name``.
+
+    :param name: a folder, or the hub's name of a tokenizer, which is looked up in the hub's cache
+        on this disk and never fetched.
+    """
+    for folder in (beside, Path(name or '').expanduser()):
+        if folder.is_absolute() and (folder / 'tokenizer.json').is_file():
+            return folder
+    try:
+        cached = name and try_to_load_from_cache(name, 'tokenizer.json')
+    except HFValidationError:  # a path, no name
+        return None
+    return Path(cached).parent if isinstance(cached, str) else None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the JSON object in ``path``.
+
+    :raises CheckpointError: it is missing, or not a JSON object.
+    """
+    try:
+        value = json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise CheckpointError(f"checkpoint file '{path}' is missing: copy the whole folder that "
+                              'training saved') from error
+    except OSError as error:
+        raise CheckpointError(f"checkpoint file '{path}' cannot be read: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"checkpoint file '{path}' is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f"checkpoint file '{path}' holds no JSON object")
+    return value

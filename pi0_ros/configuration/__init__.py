@@ -1,0 +1,1 @@
+"""What can be set: one source, checked, and given to each room whole."""

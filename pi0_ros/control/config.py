@@ -1,0 +1,176 @@
+"""What can be set of the control of a robot, and of its safety."""
+
+import fnmatch
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pi0_ros.control.rules import GuardRules
+from pi0_ros.control.timing import Timing
+from pi0_ros.motion.handover import JACOBIANS, STRATEGIES
+from pi0_ros.motion.limits import TIGHTER, Rules
+from pi0_ros.setting import setting
+
+INTERFACES = ('trajectory', 'positions')
+USUAL_UPDATE_HZ = 100.0  # of a controller, as long as nothing else is known: the slowest
+
+
+@dataclass(frozen=True)
+class ControlConfig:
+    """How chunks become commands."""
+
+    control_rate: float = setting(
+        50.0, 'How often a trajectory is published. Any rate fits any action_rate.',
+        unit='Hz', low=1.0, high=100.0)
+    command_interface: str = setting(
+        'trajectory', 'trajectory: windows of the plan on joint_trajectory, for a '
+        'joint_trajectory_controller. positions: where the plan is now on '
+        'position_commands, without names or time, for a forward_position_controller; needs'
+        ' a control_rate of 20 Hz and more.', choices=INTERFACES)
+    handover: str = setting(
+        'blend', 'How a new chunk takes over: blend over 0.1 s; rtc (real-time chunking): the '
+        'network itself continues what is executed while it infers; rtc_trained the same in'
+        ' the way a checkpoint was trained for; switch at once; ensemble averages all '
+        'chunks as ACT does; synchronous stops, infers and plays a chunk whole. '
+        'docs/control.md compares them.', choices=STRATEGIES)
+    jacobian: str = setting(
+        'identity',
+        'Of hand-over rtc: full differentiates the action expert, as the paper does, which '
+        'takes longer; identity takes no gradient.', choices=JACOBIANS)
+    replan_period: float = setting(
+        0.3, 'A new chunk is asked for when the newest observation is older than this, at the '
+        'latest at half a chunk, and earlier where inference is measured to take long. '
+        'Shorter reacts faster and computes more; 0 infers without a break.',
+        unit='s', low=0.0, high=10.0, dynamic=True)
+    speed_scaling: str = setting(
+        'auto', 'Where the controller says how fast its time passes, in per cent '
+        '(std_msgs/Float64): the plan then passes as slowly. auto takes what '
+        '~/controller_state says, and for a controller called scaled_..., as a UR has, the '
+        'one topic that ends in /speed_scaling; none ignores topics.', unit='topic')
+    realtime_priority: int = setting(
+        10, 'SCHED_FIFO priority of the control thread, where the system grants it (rtprio in '
+        "/etc/security/limits.conf); below the controller's 50. 0 asks for none.", low=0, high=49)
+
+    def timing(self, update_rate_hz: float | None = None) -> Timing:
+        """Return what shapes the commands in time, for a controller's update rate if known."""
+        return Timing.at_rate(self.control_rate, self.replan_period, self.handover,
+                              self.command_interface == 'trajectory',
+                              update_rate_hz or USUAL_UPDATE_HZ)
+
+    @property
+    def rtc(self) -> str:
+        """Return which of guidance.KINDS the hand-over wants, '' for none."""
+        return {'rtc': self.jacobian, 'rtc_trained': 'trained'}.get(self.handover, '')
+
+
+@dataclass(frozen=True)
+class SafetyConfig:
+    """What a policy is allowed."""
+
+    joint_limits: tuple[str, ...] = setting(
+        (), "Limits that tighten those of robot_description, or stand in for it: 'JOINT: lower "
+        "X, upper X, velocity X, acceleration X' in rad or m and seconds. JOINT may be a "
+        "shell pattern. ['elbow: upper 1.5, velocity 1.0'].")
+    gripper_joints: tuple[str, ...] = setting(
+        (), 'Joints that close on things, names or shell patterns: no margin, and no limit of '
+        'jumps and tracking error, because a thing in the hand keeps them from where they '
+        'are told to go and policies close them in one step.')
+    velocity_scale: float = setting(
+        0.5, 'Share of the velocities of robot_description that is used. All joints are slowed '
+        'by one factor.', low=0.01, high=1.0)
+    max_acceleration: float = setting(
+        5.0, 'Of every joint; URDF has none. Stops are as fast as this allows.',
+        unit='rad/s^2 or m/s^2', low=0.1, high=1000.0)
+    acceleration_scale: float = setting(
+        1.0, 'Share of max_acceleration, and of what joint_limits says, that is used; stops use '
+        'all of it.', low=0.01, high=1.0)
+    position_margin: float = setting(
+        0.05, 'Kept from the position limits, at most 5 % of the range.',
+        unit='rad or m', low=0.0, high=1.0)
+    max_jump: float = setting(
+        0.2, 'A chunk that begins further from where the robot is, or steps further, is '
+        'rejected, and the robot is not armed for it. A prismatic joint: 10 % of its range.',
+        unit='rad', low=0.001, high=10.0)
+    max_tracking_error: float = setting(
+        0.3, 'A robot that is further from where it is told to be, for longer than '
+        'max_tracking_time, is disarmed. A prismatic joint: 15 % of its range.',
+        unit='rad', low=0.001, high=10.0)
+    max_tracking_time: float = setting(
+        0.2, 'See max_tracking_error.', unit='s', low=0.0, high=10.0)
+    max_chunk_age: float = setting(
+        0.5, 'A chunk whose observation is older when it comes is rejected.',
+        unit='s', low=0.05, high=60.0, dynamic=True)
+    max_inference_time: float = setting(
+        2.0, 'An inference that takes longer, and longer than five times its usual time, '
+        'disarms. A policy process is then killed.', unit='s', low=0.1, high=600.0)
+    max_rejections: int = setting(
+        3, 'Chunks in a row that are rejected, or inferences that fail, before a fault is '
+        'latched.', low=1, high=100)
+    allow_missing_limits: bool = setting(
+        False, 'Move joints whose limits neither robot_description nor joint_limits tells. They '
+        'are then protected by their controller alone.')
+    dry_run: bool = setting(
+        False, 'Do everything but command the robot: what would be commanded goes to '
+        '~/dry_run/joint_trajectory or ~/dry_run/position_commands.')
+    auto_enable: bool = setting(
+        False,
+        'In a dry run, arm as soon as nothing forbids it, also again after a stop, a fault '
+        'or a loop of the bag: for replays, where no operator is. Refused without dry_run.')
+
+    def limit_rules(self, joints: Sequence[str]) -> Rules:
+        """Return what is allowed beside the URDF.
+
+        :raises ValueError: a name or a limit is none of ``joints``, or no limit.
+        """
+        lost = [name for name in self.gripper_joints
+                if joints and not fnmatch.filter(joints, name)]
+        if lost:
+            raise ValueError(f"'gripper_joints' names joint '{lost[0]}', which is none of "
+                             f"{', '.join(joints)}")
+        return Rules(self.velocity_scale, self.acceleration_scale, self.max_acceleration,
+                     self.position_margin, self.max_jump, self.max_tracking_error,
+                     self.gripper_joints,
+                     parse_tighter(self.joint_limits, joints) if joints else {})
+
+    def guard_rules(self, added_delay_s: float = 0.0) -> GuardRules:
+        """Return what the guard goes by. :param added_delay_s: to every inference."""
+        return GuardRules(
+            round(1e9 * self.max_chunk_age), round(1e9 * self.max_tracking_time),
+            round(1e9 * (self.max_inference_time + added_delay_s)), self.max_rejections,
+            self.allow_missing_limits, not self.dry_run)
+
+
+def parse_tighter(texts: Sequence[str], joints: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Return the limits that ``texts`` set, by joint; ``JOINT: lower -1.5, velocity 1.0``.
+
+    JOINT may be a shell pattern; where several fit, the tightest counts.
+
+    :raises ValueError: a text is none of these, or names no joint.
+    """
+    out: dict[str, dict[str, float]] = {}
+    for text in texts:
+        pattern, _, values = text.partition(':')
+        found = fnmatch.filter(joints, pattern.strip())
+        if not found:
+            raise ValueError(f"'joint_limits' names joint '{pattern.strip()}', which is none of "
+                             f"{', '.join(joints)}")
+        for value in values.split(','):
+            key, number = _value(value, text)
+            for joint in found:
+                pick = max if key == 'lower' else min
+                old = out.setdefault(joint, {})
+                old[key] = pick(number, old.get(key, number))
+    return out
+
+
+def _value(value: str, text: str) -> tuple[str, float]:
+    words = value.split()
+    try:
+        key, number = words[0], float(words[1])
+    except (IndexError, ValueError):
+        key, number = '', math.nan
+    if len(words) != 2 or key not in TIGHTER or not math.isfinite(number) or (
+            key in TIGHTER[2:] and number <= 0):
+        raise ValueError(f"'joint_limits' has '{text}', expected 'JOINT: KEY NUMBER, KEY NUMBER' "
+                         f"with keys {', '.join(TIGHTER)}, velocity and acceleration above 0")
+    return key, number

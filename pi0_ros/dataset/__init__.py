@@ -1,0 +1,1 @@
+"""Bags as a data set that LeRobot trains on."""

@@ -1,0 +1,95 @@
+"""Cuts a bag into episodes on a constant grid of time, for a data set."""
+
+from collections import Counter, deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pi0_ros.bags.actions import ActionPath
+from pi0_ros.bags.playback import Moment, Playback
+from pi0_ros.evaluation.moments import LATE_NS
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One row of a data set."""
+
+    at_ns: int
+    state: np.ndarray      # [N] in the order of Observation.state
+    action: np.ndarray     # [D] what was commanded, or measured, for one period later
+    images: dict[str, Any]  # messages, by camera
+    begins: bool           # whether a new episode begins with it
+    task: str
+
+
+@dataclass
+class _Pending:
+    at_ns: int
+    state: np.ndarray
+    images: dict[str, Any]
+    begins: bool
+    task: str
+    path: ActionPath
+
+
+def frames(playback: Playback, fps: int, marker: str = '') -> Iterator[Frame]:
+    """Yield the frames of a bag, in order.
+
+    The action of a frame is due one period after it, as the first step of a chunk is after its
+    observation; the state is the newest, up to a period of the joint states older. An episode is
+    what was done until another instruction. It ends where an input was missing or late, where
+    nothing was commanded yet, where the clock jumped, and with every message on ``marker``; if
+    that is of std_msgs/Bool, true begins an episode and false ends it.
+    """
+    period_ns = round(1e9 / fps)
+    waiting: deque[_Pending] = deque()
+    broken, wanted, task, path = True, True, '', playback.path
+    left_out = playback.left_out
+    known = _Known()
+    kind = playback.bag.topics[marker].kind if marker else ''
+    if kind == 'std_msgs/msg/Bool':
+        wanted = False
+    for event in playback.moments(period_ns, (marker,) if marker else ()):
+        if not isinstance(event, Moment):
+            broken, wanted = True, getattr(event[2], 'data', True) is not False \
+                if kind == 'std_msgs/msg/Bool' else True
+            continue
+        streams, now_ns = playback.streams, event.now_ns
+        problem = (None if playback.instruction else 'no_instruction') or (
+            None if wanted else 'between_episodes')
+        finding = problem or streams.builder.check(now_ns)
+        if finding:
+            broken = True
+            left_out[getattr(finding, 'reason', finding)] += 1
+        else:
+            begins = broken or playback.instruction != task or playback.path is not path
+            broken, task, path = False, playback.instruction, playback.path
+            waiting.append(_Pending(
+                now_ns, streams.joints.get().value,
+                {name: one.get().value for name, one in streams.cameras.items()}, begins, task,
+                playback.path))
+        while waiting and (waiting[0].path is not playback.path
+                           or now_ns > waiting[0].at_ns + period_ns + LATE_NS):
+            yield from known.settle(waiting.popleft(), period_ns, left_out)
+        playback.path.forget((waiting[0].at_ns if waiting else now_ns) - LATE_NS)
+    for one in waiting:
+        yield from known.settle(one, period_ns, left_out)
+
+
+class _Known:
+    """Leaves out what has no action, and lets another episode begin after that."""
+
+    def __init__(self) -> None:
+        self._broken = True
+
+    def settle(self, one: _Pending, period_ns: int, left_out: Counter[str]) -> Iterator[Frame]:
+        action = one.path.sample(np.array([one.at_ns + period_ns]))[0]
+        if not np.isfinite(action).all():
+            self._broken = True
+            left_out['no_action'] += 1
+            return
+        yield Frame(one.at_ns, one.state, action, one.images, one.begins or self._broken,
+                    one.task)
+        self._broken = False

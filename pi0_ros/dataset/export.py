@@ -1,0 +1,149 @@
+"""Makes a LeRobotDataset v3 of bags."""
+
+import argparse
+import itertools
+from collections.abc import Iterator
+from types import SimpleNamespace
+
+from tqdm import tqdm
+
+from pi0_ros.bags.bag import Bag, BagError
+from pi0_ros.bags.bags import Bags
+from pi0_ros.bags.playback import Playback
+from pi0_ros.checkpoint.mapping import NONE
+from pi0_ros.dataset.episodes import Frame, frames
+from pi0_ros.dataset.writer import DatasetWriter
+
+
+class Progress:
+    """The bar: seconds of bags."""
+
+    def __init__(self, bags: Bags) -> None:
+        """Begin at nothing."""
+        self._bar = tqdm(total=round(sum(bag.seconds for bag in bags.bags), 1), unit='s',
+                         dynamic_ncols=True, bar_format='{desc}{percentage:3.0f}%|{bar}| '
+                         '{n:.0f}/{total:.0f} s [{elapsed}<{remaining}]{postfix}')
+
+    def watch(self, found: Iterator[Frame], bag: Bag, fps: int) -> Iterator[Frame]:
+        """Pass frames on."""
+        begin, seen = self._bar.n, 0.0
+        for frame in found:
+            seen += 1 / fps
+            self._bar.n = begin + min(seen, bag.seconds)
+            self._bar.update(0)
+            yield frame
+        self._bar.n = begin + bag.seconds
+        self._bar.update(0)
+
+    def close(self) -> None:
+        """End the bar."""
+        self._bar.close()
+
+
+def export(args: argparse.Namespace, values: SimpleNamespace, bags: Bags) -> list[str]:
+    """Write the data set; return what is to be told.
+
+    :raises ValueError: it cannot be written as asked.
+    """
+    state_names = tuple(name for name in (values.state_names or values.joint_names)
+                        if name != NONE)
+    order = [values.observed_names.index(name) for name in state_names]
+    marker = '/' + args.episodes.strip('/') if args.episodes else ''
+    for bag in bags.bags:
+        if marker and marker not in bag.topics:
+            raise BagError(f"bag '{bag.path}' has no topic '{marker}', which --episodes names. It "
+                           f'has:\n{bag.table()}')
+        if marker and not bag.knows(marker):
+            raise BagError(f"topic '{marker}' is {bag.topics[marker].kind}, expected a standard "
+                           'type, such as std_msgs/msg/Bool')
+    key = {'version': 1, 'fps': args.fps, 'states': state_names, 'actions': values.joint_names,
+           'bags': [[bag.name, bag.begin_ns, bag.end_ns] for bag in bags.bags],
+           'routes': [routes.roles for routes in bags.routes], 'marker': marker,
+           'fresh': [values.max_joint_age, values.max_image_age, values.max_skew],
+           'instruction': args.instruction, 'shortest': args.min_seconds, 'codec': args.codec}
+    writer = DatasetWriter(args.dataset, args.fps, state_names, values.joint_names,
+                           [name for name in values.cameras if name], args.codec, key,
+                           args.overwrite)
+    progress, told, seen = Progress(bags), [], 0
+    try:
+        for number, playback in enumerate(bags.playbacks(values)):
+            found = progress.watch(frames(playback, args.fps, marker), playback.bag, args.fps)
+            for episode in _episodes(found):
+                first = next(episode)
+                source = {'bag': number, 'at_ns': first.at_ns}
+                if seen < len(writer.episodes) and writer.episodes[seen]['source'] == source:
+                    seen += 1
+                    for _ in episode:
+                        pass  # it was written before
+                    continue
+                seen += _write(writer, first, episode, source, order, args, told)
+            told += [f'{count} frames of {playback.bag.name} left out: {reason}'
+                     for reason, count in sorted(playback.left_out.items())]
+            limit_ns = round(1e9 * max(values.max_joint_age, values.max_image_age))
+            told += [*playback.dropped(), *_too_fast(playback, args.fps),
+                     *playback.bag.warnings, *playback.health.warnings(
+                playback.begin_ns or 0, playback.now_ns or 0, limit_ns)]
+            if playback.bag.damage:
+                told.append(f'{playback.bag.damage}; what came before is exported')
+    finally:
+        writer.drop()
+        progress.close()
+    try:
+        if seen != len(writer.episodes):
+            raise ValueError(f"'{writer.partial}' has {len(writer.episodes)} episodes, of which "
+                             f'{seen} were found again: say --overwrite')
+        folder = writer.finish(args.robot_type)
+    except ValueError as error:
+        writer.give_up()
+        raise ValueError('; '.join([str(error), *told])) from error
+    tasks = list(dict.fromkeys(one['task'] for one in writer.episodes))
+    print(f'{folder}: {len(writer.episodes)} episodes, {writer.frames} frames, '
+          f'{writer.frames / args.fps:.1f} s; tasks: ' + '; '.join(tasks))
+    return told
+
+
+def _too_fast(playback: Playback, fps: int) -> list[str]:
+    """Return a sentence for every input that is slower than the frames."""
+    return [f'{name}: {one.rate_hz():.1f} Hz is less than --fps {fps}: frames repeat it'
+            for name, one in playback.health.inputs.items()
+            if one.count and one.rate_hz() < 0.95 * fps]
+
+
+def _episodes(found: Iterator[Frame]) -> Iterator[Iterator[Frame]]:
+    """Yield an iterator for every episode, to be used up before the next is asked for."""
+    ahead = next(found, None)
+
+    def one() -> Iterator[Frame]:
+        nonlocal ahead
+        yield ahead
+        for ahead in found:
+            if ahead.begins:
+                return
+            yield ahead
+        ahead = None
+
+    while ahead is not None:
+        yield one()
+
+
+def _write(writer: DatasetWriter, first: Frame, rest: Iterator[Frame], source: dict,
+           order: list[int], args: argparse.Namespace, told: list[str]) -> bool:
+    """Write an episode; return False if it is left out."""
+    count = 0
+    try:
+        for frame in itertools.chain([first], rest):
+            writer.add(frame, frame.state[order])
+            count += 1
+        if count < max(2, round(args.min_seconds * args.fps)):
+            writer.drop()
+            told.append(f"an episode of {count / args.fps:.1f} s is left out ('{first.task}'): "
+                        'shorter than --min-seconds')
+            return False
+        writer.finish_episode(source, first.task)
+    except ValueError as error:
+        writer.drop()
+        for _ in rest:
+            pass
+        told.append(f"an episode is left out ('{first.task}'): {error}")
+        return False
+    return True

@@ -1,0 +1,171 @@
+"""Compares what a policy would do with what was done in bags."""
+
+import argparse
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from pi0_ros.bags.bags import Bags
+from pi0_ros.evaluation import measures, moments
+from pi0_ros.evaluation.execution import Execution
+from pi0_ros.evaluation.store import Store, write_whole
+from pi0_ros.policy.factory import make_local_policy
+from pi0_ros.policy.provenance import configuration
+
+SHUFFLED = 'wrong instructions'
+
+
+@dataclass(frozen=True)
+class Run:
+    """One checkpoint, with the right instructions or with wrong ones."""
+
+    name: str
+    values: SimpleNamespace
+    asked: Callable[[str], str]
+    variant: str = ''
+
+    @property
+    def folder(self) -> str:
+        """Return the name of its output folder."""
+        return self.name.replace(', ', '-').replace(' ', '_').replace('/', '_')
+
+
+def wrong_instruction(instructions: list[str]) -> Callable[[str], str]:
+    """Return a function to another one of ``instructions`` for each.
+
+    :raises ValueError: there is only one.
+    """
+    known = sorted(set(instructions) - {''})
+    if len(known) < 2:
+        raise ValueError(f'--shuffle-instructions needs two instructions in the bags, found '
+                         f"{', '.join(known) or 'none'}")
+    following = dict(zip(known, known[1:] + known[:1]))
+    return lambda text: following.get(text, text)
+
+
+def evaluate(run: Run, args: argparse.Namespace, bags: Bags, bar: tqdm) -> dict[str, Any]:
+    """Evaluate one run; return its records, limits and inputs.
+
+    :raises CheckpointError: the checkpoint cannot be used. :raises ValueError: it does not fit.
+    """
+    values = run.values
+    values.torch_threads = args.threads  # which round otherwise
+    key = {'version': 1, 'configuration': configuration(values) | {'seed': 0},
+           'control': {name: getattr(values, name) for name in (
+               'control_rate', 'joint_limits', 'velocity_scale', 'max_acceleration',
+               'acceleration_scale', 'position_margin', 'max_jump', 'max_chunk_age',
+               'gripper_joints',
+               'max_joint_age', 'max_image_age', 'max_skew')},
+           'bags': [[bag.name, bag.begin_ns, bag.end_ns] for bag in bags.bags],
+           'routes': [routes.roles for routes in bags.routes],
+           'every': args.every, 'seed': args.seed, 'samples': args.samples, 'delay': args.delay,
+           'instruction': args.instruction, 'variant': run.variant}
+    key = json.loads(json.dumps(key, default=list))
+    store = Store(args.out / run.folder, key, args.overwrite)
+    policy = make_local_policy(values)
+    setting = moments.Setting(round(args.every * 1e9), args.seed, args.samples, run.asked)
+    bar.set_description(run.name)
+    try:
+        policy.load()
+        policy.warm_up()
+        health, limits = [], None
+        for number, playback in enumerate(bags.playbacks(values)):
+            execution = Execution(values, round(args.delay * 1e9))
+            for record in moments.records(number, playback, policy, execution, setting,
+                                          store.known(number)):
+                store.add(record)
+                bar.update()
+            bag = playback.bag
+            limit_ns = round(1e9 * max(values.max_joint_age, values.max_image_age))
+            health.append({
+                'bag': str(bag.path), 'seconds': bag.seconds,
+                'topics': dict(playback.routes.cameras) | {
+                    'joint_states': playback.routes.joints,
+                    'instruction': playback.routes.instruction,
+                    'actions': playback.routes.actions},
+                'rate_hz': {name: round(one.rate_hz(), 2)
+                            for name, one in playback.health.inputs.items()},
+                'gap_p95_ms': {name: round(one.gap_ms(95), 1)
+                               for name, one in playback.health.inputs.items()},
+                'damage': bag.damage,
+                'warnings': list(dict.fromkeys([
+                    *bag.warnings, *playback.health.warnings(
+                        playback.begin_ns or 0, playback.now_ns or 0, limit_ns),
+                    *playback.dropped(), execution.unlimited()]))})
+            if limits is None or limits.unknown:
+                limits = execution.limits
+        store.finish()
+    finally:
+        policy.close()
+        store.close()
+    return {'run': run, 'records': store.all(), 'limits': limits, 'health': health,
+            'engine': policy.describe()}
+
+
+def compare(done: list[dict[str, Any]], names: tuple[str, ...]) -> dict[str, Any]:
+    """Return what all runs amount to, in one unit of error.
+
+    :raises ValueError: not one moment could be compared.
+    """
+    out: dict[str, Any] = {'joint_names': list(names), 'runs': {}}
+    for one in done:
+        used = [record for record in one['records'] if not record['skipped']]
+        if not used:
+            why = {record['skipped']: record['why'] for record in one['records']}
+            raise ValueError(f"no moment of '{one['run'].name}' could be compared: "
+                             + ('; '.join(why.values()) or 'the bags are shorter than --every'))
+        one['rows'] = measures.Rows(one['records'], one['limits'].turns)
+    limits, extent = done[0]['limits'], np.max([one['rows'].extent() for one in done], axis=0)
+    known = np.isfinite(limits.upper - limits.lower)
+    ranges = np.where(known, limits.upper - limits.lower, np.maximum(extent, 1e-3))
+    out['range_from'] = {name: 'limits' if known[index] else 'recorded'
+                         for index, name in enumerate(names)}
+    steps = {one['rows'].done.shape[1] * one['rows'].dt_s for one in done}
+    out['note'] = ('the chunks are of different lengths, ' + ', '.join(
+        f'{one:.2f} s' for one in sorted(steps)) + ': errors of later steps are larger, so '
+        'compare them at the same time ahead') if len(steps) > 1 else ''
+    for one in done:
+        bags, errors = one['rows'].bags(), one['rows'].moment_errors(ranges)
+        for number, health in enumerate(one['health']):
+            share = errors[bags == number]
+            health['error_share'] = float(f'{share.mean():.6g}') if len(share) else None
+        out['runs'][one['run'].name] = {
+            'checkpoint': one['run'].values.checkpoint, 'variant': one['run'].variant,
+            **measures.summarise(one['records'], one['rows'], names, ranges),
+            'bags': one['health']}
+        one['ranges'] = ranges
+    return out
+
+
+def write_json(value: dict[str, Any], path: Path) -> None:
+    """Write JSON for people to read, too."""
+    write_whole(path, (json.dumps(value, indent=1) + '\n').encode())
+
+
+def as_text(result: dict[str, Any]) -> str:
+    """Return the summary for people."""
+    lines = []
+    for name, run in result['runs'].items():
+        share = run['error_share']
+        lines += ['', f"{name}: {run['compared']} of {run['moments']} moments compared"
+                  + ''.join(f', {count} {reason}' for reason, count in run['skipped'].items()),
+                  f"  mean error {100 * share['policy']:.2f} % of the range; hold still "
+                  f"{100 * share['hold_still']:.2f} %, last velocity "
+                  f"{100 * share['last_velocity']:.2f} %",
+                  f"  {'joint':24}{'mean':>9}{'p95':>9}{'max':>9}{'still':>9}{'direction':>11}"]
+        for joint, one in run['joints'].items():
+            agree = one['direction']['agree']
+            lines.append(f"  {joint:24}" + ''.join(f'{value:9.4f}' for value in (
+                *(one['policy'][part] for part in ('mean', 'p95', 'max')),
+                one['hold_still']['mean'])) + (f'{100 * agree:10.0f}%' if agree is not None
+                                               else f"{'-':>11}"))
+        lines += [f'  warning: {text}' for bag in run['bags']
+                  for text in (*bag['warnings'], bag['damage']) if text]
+    lines += [f"\nnote: {result['note']}"] if result['note'] else []
+    return '\n'.join(lines)

@@ -1,0 +1,135 @@
+"""The report of an evaluation: one HTML file that needs nothing else, and one picture."""
+
+import base64
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from pi0_ros.bags.bag import Bag
+from pi0_ros.bags.bags import Bags
+from pi0_ros.bags.routes import Routes
+from pi0_ros.evaluation import figures
+from pi0_ros.evaluation.figures import Shown
+from pi0_ros.evaluation.store import write_whole
+from pi0_ros.observation.decoding import message_to_rgb, to_ns
+
+
+WORST = 10
+APART_S = 1.0        # between two of the worst moments: neighbours show the same
+FRAME_WIDTH = 300
+BEFORE_NS = 11 * 10**9  # that an image may be old, at most
+MOST_BAGS = 6        # that are drawn joint by joint
+
+
+def write_report(result: dict[str, Any], done: Sequence[dict[str, Any]], bags: Bags,
+                 folder: Path) -> None:
+    """Write report.html and report.png of all runs into ``folder``.
+
+    :param result: what ``evaluate.compare`` returned. :param done: what its runs returned.
+    """
+    runs = figures.shown(done, [bag.begin_ns for bag in bags.bags])
+    worst = _worst(runs[0])
+    chosen = worst[0]['bag']
+    marks = [(one['rank'], one['seconds']) for one in worst if one['bag'] == chosen]
+    picture = figures.png(figures.summary_figure(runs, result, marks, chosen))
+    write_whole(folder / 'report.png', picture)
+    for one in worst:
+        bag, routes = bags.bags[one['bag']], bags.routes[one['bag']]
+        one['frames'] = {name: _uri(image, 'jpeg') for name, image
+                         in frames(bag, routes, one['record']).items()}
+    latencies = {one['run'].name: np.concatenate([record['latency_ms'] for record
+                                                  in one['records'] if 'latency_ms' in record])
+                 for one in done}
+    drawn = sorted({record['bag'] for record in runs[0].rows.records})[:MOST_BAGS]
+    odd = [(bag['bag'], text) for one in done for bag in one['health']
+           for text in (bag['damage'], *bag['warnings']) if text]
+    context = {
+        'result': result, 'odd': list(dict.fromkeys(odd)), 'worst': worst, 'runs': [
+            {'name': run.name, 'colour': run.colour, 'engine': one['engine'],
+             **result['runs'][run.name]} for run, one in zip(runs, done)],
+        'names': result['joint_names'], 'baselines': figures.BASELINES,
+        'bags': [{'path': str(bag.path), 'seconds': bag.seconds, 'table': routes.table(bag)}
+                 for bag, routes in zip(bags.bags, bags.routes)],
+        'latency': {name: {part: float(np.percentile(values, percent)) for part, percent in (
+            ('p50', 50), ('p95', 95), ('max', 100))} for name, values in latencies.items()},
+        'horizon': _uri(figures.png(_horizon(runs, result))),
+        'timelines': [(bags.bags[bag].name, _uri(figures.png(_timeline(runs, bag, worst))))
+                      for bag in drawn],
+        'joints': [(bags.bags[bag].name, _joints(runs, bag, result['joint_names']))
+                   for bag in drawn],
+        'left_out': len(bags.bags) - len(drawn),
+        'latency_picture': _uri(figures.png(figures.latency_figure(
+            latencies, {run.name: run.colour for run in runs})))}
+    environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True,
+                              undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters['percent'] = lambda value: '–' if value is None else f'{100 * value:.2f} %'
+    environment.filters['number'] = lambda value: '–' if value is None else f'{value:.4f}'
+    text = environment.get_template('report.html.j2').render(context)
+    write_whole(folder / 'report.html', text.encode())
+
+
+def _worst(run: Shown) -> list[dict[str, Any]]:
+    """Return the moments with the largest error, worst first; neighbours if few are left."""
+    out: list[dict[str, Any]] = []
+    order = [int(index) for index in np.argsort(-run.errors, kind='stable')]
+    chosen: list[int] = []
+    for index in order:
+        near = [other for other in chosen if run.bags[other] == run.bags[index]
+                and abs(run.seconds[other] - run.seconds[index]) < APART_S]
+        if not near:
+            chosen.append(index)
+    chosen += [index for index in order if index not in chosen][:max(0, WORST - len(chosen))]
+    for index in sorted(chosen[:WORST], key=order.index):
+        bag, at_s = int(run.bags[index]), float(run.seconds[index])
+        by_joint = np.nanmean(run.rows.errors['policy'][index], axis=0)
+        out.append({'rank': len(out) + 1, 'bag': bag, 'seconds': at_s,
+                    'error': float(run.errors[index]), 'joint': int(np.argmax(by_joint)),
+                    'joint_error': float(by_joint.max()), 'record': run.rows.records[index]})
+    return out
+
+
+def frames(bag: Bag, routes: Routes, record: dict[str, Any]) -> dict[str, bytes]:
+    """Return the images that a moment was decided from, by camera, small and as JPEG."""
+    wanted = {routes.cameras[name]: (name, at) for name, at in record['image_stamps_ns'].items()}
+    shift_ns, out = record['now_ns'] - record['bag_ns'], {}
+    for topic, received_ns, message in bag.messages(
+            wanted, record['bag_ns'] - BEFORE_NS, record['bag_ns'] + 1):
+        name, stamp_ns = wanted[topic]
+        if stamp_ns == to_ns(message.header.stamp) or (
+                not to_ns(message.header.stamp)
+                and abs(received_ns + shift_ns - stamp_ns) < 10**6):
+            image = message_to_rgb(message)
+            height = round(FRAME_WIDTH * image.shape[0] / image.shape[1])
+            small = cv2.resize(image, (FRAME_WIDTH, height), interpolation=cv2.INTER_AREA)
+            out[name] = cv2.imencode('.jpg', small[:, :, ::-1])[1].tobytes()
+    return {name: out[name] for name in sorted(out)}
+
+
+def _horizon(runs: Sequence[Shown], result: dict[str, Any]) -> Any:
+    figure, axis = figures.plt.subplots(figsize=(6.4, 3.2))
+    figures.draw_horizon(axis, runs, result)
+    return figure
+
+
+def _timeline(runs: Sequence[Shown], bag: int, worst: Sequence[dict[str, Any]]) -> Any:
+    figure, axis = figures.plt.subplots(figsize=(12, 2.6))
+    figures.draw_timeline(axis, runs, bag, [(one['rank'], one['seconds']) for one in worst
+                                            if one['bag'] == bag])
+    axis.legend(fontsize=8, loc='upper left', bbox_to_anchor=(0.0, -0.2), ncols=len(runs))
+    return figure
+
+
+def _joints(runs: Sequence[Shown], bag: int, names: Sequence[str]) -> list[str]:
+    """Return pictures of a few runs each, all of the same part of the bag."""
+    part = figures.window(runs[0], bag)
+    return [_uri(figures.png(figures.joints_figure(
+        runs[begin:begin + figures.COLUMNS], bag, names, part)))
+        for begin in range(0, len(runs), figures.COLUMNS)]
+
+
+def _uri(data: bytes, kind: str = 'png') -> str:
+    return f'data:image/{kind};base64,' + base64.b64encode(data).decode()

@@ -1,0 +1,199 @@
+"""Makes a plan one that the robot may follow: inside position, velocity and acceleration limits.
+
+The plan is followed in steps of constant acceleration. Each step goes for the planned velocity and
+for what the plan is ahead, all joints slowed by one factor where one would be too fast, and then
+is held to what its joint may do: change its velocity by at most a * dt, and keep room to stop,
+v^2 / 2a, before its position limits. Between steps the path is a parabola, so that velocity and
+acceleration hold at every time and not only at the steps; positions to within a h^2 / 8, where a
+step of h = 10 ms turns at its limit (0.06 mrad at 5 rad/s^2), which the pilot clips.
+"""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+
+from pi0_ros.motion.limits import JointLimits
+from pi0_ros.motion.spline import cubic
+from pi0_ros.motion.stops import Knots, stop
+
+STEP_NS = 10_000_000
+CATCH_UP_S = 0.02          # time constant of the last part of catching up
+CATCH_UP_SHARE = 0.5       # of the acceleration; the rest is for what the plan does meanwhile
+SETTLED = 1e-4             # radians or metres from the end of the plan that end the motion
+CATCH_UP_NS = 500_000_000  # after the end of the plan
+MOST_STEPS = 200           # of a plan, as long as they are not too long
+LONGEST_STEP_NS = 50_000_000
+STILL = 1e-6               # slower is at rest
+SLACK = 1 + 1e-6
+CLOSE = 1e-9
+
+
+def limit(plan: Knots, start_ns: int, limits: JointLimits
+          ) -> tuple[Knots, np.ndarray | None, bool]:
+    """Return a plan that keeps ``limits`` from ``start_ns`` on, one of its knots.
+
+    :returns: the plan; how far its positions led out [D], None if they did not; whether it was
+        slowed down.
+    """
+    times = plan[0]
+    first = int(np.searchsorted(times, start_ns))
+    if limits.none or first >= len(times) - 1 or keeps(tuple(part[first:] for part in plan),
+                                                       limits):
+        return plan, None, False
+    new, clamped, slowed = _follow(plan, start_ns, limits)
+    return tuple(np.concatenate([old[:first], part]) for old, part in zip(plan, new)), clamped, \
+        slowed
+
+
+def keeps(plan: Knots, limits: JointLimits) -> bool:
+    """Return whether a plan, a cubic between its knots, keeps the limits as it is."""
+    times, positions, velocities = plan
+    length = np.diff(times)[:, None] / 1e9
+    begin, end = velocities[:-1], velocities[1:]
+    slope = np.diff(positions, axis=0) / length
+    at_begin = (6 * slope - 4 * begin - 2 * end) / length
+    at_end = (2 * begin + 4 * end - 6 * slope) / length
+    most = limits.acceleration * SLACK
+    if (np.abs(at_begin) > most).any() or (np.abs(at_end) > most).any():
+        return False
+    # Where the acceleration changes its sign, the velocity has a vertex inside.
+    hardest = np.maximum(np.abs(at_begin), np.abs(at_end))
+    vertex = np.where(at_begin * at_end < 0, length * hardest / 2, 0.0)
+    fastest = np.maximum(np.abs(begin), np.abs(end)) + vertex
+    if (fastest > limits.velocity * SLACK).any():
+        return False
+    room = velocities * np.abs(velocities) / (2 * limits.acceleration)
+    stops = np.minimum(room, 0.0), np.maximum(room, 0.0)
+    between = times[:-1] + np.diff(times) // 4 * np.arange(1, 4)[:, None]
+    inner, _ = cubic(*plan, np.sort(between.ravel()))
+    low = min((positions + stops[0] - limits.lower).min(), (inner - limits.lower).min())
+    high = max((positions + stops[1] - limits.upper).max(), (inner - limits.upper).max())
+    return low >= -CLOSE and high <= CLOSE
+
+
+def _follow(plan: Knots, start_ns: int, limits: JointLimits
+            ) -> tuple[Knots, np.ndarray | None, bool]:
+    """Return the plan from ``start_ns`` on, followed as well as the limits allow.
+
+    Where it ends, what is behind has a little time to catch up, and then stops where it is.
+    """
+    length = int(plan[0][-1]) - start_ns
+    step_ns = min(max(STEP_NS, length // MOST_STEPS), LONGEST_STEP_NS)
+    count = max(1, -(-length // step_ns))
+    at = start_ns + step_ns * np.arange(count + 1, dtype=np.int64)
+    wanted, paces = cubic(*plan, at)
+    inside = limits.clamp(wanted)
+    outside = np.abs(inside - wanted).max(axis=0)
+    paces[inside != wanted] = 0.0
+    (now,), (speed,) = cubic(*plan, at[:1])
+    # What is behind may not overtake: no further than the plan ever goes from here on.
+    highest = np.maximum.accumulate(inside[::-1])[::-1]
+    lowest = np.minimum.accumulate(inside[::-1])[::-1]
+    walk = _Walk(now.tolist(), speed.tolist(), limits, step_ns / 1e9)
+    rows = [part.tolist() for part in (inside, paces, lowest, highest)]
+    patient = count + CATCH_UP_NS // step_ns
+    positions, velocities, slowed, number = [walk.now], [walk.speed], False, 0
+    while number < count or (number < patient and any(walk.speed)):
+        number += 1
+        target, pace, low, high = (part[min(number, count)] for part in rows)
+        behind = walk.behind(target, pace)
+        if number > count and max(map(abs, behind)) < SETTLED:
+            number -= 1
+            break
+        walk.step(walk.towards(behind, pace), low, high)
+        slowed = slowed or any(abs(here - there) > 10 * SETTLED
+                               for here, there in zip(walk.now, target))
+        positions.append(walk.now)
+        velocities.append(walk.speed)
+    times = start_ns + step_ns * np.arange(number + 1, dtype=np.int64)
+    # Whatever still moves is braked exactly; there is room for it.
+    rest = stop(np.array(walk.now), np.array(walk.speed),
+                replace(limits, stopping=limits.acceleration), 0)
+    out = (np.concatenate([times, times[-1] + rest[0][1:]]),
+           np.concatenate([positions, rest[1][1:]]), np.concatenate([velocities, rest[2][1:]]))
+    return out, outside if (outside > SETTLED).any() else None, slowed
+
+
+class _Walk:
+    """A robot on its way. Plain numbers: for a few joints they are faster than arrays."""
+
+    def __init__(self, now: list[float], speed: list[float], limits: JointLimits, step_s: float
+                 ) -> None:
+        """Stand at ``now`` with ``speed``, both [D]; take steps of ``step_s``."""
+        self.now, self.speed, self._step = now, speed, step_s
+        self._joints = range(len(now))
+        self._lower, self._upper = limits.lower.tolist(), limits.upper.tolist()
+        self._fastest, self._alone = limits.velocity.tolist(), limits.alone.tolist()
+        self._acceleration = limits.acceleration.tolist()
+
+    def behind(self, target: list[float], pace: list[float]) -> list[float]:
+        """Return how far each joint is from ``target`` after a step to the plan's ``pace``."""
+        half = self._step / 2
+        return [to - here - half * (speed + then) for to, here, speed, then
+                in zip(target, self.now, self.speed, pace)]
+
+    def towards(self, behind: list[float], pace: list[float]) -> list[float]:
+        """Return the velocity straight to the plan, all joints slowed by one factor.
+
+        At the pace from which every joint still stops there: sqrt(2 a x) for the one that takes
+        longest, proportional near the goal.
+        """
+        rates, common = [], math.inf
+        for far, acceleration, alone in zip(behind, self._acceleration, self._alone):
+            far, share = abs(far), CATCH_UP_SHARE * acceleration
+            near = share * CATCH_UP_S**2
+            rate = math.sqrt(share * (2 * far - near)) / far if far > near else 1 / CATCH_UP_S
+            rates.append(rate)
+            if not alone and rate < common:
+                common = rate
+        goal, factor = [], 1.0
+        for j in self._joints:
+            alone = self._alone[j]
+            wanted = pace[j] + behind[j] * (rates[j] if alone else common)
+            over = abs(wanted) / self._fastest[j]
+            if alone:
+                wanted /= max(1.0, over)
+            elif over > factor:
+                factor = over
+            goal.append(wanted)
+        return [wanted if alone else wanted / factor for wanted, alone in zip(goal, self._alone)]
+
+    def step(self, goal: list[float], lowest: list[float], highest: list[float]) -> None:
+        """Take a step towards the velocity ``goal``, as each joint may.
+
+        :param lowest, highest: [D] beyond which it should not go, if it can still stop before.
+        """
+        now, speed, half = [], [], self._step / 2
+        for j in self._joints:
+            here, velocity, acceleration = self.now[j], self.speed[j], self._acceleration[j]
+            up, down = self._upper[j] - here, here - self._lower[j]
+            room = velocity * abs(velocity) / (2 * acceleration)
+            up = min(up, max(highest[j] - here, room, 0.0))
+            down = min(down, max(here - lowest[j], -room, 0.0))
+            change, most = acceleration * self._step, self._fastest[j]
+            fastest = max(velocity - change, min(velocity + change, most,
+                                                 self._stops(up, velocity, acceleration)))
+            slowest = -max(-velocity - change, min(change - velocity, most,
+                                                   self._stops(down, -velocity, acceleration)))
+            # What cannot be kept, because the joint already is too fast or too far, is
+            # approached as fast as the acceleration allows.
+            slowest, fastest = min(slowest, fastest), max(slowest, fastest)
+            new = min(max(goal[j], slowest), fastest)
+            if abs(new) < STILL:
+                new = 0.0
+            now.append(here + half * (velocity + new))
+            speed.append(new)
+        self.now, self.speed = now, speed
+
+    def _stops(self, room: float, velocity: float, acceleration: float) -> float:
+        """Return the highest velocity after a step that still stops within ``room``.
+
+        The step covers h (v + v') / 2 and the stop after it v'^2 / 2a.
+        """
+        step = self._step
+        left = room - step / 2 * velocity
+        if left < 0:
+            return 2 * left / step
+        return (math.sqrt(step * step / 16 + left / (2 * acceleration)) - step / 4) * (
+            2 * acceleration)

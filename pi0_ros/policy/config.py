@@ -1,0 +1,105 @@
+"""What can be set of the policy."""
+
+from dataclasses import dataclass
+
+from pi0_ros.checkpoint.spec import COMPILE, ENGINES, LETTERBOXES, Choices
+from pi0_ros.policy import mock
+from pi0_ros.setting import setting
+
+WORKERS = ('thread', 'process')
+POLICIES = ('pi0', *(f'mock_{kind}' for kind in mock.KINDS))
+
+
+@dataclass(frozen=True)
+class PolicyConfig:
+    """Who decides, and how."""
+
+    policy: str = setting(
+        'pi0',
+        'Who decides: PI0 from a checkpoint, or a mock that needs none, for bringing up a '
+        'robot.', choices=POLICIES)
+    checkpoint: str = setting(
+        '', "Checkpoint folder as training saved it; 'demo' is the small one for the simulated "
+        'robot.', unit='folder')
+    tokenizer: str = setting(
+        '', "Folder with PaliGemma's tokenizer.json, or a name in the hub's cache on this disk,"
+        ' for checkpoints without a tokenizer of their own. Nothing is fetched.', unit='folder')
+    device: str = setting(
+        'auto', 'Where the network runs; auto takes the GPU if there is one.',
+        choices=('auto', 'cpu', 'cuda'))
+    dtype: str = setting(
+        'auto',
+        'Number format of the network; auto is bfloat16 on a GPU, float32 on a processor.',
+        choices=('auto', 'float32', 'bfloat16'))
+    engine: str = setting(
+        'auto',
+        "Who computes: fast is this package's own path, reference transformers' code. auto "
+        'checks the fast one against the reference at the start and falls back to it; fast '
+        'refuses instead.', choices=ENGINES)
+    compile: str = setting(
+        'auto',
+        'Let torch compile the fast path, which takes a minute at the start; auto compiles '
+        'on a GPU.', choices=COMPILE)
+    denoising_steps: int = setting(
+        0, "Fewer are faster and rougher; 0 takes the checkpoint's.",
+        unit='steps', low=0, high=100)
+    chunk_length: int = setting(
+        0, "Of an action chunk; 0 takes the checkpoint's. openpi's training in PyTorch does "
+        'not record it.', unit='steps', low=0, high=1000)
+    action_rate: float = setting(
+        0.0, 'Control rate of the training data, which times the actions; 0 takes the '
+        "checkpoint's. A guess here makes the robot too fast or too slow.",
+        unit='Hz', low=0.0, high=1000.0)
+    relative_joints: tuple[str, ...] = setting(
+        (), "Joints whose actions are relative to the observation's state; [none] for none. "
+        'Empty takes what the checkpoint records; openpi records nothing.')
+    letterbox: str = setting(
+        'auto', "How images are fitted; auto takes the newest of the trainer's family. LeRobot "
+        '0.4.0 to 0.4.4 and 0.3 did it differently and left no trace of it.',
+        choices=('auto', *LETTERBOXES))
+    assets: str = setting(
+        '', "Below the checkpoint's assets/, for openpi checkpoints with more than one "
+        'norm_stats.json.', unit='folder')
+    seed: int = setting(
+        0, 'Of the noise that denoising starts from.', low=0, high=2147483647)
+    worker: str = setting(
+        'thread',
+        'Where the policy runs: in a thread of the node, or in a process of its own, whose '
+        'Python code and whose crash leave the control loop alone.', choices=WORKERS)
+    torch_threads: int = setting(
+        1, 'Processor threads of torch. One leaves the other cores to the control loop; more '
+        'make inference on a processor faster and unsteady.', unit='threads', low=1, high=256)
+    mock_amplitude: float = setting(
+        0.1, 'Swing of policy mock_sine.', unit='rad or m', low=0.0, high=1.0)
+    added_delay: float = setting(
+        0.0, 'Added to every inference: what a slower machine would do.',
+        unit='s', low=0.0, high=10.0, dynamic=True)
+    mock_script: tuple[float, ...] = setting(
+        (0.0,), 'Poses of policy mock_scripted, one after another, each with a value per joint.',
+        unit='rad or m')
+
+    @property
+    def dt_ns(self) -> int:
+        """Return the control period of the training data, 0 where the checkpoint knows it."""
+        return round(1e9 / self.action_rate) if self.action_rate else 0
+
+    def choices(self, action_names: tuple[str, ...]) -> Choices:
+        """Return what is said of the checkpoint.
+
+        :raises ValueError: ``relative_joints`` names a joint that is none of ``action_names``, or
+            the letterbox is unknown.
+        """
+        if self.letterbox not in ('auto', *LETTERBOXES):
+            raise ValueError(f"'letterbox' is {self.letterbox!r}, expected one of auto, "
+                             f"{', '.join(LETTERBOXES)}")
+        relative = None
+        if self.relative_joints == ('none',):
+            relative = ()
+        elif self.relative_joints:
+            unknown = [name for name in self.relative_joints if name not in action_names]
+            if unknown:
+                raise ValueError(f"'relative_joints' names '{unknown[0]}', which is none of "
+                                 f"joint_names {', '.join(action_names)}")
+            relative = tuple(action_names.index(name) for name in self.relative_joints)
+        return Choices('' if self.letterbox == 'auto' else self.letterbox, relative, self.assets,
+                       self.chunk_length)

@@ -1,0 +1,1 @@
+"""The demo: a simulated robot, the node, and who speaks to it."""

@@ -1,0 +1,49 @@
+"""Subscriptions: every callback keeps the newest message and its stamp, and nothing else."""
+
+from functools import partial
+from types import SimpleNamespace
+
+from rclpy.lifecycle import LifecycleNode
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from sensor_msgs.msg import CompressedImage, Image, JointState
+
+from pi0_ros.observation.finding import Finding
+from pi0_ros.observation.streams import Streams, freshness
+from pi0_ros.ros.links import conversions, qos
+
+
+class Inputs(Streams):
+    """Cameras and joint states of one configured node."""
+
+    def __init__(self, node: LifecycleNode, values: SimpleNamespace) -> None:
+        """Subscribe to what ``values`` names."""
+        self.decoder = conversions.ImageDecoder()
+        super().__init__(values.observed_names, values.cameras, freshness(values), self.decoder)
+        self._node = node
+        self._subscriptions: list = []
+        self._subscribe(JointState, 'joint_states', self.put_joints)
+        packed = values.image_transport == 'compressed'
+        for slot, name in enumerate(values.cameras, start=1):
+            if name:
+                self._subscribe(
+                    CompressedImage if packed else Image,
+                    f'camera_{slot}/image_raw' + ('/compressed' if packed else ''),
+                    partial(self.put_image, name))
+
+    def _subscribe(self, kind: type, topic: str, put: object) -> None:
+        self._subscriptions.append(self._node.create_subscription(
+            kind, topic, lambda message: put(message, self._node.get_clock().now().nanoseconds),
+            qos.NEWEST, qos_overriding_options=QoSOverridingOptions.with_default_policies()))
+
+    def problem(self, now_ns: int) -> Finding | None:
+        """Return what is wrong with the inputs, or with the clock that they are measured by."""
+        if not now_ns:
+            return Finding('no_clock', 'there is no /clock yet: start the simulator or the bag, '
+                           "or set parameter 'use_sim_time' to false", 'clock')
+        return super().problem(now_ns)
+
+    def close(self) -> None:
+        """Unsubscribe."""
+        for subscription in self._subscriptions:
+            self._node.destroy_subscription(subscription)
+        self._subscriptions = []

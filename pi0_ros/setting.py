@@ -1,0 +1,17 @@
+"""How a room says what can be set in it: the fields of its configuration, a frozen dataclass."""
+
+import dataclasses
+from typing import Any
+
+
+def setting(default: Any, description: str, *, unit: str = '', low: float | None = None,
+            high: float | None = None, choices: tuple[str, ...] = (), dynamic: bool = False
+            ) -> Any:
+    """Return a field with a default, what it is for, and what it may be.
+
+    Its name is that of a parameter of the node. :param dynamic: whether it may change while the
+    node runs.
+    """
+    return dataclasses.field(default=default, metadata={
+        'description': description, 'unit': unit, 'low': low, 'high': high, 'choices': choices,
+        'dynamic': dynamic})

@@ -1,0 +1,152 @@
+"""Verb ``evaluate``: compare what a policy would do with what was done in bags."""
+
+import argparse
+import logging
+import os
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from types import SimpleNamespace
+
+from tqdm import tqdm
+
+from pi0_ros.bags.bags import FULL, KEPT, Bags, add_bag_arguments
+from pi0_ros.checkpoint.spec import CheckpointError
+from pi0_ros.configuration.file import read_all_parameters
+from pi0_ros.evaluation.evaluate import (SHUFFLED, Run, as_text, compare, evaluate,
+                                         wrong_instruction, write_json)
+from pi0_ros.policy.factory import checkpoint_folder
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the verb."""
+    out = argparse.ArgumentParser(
+        prog='pi0_ros evaluate', description='Compare what a policy would have done with what was '
+        'done afterwards, at every moment of bags, and write a report. Needs no ROS. Interrupted, '
+        'the same command goes on where it was.',
+        epilog='Example: pi0_ros evaluate bags/* --checkpoint old=runs/1 --checkpoint new=runs/2 '
+        '--params-file my_robot.yaml --remap camera_1:=/front/color/image_raw')
+    out.add_argument('bags', nargs='+', type=Path, metavar='BAG',
+                     help='folder of a rosbag2 recording, or a .mcap or .db3 file')
+    out.add_argument('--checkpoint', action='append', metavar='[NAME=]DIR',
+                     help="checkpoint folder, 'demo' for the one in the package; several are "
+                     "compared (default: the parameter file's)")
+    out.add_argument('--params-file', action='append', type=Path, metavar='YAML',
+                     help='parameter file of the node; one for all checkpoints, or one each')
+    out.add_argument('--every', type=float, default=0.5, metavar='SECONDS',
+                     help='time between moments (default: 0.5)')
+    out.add_argument('--samples', type=int, default=4, metavar='K',
+                     help='chunks a moment, each from other noise (default: 4)')
+    out.add_argument('--seed', type=int, default=0, help='of the noise (default: 0)')
+    add_bag_arguments(out)
+    out.add_argument('--shuffle-instructions', action='store_true',
+                     help='evaluate each checkpoint also with wrong instructions, each another '
+                     'one of the bags: a policy that listens gets worse')
+    out.add_argument('--delay', type=float, default=0.1, metavar='SECONDS',
+                     help='of an inference on the robot, for how chunks would have been joined '
+                     '(default: 0.1)')
+    out.add_argument('--out', type=Path, default=Path('evaluation'), metavar='DIR',
+                     help='where the report goes (default: evaluation)')
+    out.add_argument('--overwrite', action='store_true', help='begin anew if DIR holds another '
+                     'evaluation')
+    out.add_argument('--threads', type=int, default=os.cpu_count() or 1, metavar='N',
+                     help='processor threads of torch (default: all)')
+    out.add_argument('--reproduce', action='store_true',
+                     help="decide again what the live node recorded on its topic ~/inference, and "
+                     'compare bit for bit; nothing else is evaluated')
+    out.add_argument('--records', type=Path, metavar='BAG',
+                     help='for --reproduce: bag with ~/inference, where it is another one, as '
+                     'replay.launch.py makes')
+    return out
+
+
+def read_values(args: argparse.Namespace) -> list[tuple[str, SimpleNamespace]]:
+    """Return name and parameters of every checkpoint.
+
+    :raises ValueError: they do not fit together.
+    """
+    files, names = args.params_file or [None], args.checkpoint or ['']
+    if len(files) not in (1, len(names)):
+        raise ValueError(f'{len(files)} parameter files for {len(names)} checkpoints: give one, '
+                         'or one for each')
+    out: list[tuple[str, SimpleNamespace]] = []
+    for number, given in enumerate(names):
+        # A folder may have an = in its name: lr=1e-4.
+        name, separator, folder = ('', '', given) if checkpoint_folder(given).exists() else (
+            given.partition('='))
+        name, folder = (name, folder) if separator else ('', given)
+        path, instead = files[number % len(files)], {'checkpoint': folder} if folder else {}
+        try:
+            values = read_all_parameters(path, **instead)
+        except ValueError as error:
+            raise error if path else ValueError(
+                f'{error}: give --params-file, for example config/sim.yaml for the demo '
+                'checkpoint; `pi0_ros inspect` writes one to start from') from error
+        if values.policy != 'pi0' or not values.checkpoint:
+            raise ValueError('there is no checkpoint to evaluate: name one with --checkpoint')
+        name = name if separator else checkpoint_folder(values.checkpoint).absolute().name
+        name = name if values.checkpoint != 'demo' or separator else 'demo'
+        taken = {one for one, _ in out}
+        out.append((name if name not in taken else f'{name} {number + 1}', values))
+    joints = {values.joint_names for _, values in out}
+    if len(joints) > 1:
+        raise ValueError('the checkpoints move different joints, which cannot be compared: '
+                         + '; '.join(', '.join(one) for one in joints))
+    return out
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the verb."""
+    args = parser().parse_args(argv)
+    logging.basicConfig(level=logging.WARNING, format='pi0_ros evaluate: %(message)s')
+    if not (0.001 <= args.every < 1e6 and 0 <= args.delay < 1e3) or min(
+            args.samples, args.threads, args.seed + 1) < 1:
+        print('pi0_ros evaluate: --every must be at least 0.001, --samples and --threads 1, '
+              '--delay and --seed not negative', file=sys.stderr)
+        return 2
+    try:
+        if args.reproduce:
+            return _reproduce(args)
+        return _run(args)
+    except OSError as error:
+        print(f'pi0_ros evaluate: {error}' + KEPT * (error.errno in FULL), file=sys.stderr)
+    except (CheckpointError, ValueError) as error:
+        print(f'pi0_ros evaluate: {error}', file=sys.stderr)
+    except KeyboardInterrupt:
+        print('\npi0_ros evaluate: interrupted: the same command goes on from here',
+              file=sys.stderr)
+        return 130
+    return 1
+
+
+def _run(args: argparse.Namespace) -> int:
+    given = read_values(args)
+    with ExitStack() as stack:
+        bags = [Bags(args, values, stack) for _, values in given]
+        print(bags[0].describe())
+        runs = [(Run(name, values, lambda text: text), of)
+                for (name, values), of in zip(given, bags)]
+        if args.shuffle_instructions:
+            wrong = wrong_instruction(bags[0].instructions())
+            runs += [(Run(f'{name}, {SHUFFLED}', values, wrong, SHUFFLED), of)
+                     for (name, values), of in zip(given, bags)]
+        total = len(runs) * sum(int(bag.seconds / args.every) for bag in bags[0].bags)
+        with tqdm(total=total, unit='moment', dynamic_ncols=True) as bar:
+            done = [evaluate(run, args, of, bar) for run, of in runs]
+        result = compare(done, given[0][1].joint_names)
+        result['settings'] = {'every_s': args.every, 'samples': args.samples, 'seed': args.seed,
+                              'delay_s': args.delay}
+        write_json(result, args.out / 'evaluation.json')
+        print(as_text(result))
+        from pi0_ros.evaluation.report import write_report
+        write_report(result, done, bags[0], args.out)
+    print(f"\nreport: {args.out / 'report.html'}")
+    return 0
+
+
+def _reproduce(args: argparse.Namespace) -> int:
+    from pi0_ros.evaluation.reproduce import reproduce
+    given = read_values(args)
+    if len(given) > 1:
+        raise ValueError('--reproduce takes one checkpoint: that of the live node')
+    return reproduce(given[0][1], args)

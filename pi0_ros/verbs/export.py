@@ -1,0 +1,105 @@
+"""Verb ``export``: make a LeRobotDataset v3 of bags."""
+
+import argparse
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+
+from pi0_ros.bags import actions
+from pi0_ros.bags import routes as topics
+from pi0_ros.bags.bag import Bag, BagError
+from pi0_ros.bags.bags import FULL, KEPT, Bags, add_bag_arguments
+from pi0_ros.configuration.file import read_all_parameters
+from pi0_ros.dataset.export import export
+from pi0_ros.dataset.video import CODECS
+
+NAMED_NS = 2 * 10**9  # in which every publisher of joint states has spoken
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the verb."""
+    out = argparse.ArgumentParser(
+        prog='pi0_ros export', description='Make a LeRobotDataset v3 of bags, resampled to a '
+        'constant rate, to train with LeRobot. Needs no ROS. Interrupted, the same command goes '
+        'on where it was.')
+    out.add_argument('bags', nargs='+', type=Path, metavar='BAG',
+                     help='folder of a rosbag2 recording, or a .mcap or .db3 file')
+    out.add_argument('--dataset', type=Path, required=True, metavar='DIR',
+                     help='folder to write, which must not exist')
+    out.add_argument('--fps', type=int, required=True, metavar='N',
+                     help='rate of frames and actions; the rate that the robot is controlled at '
+                     'later, at most that of commands and cameras')
+    out.add_argument('--params-file', type=Path, metavar='YAML',
+                     help='parameter file of the node, for the names and order of joints and '
+                     'cameras (default: those of the bag)')
+    add_bag_arguments(out)
+    out.add_argument('--episodes', default='', metavar='TOPIC',
+                     help='every message on it begins another episode; of std_msgs/Bool, true '
+                     'begins one and false ends it (default: an episode is what was done until '
+                     'another instruction)')
+    out.add_argument('--min-seconds', type=float, default=1.0, metavar='SECONDS',
+                     help='shorter episodes are left out (default: 1)')
+    out.add_argument('--codec', choices=tuple(CODECS), default='h264', help='of the videos')
+    out.add_argument('--robot-type', default='unknown', help='name of the robot, for info.json')
+    out.add_argument('--overwrite', action='store_true',
+                     help='begin anew where another export was interrupted')
+    return out
+
+
+def read_values(args: argparse.Namespace) -> SimpleNamespace:
+    """Return the parameters, with joints and cameras of the first bag where no file has them."""
+    if args.params_file:
+        return read_all_parameters(args.params_file, policy='mock_hold')
+    remaps = topics.parse_remaps(args.remap)
+    with Bag(args.bags[0]) as bag:
+        chosen = '/' + (args.actions.strip('/') or 'position_commands')
+        if chosen in bag.topics and bag.topics[chosen].kind == actions.ARRAY and (
+                bag.topics[chosen].count):
+            raise BagError(f"'{chosen}' has positions without names: say with --params-file, as "
+                           'joint_names, in which order')
+        joints = remaps.get('joint_states', '/joint_states')
+        known = dict.fromkeys(name for _, _, message in bag.messages(
+            [joints], None, bag.begin_ns + NAMED_NS) for name in message.name)
+        if not known:
+            raise BagError(f"bag '{bag.path}' has no joint states on '{joints}': name the topic "
+                           f'with --remap joint_states:=TOPIC. It has:\n{bag.table()}')
+        images = sorted({topic.removesuffix('/compressed') for topic, of in bag.topics.items()
+                         if of.kind in (topics.RAW, topics.PACKED)})
+        slots = [remaps[slot] for slot in topics.CAMERAS if slot in remaps] or images
+    names = [topic.removesuffix('/image_raw').strip('/').replace('/', '_') for topic in slots]
+    if not 0 < len(slots) <= len(topics.CAMERAS):
+        raise BagError(f"bag '{args.bags[0]}' has {len(slots)} image topics, expected 1 to 3: "
+                       f"choose with --remap camera_1:=TOPIC. It has {', '.join(images)}")
+    args.remap = args.remap + [f'{slot}:={topic}' for slot, topic in zip(topics.CAMERAS, slots)]
+    return read_all_parameters(None, policy='mock_hold', joint_names=list(known),
+                               cameras=names)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the verb."""
+    args = parser().parse_args(argv)
+    if args.fps < 1 or args.min_seconds < 0 or not np.isfinite(args.min_seconds):
+        print('pi0_ros export: --fps must be positive, --min-seconds not negative',
+              file=sys.stderr)
+        return 2
+    try:
+        values = read_values(args)
+        with ExitStack() as stack:
+            bags = Bags(args, values, stack)
+            print(bags.describe())
+            for text in export(args, values, bags):
+                print(f'note: {text}')
+    except OSError as error:
+        print(f'pi0_ros export: {error}' + KEPT * (error.errno in FULL), file=sys.stderr)
+    except ValueError as error:
+        print(f'pi0_ros export: {error}', file=sys.stderr)
+    except KeyboardInterrupt:
+        print('\npi0_ros export: interrupted: the same command goes on from here',
+              file=sys.stderr)
+        return 130
+    else:
+        return 0
+    return 1

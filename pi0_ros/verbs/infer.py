@@ -1,0 +1,185 @@
+"""Verb ``infer``: decide one action chunk from a file, without ROS."""
+
+import argparse
+import json
+import logging
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from zipfile import BadZipFile
+
+import numpy as np
+
+from pi0_ros.checkpoint.fit import fit
+from pi0_ros.checkpoint.layout_lerobot import IMAGES
+from pi0_ros.checkpoint.mapping import JointMap
+from pi0_ros.checkpoint.spec import CheckpointError, PolicySpec
+from pi0_ros.configuration.file import read_parameters
+from pi0_ros.observation.observation import Observation
+from pi0_ros.policy.factory import checkpoint_folder, choices_from, robot_from
+
+IMAGE = 'image.'
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command line of this verb."""
+    out = argparse.ArgumentParser(
+        prog='pi0_ros infer', description=__doc__,
+        epilog='OBS.npz holds image.CAMERA (uint8 [H, W, 3] RGB, one for each camera), state '
+               '(float [D], in the order of the checkpoint) and instruction (text).')
+    out.add_argument('--checkpoint', required=True, help="folder, or 'demo'")
+    out.add_argument('--observation', required=True, type=Path, metavar='OBS.npz')
+    out.add_argument('--output', required=True, type=Path, metavar='ACTIONS.npy',
+                     help='absolute, un-normalised joint positions [chunk, D]')
+    out.add_argument('--camera', action='append', default=[], metavar='ROBOT=CHECKPOINT',
+                     help='which camera of the checkpoint image.ROBOT is; without it, equal names '
+                          'belong together; repeatable')
+    out.add_argument('--tokenizer', default='', help="folder with tokenizer.json, or a "
+                     "name in the hub's cache on this disk")
+    out.add_argument('--params-file', type=Path, metavar='YAML',
+                     help='parameter file of the node: joints, conversions, cameras and what it '
+                          'says of the checkpoint are taken from it; image.camera_1 is then what '
+                          'the node sees on camera_1, and state and actions are in the units of '
+                          "the robot: state by state_names (any number for '-'), actions by "
+                          'joint_names')
+    out.add_argument('--noise', type=Path, metavar='NOISE.npy',
+                     help='[chunk, 32] start of the denoising; drawn from --seed without it')
+    out.add_argument('--seed', type=int, default=0, help='of the noise (default: 0)')
+    out.add_argument('--steps', type=int, default=0, choices=range(101), metavar='N',
+                     help="denoising steps, at most 100 (default: the checkpoint's)")
+    out.add_argument('--reference', action='store_true',
+                     help="use transformers' own code instead of our engine")
+    out.add_argument('--dtype', choices=('float32', 'bfloat16'), default='float32')
+    out.add_argument('--device', choices=('auto', 'cpu', 'cuda'), default='auto')
+    return out
+
+
+def read_observation(path: Path, routes: Sequence[str], slots: Sequence[str] = ()
+                     ) -> Observation:
+    """Return the observation in ``path``.
+
+    :param routes: ``ROBOT=CHECKPOINT`` camera names.
+    :param slots: the same, for cameras that need not be there.
+    :raises ValueError: the file is no observation, or a route is wrong.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            values = {name: file[name] for name in file.files}
+    except (OSError, ValueError, TypeError, AttributeError, EOFError, BadZipFile) as error:
+        raise ValueError(f"observation '{path}' is no .npz file: {error}") from error
+    for name in ('state', 'instruction'):
+        if name not in values:
+            raise ValueError(f"observation '{path}' lacks '{name}', it has "
+                             f"{', '.join(sorted(values))}")
+    state, text = values['state'], values['instruction']
+    if state.ndim != 1 or state.dtype.kind not in 'fiu' or not np.isfinite(state).all():
+        raise ValueError(f"'state' in '{path}' is {state.dtype} {state.shape}, expected one row "
+                         'of finite numbers')
+    if text.dtype.kind != 'U' or text.size != 1:
+        raise ValueError(f"'instruction' in '{path}' is {text.dtype} {text.shape}, expected one "
+                         'text')
+    route = dict(pair.split('=', 1) for pair in slots)
+    for pair in routes:
+        robot, separator, wanted = pair.partition('=')
+        if not separator or IMAGE + robot not in values:
+            raise ValueError(f"--camera '{pair}' is not ROBOT=CHECKPOINT with an image.ROBOT in "
+                             f"'{path}'")
+        route[robot] = wanted
+    images = {}
+    for key, image in values.items():
+        if key.startswith(IMAGE):
+            if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 \
+                    or not image.size:
+                raise ValueError(f"'{key}' is {image.dtype} {image.shape}, expected uint8 "
+                                 '(height, width, 3)')
+            robot = key.removeprefix(IMAGE)
+            name = route.get(robot, robot).removeprefix(IMAGES)
+            if name in images:
+                raise ValueError(f"two images in '{path}' are for camera '{name}'")
+            images[name] = image
+    return Observation(0, state.astype(float), images, {}, str(text.item()))
+
+
+def read_noise(path: Path | None, shape: tuple[int, int]) -> np.ndarray | None:
+    """Return the noise in ``path``, None without one.
+
+    :raises ValueError: it is not finite numbers of ``shape``.
+    """
+    if path is None:
+        return None
+    try:
+        noise = np.load(path, allow_pickle=False)
+        fits = noise.shape == shape and noise.dtype.kind == 'f' and np.isfinite(noise).all()
+    except (OSError, ValueError, EOFError, AttributeError, BadZipFile) as error:
+        raise ValueError(f"noise '{path}' is no .npy file: {error}") from error
+    if not fits:
+        raise ValueError(f"noise '{path}' is {noise.dtype} {noise.shape}, expected finite float "
+                         f'{shape}')
+    return noise
+
+
+def joint_map(spec: PolicySpec, values: SimpleNamespace, given: np.ndarray
+              ) -> tuple[JointMap, np.ndarray]:
+    """Return the map for a file's joints, which come in the order of the checkpoint's state.
+
+    :param given: the file's state; what is at the place of a '-' does not matter.
+    :returns: the map, and the state in the order that it reads.
+    :raises ValueError: they do not fit.
+    """
+    if not values.action_names:
+        joints, names = JointMap.identity(spec.state_width, spec.action_width), None
+        width = spec.state_width
+    else:
+        robot = robot_from(values)
+        joints, names = fit(spec, robot), robot.states
+        width = len(names)
+    if len(given) != width:
+        raise ValueError(f'state has {len(given)} joints, expected {width}')
+    if names is None:
+        return joints, given
+    at = {name: index for index, name in enumerate(names)}
+    return joints, np.array([given[at[name]] if name in at else 0.0 for name in robot.observed])
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the verb."""
+    args = parser().parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format='pi0_ros infer: %(message)s')
+    from pi0_ros.policy.pi0 import Pi0Policy
+    started = time.perf_counter()
+    try:
+        if not args.output.absolute().parent.is_dir():
+            raise ValueError(f"folder of --output '{args.output}' does not exist: make it first")
+        values = read_parameters(args.params_file)
+        slots = [f'camera_{slot}={name}' for slot, name in enumerate(values.cameras, 1) if name]
+        observation = read_observation(args.observation, args.camera, slots)
+        # The actions do not depend on the control rate, so any will do here.
+        policy = Pi0Policy(checkpoint_folder(args.checkpoint), dt_ns=20_000_000,
+                           device=args.device, dtype=args.dtype,
+                           steps=args.steps or values.denoising_steps, seed=args.seed,
+                           tokenizer=args.tokenizer or values.tokenizer,
+                           choices=choices_from(values),
+                           engine='reference' if args.reference else 'auto', compiled='off')
+        policy.cameras = tuple(observation.images)
+        policy.joints, state = joint_map(policy.spec, values, observation.state)
+        observation = replace(observation, state=state)
+        policy.load()
+        noise = read_noise(args.noise, policy.noise_shape)
+        policy.warm_up()
+        loaded = time.perf_counter()
+        chunk = policy.infer(observation, noise)
+        inferred = time.perf_counter()
+        with open(args.output, 'wb') as file:
+            np.save(file, chunk.positions)
+    except (CheckpointError, ValueError, OSError) as error:
+        print(f'pi0_ros infer: {error}', file=sys.stderr)
+        return 1
+    print(json.dumps({'output': str(args.output), 'shape': list(chunk.positions.shape),
+                      'device': str(policy.device), 'steps': policy.steps,
+                      'engine': policy.report.path,
+                      'load_ms': round(1e3 * (loaded - started), 1),
+                      'infer_ms': round(1e3 * (inferred - loaded), 1)}))
+    return 0

@@ -1,0 +1,216 @@
+"""Verb ``inspect``: tell what a checkpoint is, wants and gives."""
+
+import argparse
+import json
+import logging
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from pi0_ros.checkpoint.normalise import Normaliser
+from pi0_ros.checkpoint.reader import read
+from pi0_ros.checkpoint.spec import CheckpointError, Choices, PolicySpec, Unrecorded
+from pi0_ros.checkpoint.tensors import read_header
+from pi0_ros.configuration.file import read_parameters
+from pi0_ros.observation.observation import Observation
+from pi0_ros.policy.factory import checkpoint_folder, choices_from
+
+GIB = 2**30
+USUAL_LENGTH = 50  # steps of a chunk, to go on with where it is not recorded
+LARGEST_ANGLE = 7.0  # radians; a joint that is found further out is in other units
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command line of this verb."""
+    out = argparse.ArgumentParser(prog='pi0_ros inspect', description=__doc__)
+    out.add_argument('checkpoint', help="folder, or 'demo'")
+    out.add_argument('--json', action='store_true', help='for programs')
+    out.add_argument('--params-file', type=Path, metavar='YAML',
+                     help='parameter file of the node, for what the checkpoint does not record')
+    out.add_argument('--measure', action='store_true',
+                     help='also load it, check the fast engine against the reference and time it')
+    return out
+
+
+def describe(spec: PolicySpec) -> dict[str, object]:
+    """Return what a checkpoint is, wants and gives, ready for JSON."""
+    _, stored = read_header(spec.folder)
+    parameters = sum(tensor.size for tensor in stored.values())
+    return {
+        'checkpoint': str(spec.folder), 'layout': spec.layout, 'trainer': spec.trainer,
+        'parameters': parameters, 'dtypes': sorted({part.dtype for part in stored.values()}),
+        'memory_gib': {'bfloat16': 2 * parameters / GIB,
+                       'float32': 4 * parameters / GIB},
+        'cameras': list(spec.cameras), 'image_size': list(spec.image_size),
+        'letterbox': spec.letterbox, 'prompt': spec.prompt,
+        'max_prompt_tokens': spec.max_prompt_tokens,
+        'tokenizer': str(spec.tokenizer) if spec.tokenizer else None,
+        'chunk_length': spec.chunk_length, 'denoising_steps': spec.denoising_steps,
+        'action_rate_hz': None if spec.dt_s is None else round(1 / spec.dt_s, 3),
+        'state': _feature(spec.state, spec.state_names),
+        'action': _feature(spec.action, spec.action_names),
+        'relative_actions': _relative(spec), 'warnings': [*spec.warnings, *_unit_warnings(spec)]}
+
+
+def _feature(normaliser: Normaliser, names: tuple[str, ...] | None) -> dict[str, object]:
+    return {'width': len(normaliser.middle), 'names': list(names) if names else None,
+            'middle': normaliser.middle.round(4).tolist(),
+            'spread': normaliser.spread.round(4).tolist(),
+            'still': np.flatnonzero(normaliser.still).tolist()}
+
+
+def _relative(spec: PolicySpec) -> list[int] | None:
+    if spec.layout == 'openpi':
+        return None
+    return np.flatnonzero(spec.relative).tolist()
+
+
+def _unit_warnings(spec: PolicySpec) -> list[str]:
+    """Return a warning if values are too large for radians and metres."""
+    reach = np.abs(spec.state.middle) + np.abs(spec.state.spread)
+    large = np.flatnonzero(reach > LARGEST_ANGLE)
+    if not len(large):
+        return []
+    return [f"state {', '.join(map(str, large))} goes up to {reach.max():.0f}: that is degrees or "
+            "per cent, not radians or metres; set parameter 'conversions'"]
+
+
+def measure(folder: Path, choices: Choices, tokenizer: str) -> dict[str, object]:
+    """Load a checkpoint, let its engine check itself, and time ten chunks."""
+    from pi0_ros.policy.pi0 import Pi0Policy
+    started = time.perf_counter()
+    policy = Pi0Policy(folder, dt_ns=1, choices=choices, tokenizer=tokenizer)
+    policy.load()
+    loaded = time.perf_counter()
+    policy.warm_up()
+    ready = time.perf_counter()
+    height, width = policy.spec.image_size
+    seen = Observation(0, policy.spec.state.middle, {
+        name: np.full((height, width, 3), 128, np.uint8) for name in policy.cameras}, {},
+        'pick up the red block')
+    times = []
+    for _ in range(10):
+        before = time.perf_counter()
+        policy.infer(seen)
+        times.append(1e3 * (time.perf_counter() - before))
+    report = policy.report
+    return {'engine': report.path, 'reason': report.reason, 'difference': report.difference,
+            'kernels': report.kernels, 'device': str(policy.device), 'dtype': str(policy.dtype),
+            'load_s': round(loaded - started, 2), 'check_s': round(ready - loaded, 2),
+            'infer_p50_ms': round(float(np.median(times)), 2)}
+
+
+def parameter_yaml(spec: PolicySpec, given: str) -> str:
+    """Return a parameter file to start from."""
+    def guess(names: tuple[str, ...] | None, width: int) -> str:
+        return json.dumps([name.removesuffix('.pos') for name in names or ()]
+                          or [f'joint_{i + 1}' for i in range(width)])
+
+    lines = ['/**:', '  ros__parameters:', f'    checkpoint: {json.dumps(given)}',
+             f'    joint_names: {guess(spec.action_names, spec.action_width)}'
+             '  # ROS names, in the order of the actions']
+    if spec.state_width != spec.action_width or (
+            spec.state_names and spec.state_names != spec.action_names):
+        lines.append(f'    state_names: {guess(spec.state_names, spec.state_width)}'
+                     '  # ROS names, in the order of the state')
+    lines.append(f'    cameras: {json.dumps(list(spec.cameras[:3]))}'
+                 '  # what camera_1, camera_2, camera_3 show')
+    if not spec.dt_s:
+        lines.append('    action_rate: 0.0  # required: fps of the training data')
+    if not spec.tokenizer:
+        lines.append("    tokenizer: ''  # required: folder with PaliGemma's tokenizer.json")
+    if spec.layout == 'openpi':
+        lines.append("    relative_joints: ['']  # required: joints, or [none]")
+    if _unit_warnings(spec):
+        lines.append("    conversions: ['*: degree']  # check: units of the training data")
+    return '\n'.join(lines) + '\n'
+
+
+def as_text(facts: dict) -> str:
+    """Return ``facts`` for people."""
+    height, width = facts['image_size']
+    memory, rate = facts['memory_gib'], facts['action_rate_hz']
+    seconds = f" at {rate:g} Hz = {facts['chunk_length'] / rate:.2f} s" if rate else \
+        ', rate not recorded'
+    relative = facts['relative_actions']
+    if relative is None:
+        kind = 'not recorded whether relative to the state'
+    else:
+        kind = 'relative to the state where marked' if relative else 'absolute'
+    lines = [
+        ('checkpoint', facts['checkpoint']),
+        ('trained by', facts['trainer']),
+        ('weights', f"{facts['parameters'] / 1e6:,.1f} million parameters, stored as "
+         f"{' and '.join(facts['dtypes'])}; in memory {_size(memory['bfloat16'])} as bfloat16, "
+         f"{_size(memory['float32'])} as float32, and room to work"),
+        ('cameras', f"{', '.join(facts['cameras'])}; fitted to {width} x {height}, letterbox "
+         f"{facts['letterbox']}"),
+        ('prompt', f"{facts['prompt']}, at most {facts['max_prompt_tokens']} tokens"),
+        ('tokenizer', facts['tokenizer'] or 'not found: set parameter tokenizer'),
+        ('chunk', f"{facts['chunk_length']} steps{seconds}; {facts['denoising_steps']} denoising "
+         'steps'),
+        ('actions', kind)]
+    out = [f'{name:11} {value}' for name, value in lines]
+    out += ['', *_statistics(facts), '']
+    out += [f'warning: {text}' for text in facts['warnings']]
+    return '\n'.join(out).rstrip() + '\n'
+
+
+def _size(gib: float) -> str:
+    return f'{gib:.1f} GiB' if gib >= 1 else f'{1024 * gib:.1f} MiB'
+
+
+def _statistics(facts: dict) -> list[str]:
+    columns = f"{'middle':>9}{'spread':>9}"
+    out = [f"     {'state':24}{columns}     {'action':24}{columns}"]
+
+    def half(feature: dict, index: int, marks: dict[str, list[int]]) -> str:
+        if index >= feature['width']:
+            return ' ' * 46
+        name = feature['names'][index] if feature['names'] else '-'
+        mark = ' '.join(word for word, indices in marks.items() if index in indices)
+        return (f"{name[:23]:24}{feature['middle'][index]:9.4g}{feature['spread'][index]:9.4g}"
+                f'{mark and " " + mark:4}')
+
+    state, action = facts['state'], facts['action']
+    for index in range(max(state['width'], action['width'])):
+        out.append(f"{index:3}  {half(state, index, {'still': state['still']})} "
+                   + half(action, index, {'still': action['still'],
+                                          'relative': facts['relative_actions'] or []}).rstrip())
+    return out
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the verb."""
+    args = parser().parse_args(argv)
+    logging.basicConfig(format='pi0_ros inspect: %(message)s')
+    try:
+        folder = checkpoint_folder(args.checkpoint)
+        values = read_parameters(args.params_file)
+        choices, missing = choices_from(values), ()
+        try:
+            spec = read(folder, choices)
+        except Unrecorded as error:
+            missing = (str(error),)
+            choices = replace(choices, relative_joints=choices.relative_joints or (),
+                              chunk_length=choices.chunk_length or USUAL_LENGTH)
+            spec = read(folder, choices)
+        facts = describe(replace(spec, warnings=(*missing, *spec.warnings)))
+        if args.measure:
+            facts['measured'] = measure(folder, choices, values.tokenizer)
+    except (CheckpointError, ValueError) as error:
+        print(f'pi0_ros inspect: {error}', file=sys.stderr)
+        return 1
+    name = args.checkpoint if args.checkpoint == 'demo' else str(spec.folder)
+    if args.json:
+        print(json.dumps(facts, indent=2))
+        return 0
+    print(as_text(facts))
+    if args.measure:
+        print('measured    ' + ', '.join(f'{name} {value}' for name, value in
+                                         facts['measured'].items()) + '\n')
+    print(f'parameter file to start from:\n\n{parameter_yaml(spec, name)}', end='')
+    return 0
