@@ -70,11 +70,12 @@ def generate(path: Path, seconds: float) -> None:
 
 def perform(task: str, path: Path, scratch: Path) -> dict:
     """Do a task in this process; return what it took."""
-    from pi0_ros.configuration.file import read_all_parameters
     from pi0_ros.bags.playback import Playback
     from pi0_ros.bags.routes import resolve
-    values = read_all_parameters(None, policy='mock_hold', joint_names=list(arm.JOINT_NAMES),
-                                 cameras=list(CAMERAS))
+    from pi0_ros.configuration.file import read_all_parameters
+    from pi0_ros.evaluation.evaluate import wanted_by
+    wanted = wanted_by(read_all_parameters(None, policy='mock_hold', cameras=list(CAMERAS),
+                                           joint_names=list(arm.JOINT_NAMES)))
     count, started, before = 0, time.perf_counter(), time.process_time()
     if task in ('rosbags', 'rosbags_messages'):
         from rosbags.rosbag2 import Reader
@@ -85,7 +86,7 @@ def perform(task: str, path: Path, scratch: Path) -> dict:
                 count += 1
     elif task == 'observations':
         with Bag(path) as bag:
-            play = Playback(bag, resolve(bag, values, {}), values)
+            play = Playback(bag, resolve(bag, wanted, {}), wanted)
             for moment in play.moments(500_000_000):
                 play.path.forget(moment.now_ns)
                 if play.streams.builder.check(moment.now_ns) is None:

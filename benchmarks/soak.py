@@ -23,7 +23,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from machine import machine
 from tqdm import tqdm
 
-from pi0_ros.ros.demo.demo import demo
+from pi0_ros.ros.demo import demo
 from pi0_ros.ros.demo.processes import Children, private_environment
 from pi0_ros.sim.world import COLOURS
 

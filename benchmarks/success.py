@@ -14,8 +14,8 @@ import numpy as np
 from machine import machine
 from tqdm import tqdm
 
-from pi0_ros.motion.handover import STRATEGIES
-from pi0_ros.policy.factory import checkpoint_folder, rtc_kind
+from pi0_ros.motion.handover import STRATEGIES, rtc_kind
+from pi0_ros.policy.factory import checkpoint_folder
 from pi0_ros.sim.episodes import FIRST_UNSEEN_SEED, Episode, run_episode
 from pi0_ros.sim.world import COLOURS
 

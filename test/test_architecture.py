@@ -1,6 +1,7 @@
 """The rules of the house."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -22,12 +23,13 @@ ARROWS = {
     'policy': {'observation', 'checkpoint', 'engine'}, 'motion': {'policy', 'observation'},
     'control': {'motion', 'policy', 'observation'},
     'sim': {'observation', 'checkpoint', 'policy', 'motion', 'control'},
-    'configuration': {'checkpoint', 'policy', 'motion', 'control'},
-    'bags': {'observation'},
+    'configuration': {'checkpoint', 'observation', 'policy', 'motion', 'control'},
+    'bags': {'observation', 'checkpoint'},
     'dataset': {'observation', 'checkpoint', 'bags', 'evaluation'},
     'evaluation': {'observation', 'checkpoint', 'policy', 'motion', 'control', 'bags',
                    'configuration'},
-    'training': {'observation', 'checkpoint', 'engine', 'policy', 'motion', 'control', 'sim', 'dataset'},
+    'training': {'observation', 'checkpoint', 'engine', 'policy', 'motion', 'control', 'sim',
+                 'dataset'},
     'verbs': {'observation', 'checkpoint', 'policy', 'bags', 'dataset', 'evaluation',
               'configuration'}}
 MOST_FILES = 12  # in a room
@@ -56,7 +58,7 @@ def test_only_the_shell_imports_ros(path):
                          ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_arrows_point_one_way(path):
     targets = {name.split('.')[1] for name in imports(path) if name.startswith('pi0_ros.')}
-    assert targets - {folder(path)} <= ARROWS[folder(path)]
+    assert targets - {folder(path), 'setting'} <= ARROWS[folder(path)]
 
 
 @pytest.mark.parametrize('path', [p for p in FILES if folder(p) in CORE],
@@ -89,11 +91,11 @@ def test_style():
     assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
-@pytest.mark.parametrize('path', [p for p in FILES if folder(p) in ('observation', 'control')],
+@pytest.mark.parametrize('path', [p for p in FILES if folder(p) in CORE],
                          ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_findings_know_no_parameter(path):
+def test_rooms_know_no_parameter(path):
     """What to set is the front door's business: advice.py."""
-    assert "parameter '" not in path.read_text()
+    assert not re.search(r"(set|with) parameter|parameter '", path.read_text())
 
 
 def test_the_plan_is_not_reached_through_from_outside():

@@ -10,6 +10,7 @@ from pi0_ros.bags.bag import Bag, BagError
 from pi0_ros.bags.playback import Moment, Playback
 from pi0_ros.bags.routes import parse_remaps, resolve
 from pi0_ros.configuration.file import read_all_parameters
+from pi0_ros.evaluation.evaluate import wanted_by
 from pi0_ros.observation.decoding import to_ns
 from pi0_ros.sim.demonstration import START_NS, BagWriter, make, trajectory
 
@@ -23,8 +24,9 @@ def playback(path, remaps=(), chosen='', instruction='', **values):
     bag = Bag(path)
     bag.__enter__()
     found = parameters(**values)
-    routes = resolve(bag, found, parse_remaps(remaps), chosen, not instruction)
-    return Playback(bag, routes, found, instruction)
+    wanted = wanted_by(found)
+    routes = resolve(bag, wanted, parse_remaps(remaps), chosen, not instruction)
+    return Playback(bag, routes, wanted, instruction)
 
 
 def observations(play, every_ms=100):

@@ -131,7 +131,7 @@ def tokenizer_without(folder, token, instead='<gone>'):
     (lambda c: edit(c / 'config.json', input_features={}), "incomplete or damaged: KeyError"),
     (lambda c: relative(c), 'are relative except gripper, but it names 0 of 7'),
     (lambda c: edit(c / 'config.json', use_relative_actions=True),
-     'disagree on whether actions are relative: set parameter .relative_joints'),
+     'disagree on whether actions are relative: set .relative_joints'),
     (lambda c: relative(c, action_names='abcdefg'), "action_names is 'abcdefg', expected a list"),
     (lambda c: relative(c, exclude_joints='gripper'), "exclude_joints is 'gripper', expected a l"),
     (lambda c: edit(c / 'config.json', action_feature_names=[1] * 7), 'expected a list of text'),
@@ -146,7 +146,7 @@ def tokenizer_without(folder, token, instead='<gone>'):
     (lambda c: next(c.glob('policy_post*.safetensors')).write_bytes(b'junk'), 'is damaged'),
     (lambda c: (c / 'model.safetensors').unlink(), "model.safetensors' is missing"),
     (lambda c: (c / 'model.safetensors').write_bytes(b'\x80\x04junk' * 99), 'is damaged'),
-    (lambda c: shutil.rmtree(c / 'tokenizer'), "no tokenizer folder: set parameter 'tokenizer'"),
+    (lambda c: shutil.rmtree(c / 'tokenizer'), "no tokenizer folder: set 'tokenizer'"),
     (lambda c: (c / 'tokenizer' / 'tokenizer.json').write_text('{'), "tokenizer '.*' is damaged"),
     (lambda c: tokenizer_without(c, r'\n"', '<gone>"'), r"has no token '\\n', which PI0 reads"),
     (lambda c: instead_of_weights(c, 'pytorch_model.bin'), 'is a pickle, which can run any code'),
@@ -204,7 +204,7 @@ def openpi(tmp_path):
 
 
 def test_openpi_must_be_told_which_actions_are_relative(openpi):
-    with pytest.raises(CheckpointError, match="set parameter 'relative_joints' to those joints"):
+    with pytest.raises(CheckpointError, match="set 'relative_joints' to those joints"):
         checkpoint.read(openpi)
     assert not checkpoint.read(openpi, Choices(relative_joints=())).relative.any()
 
@@ -212,7 +212,7 @@ def test_openpi_must_be_told_which_actions_are_relative(openpi):
 @pytest.mark.parametrize('damage, assets, words', [
     (lambda c: shutil.rmtree(c / 'assets'), '', '0 norm_stats.json below assets/: copy'),
     (lambda c: shutil.copytree(c / 'assets/trossen', c / 'assets/a/b'), '',
-     r"2 norm_stats.json .*\(a/b, trossen\): choose one with parameter 'assets'"),
+     r"2 norm_stats.json .*\(a/b, trossen\): choose one with 'assets'"),
     (lambda c: None, 'droid', 'no assets/droid/norm_stats.json, it has trossen'),
     (lambda c: (c / 'config.json').unlink(), '', 'does not record its chunk length')])
 def test_incomplete_openpi_checkpoints_are_refused(openpi, damage, assets, words):

@@ -19,9 +19,10 @@ from pi0_ros.bags.playback import Playback
 from pi0_ros.bags.routes import resolve
 from pi0_ros.configuration.file import read_all_parameters
 from pi0_ros.evaluation import measures, moments
+from pi0_ros.evaluation.evaluate import decided_by, wanted_by
 from pi0_ros.verbs import evaluate
 from pi0_ros.policy.factory import make_local_policy
-from pi0_ros.policy.provenance import configuration, configuration_hash, fingerprint
+from pi0_ros.policy.provenance import configuration_hash, fingerprint
 from pi0_ros.policy.record import InferenceRecord
 from pi0_ros.sim.demonstration import BagWriter, make
 
@@ -315,21 +316,21 @@ def test_whole_turns_are_no_error():
 
 def record_inferences(bag, path, count=3):
     """Copy a bag and add what a live node would have recorded; return its folder."""
-    values = read_all_parameters(SIM, checkpoint='demo')
-    policy = make_local_policy(values)
+    config = read_all_parameters(SIM, checkpoint='demo')
+    policy = make_local_policy(config.policy, config.robot)
     policy.load()
     policy.warm_up()
     records = []
     with Bag(bag) as source:
-        play = Playback(source, resolve(source, values, {}), values)
+        play = Playback(source, resolve(source, wanted_by(config), {}), wanted_by(config))
         for moment in play.moments(700 * MS):
             if len(records) == count:
                 break
             seen = play.streams.builder.build(moment.now_ns, play.instruction)
             chunk = policy.infer(seen)
             records.append((moment.now_ns, InferenceRecord.of(
-                seen, None, chunk, values.handover, 'fast', configuration(values),
-                configuration_hash(configuration(values)))))
+                seen, None, chunk, config.control.handover, 'fast', decided_by(config),
+                configuration_hash(decided_by(config)))))
         policy.close()
         out = BagWriter(path)
         for topic, at_ns, message in source.messages(source.topics):

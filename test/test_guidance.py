@@ -16,7 +16,8 @@ from pi0_ros.checkpoint.mapping import JointMap, aloha_actions, aloha_given
 from pi0_ros.checkpoint.spec import CheckpointError
 from pi0_ros.engine import guidance
 from pi0_ros.engine.paths import Fast, Reference, choose
-from pi0_ros.policy.factory import DEMO, rtc_kind
+from pi0_ros.motion.handover import rtc_kind
+from pi0_ros.policy.factory import DEMO
 from pi0_ros.policy.pi0 import Pi0Policy
 from pi0_ros.policy.policy import Leftover
 from test_policy import fixture_observation, load, load_fixture

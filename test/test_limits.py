@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pi0_ros.configuration.parameters import parse_tighter
+from pi0_ros.control.config import parse_tighter
 from pi0_ros.motion.limiter import limit
 from pi0_ros.motion.limits import Rules, limits_from_urdf, make_limits, unlimited
 from pi0_ros.motion.spline import cubic
@@ -106,7 +106,7 @@ def test_parameters_stand_in_for_a_description():
 @pytest.mark.parametrize('text', ['a', 'a: upper', 'a: top 1', 'a: upper x', 'a: velocity 0',
                                   'a: upper 1 2', 'c: upper 1', 'a: upper nan'])
 def test_bad_joint_limits_are_named(text):
-    with pytest.raises(ValueError, match="parameter 'joint_limits'"):
+    with pytest.raises(ValueError, match="'joint_limits'"):
         parse_tighter([text], ('a', 'b'))
 
 

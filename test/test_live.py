@@ -13,7 +13,7 @@ import rclpy  # noqa: E402
 from sensor_msgs.msg import CompressedImage, JointState  # noqa: E402
 from std_srvs.srv import Trigger  # noqa: E402
 
-from pi0_ros.ros.demo.demo import demo  # noqa: E402
+from pi0_ros.ros.demo import demo  # noqa: E402
 from pi0_ros.ros.demo.processes import Children, private_environment, share_file  # noqa: E402
 from pi0_ros.ros.links import qos  # noqa: E402
 from support import command_problem  # noqa: E402

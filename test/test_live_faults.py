@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip('rclpy', reason='needs ROS 2')
 
-from pi0_ros.ros.demo.demo import demo  # noqa: E402
+from pi0_ros.ros.demo import demo  # noqa: E402
 from pi0_ros.sim import arm  # noqa: E402
 from pi0_ros.sim.recording import Recording  # noqa: E402
 from test_live import live  # noqa: E402, F401

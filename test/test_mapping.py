@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pi0_ros.checkpoint import reader as checkpoint
-from pi0_ros.checkpoint.fit import Robot, fit, table, unfed
+from pi0_ros.checkpoint.config import RobotConfig
+from pi0_ros.checkpoint.fit import fit, table, unfed
 from pi0_ros.checkpoint.mapping import (Conversion, JointMap, aloha_actions, aloha_state,
                                         parse_conversions)
 from pi0_ros.checkpoint.spec import Choices
@@ -18,7 +19,7 @@ from support import DATA
 
 JOINTS = ('shoulder_pan', 'shoulder_lift', 'elbow_flex', 'wrist_flex', 'gripper')
 CAMERAS = ('overhead', 'wrist')
-ROBOT = Robot(JOINTS, cameras=CAMERAS)
+ROBOT = RobotConfig(JOINTS, cameras=CAMERAS)
 
 
 @pytest.mark.parametrize('rules, robot, wanted', [
@@ -91,15 +92,15 @@ def test_a_robot_that_fits():
 
 
 @pytest.mark.parametrize('changes, words', [
-    ({'action_names': JOINTS[:4]}, "'joint_names' has 4 joints, the checkpoint has 5 actions"),
-    ({'action_names': JOINTS[1::-1] + JOINTS[2:]},
+    ({'joint_names': JOINTS[:4]}, "'joint_names' has 4 joints, the checkpoint has 5 actions"),
+    ({'joint_names': JOINTS[1::-1] + JOINTS[2:]},
      "has 'shoulder_lift' at position 0, the checkpoint has it at 1"),
-    ({'action_names': ('Wrist_Flex.pos', *'bcde')}, "'Wrist_Flex.pos' at position 0"),
+    ({'joint_names': ('Wrist_Flex.pos', *'bcde')}, "'Wrist_Flex.pos' at position 0"),
     ({'state_names': JOINTS[:3]}, "'state_names' has 3 joints, the checkpoint has 5 states"),
     ({'cameras': ('overhead', 'Wrist')}, "did you mean 'wrist'"),
     ({'adaptation': 'aloha'}, 'takes 7 or 14 joints, but there are 5 states and 5 actions'),
     ({'conversions': ('x: degree',)}, "names joint 'x', which is none of"),
-    ({'action_names': (*JOINTS[:4], JOINTS[0])}, "'joint_names' names 'shoulder_pan' twice"),
+    ({'joint_names': (*JOINTS[:4], JOINTS[0])}, "'joint_names' names 'shoulder_pan' twice"),
     ({'cameras': ('wrist', 'wrist')}, "'cameras' names 'wrist' twice"),
     ({'cameras': ('', '', '', 'wrist')}, "'cameras' has 4 entries, expected at most 3"),
     ({'adaptation': 'droid'}, "'adaptation' is 'droid', expected one of none, aloha")])
@@ -119,8 +120,8 @@ def test_a_camera_that_training_renamed_is_found():
 def test_states_and_actions_of_different_joints():
     """The base moves but is not observed, the torso is observed but not moved."""
     spec = replace(checkpoint.read(DEMO), action_names=None)
-    robot = Robot(('a', 'b', 'c', '-', 'base'), ('c', 'torso', 'a', 'b', '-'), CAMERAS,
-                  ('torso: degree', 'c: sign -1'))
+    robot = RobotConfig(('a', 'b', 'c', '-', 'base'), ('c', 'torso', 'a', 'b', '-'), CAMERAS,
+                        ('torso: degree', 'c: sign -1'))
     assert robot.commanded == ('a', 'b', 'c', 'base')
     assert robot.observed == ('a', 'b', 'c', 'base', 'torso')
     joints = fit(spec, robot)
@@ -143,8 +144,8 @@ def test_statistics_of_openpi_may_end_in_padding():
     spec = checkpoint.read(folder, Choices(relative_joints=(0,)))
     names = tuple(f'j{i}' for i in range(14))
     cameras = spec.cameras
-    aloha = fit(spec, Robot(names, cameras=cameras, adaptation='aloha',
-                            conversions=('j1: degree',)))
+    aloha = fit(spec, RobotConfig(names, cameras=cameras, adaptation='aloha',
+                                  conversions=('j1: degree',)))
     robot = np.linspace(0.1, 0.9, 14)
     as_trained = robot.copy()
     as_trained[1] *= 180 / math.pi
@@ -159,7 +160,7 @@ def test_statistics_of_openpi_may_end_in_padding():
                                     for field in ('shift', 'scale', 'spread', 'middle')})
     padded = replace(spec, state_width=32, action_width=32, **wide,
                      relative=np.concatenate([spec.relative, np.zeros(18, bool)]))
-    joints = fit(padded, Robot(names, cameras=cameras))
+    joints = fit(padded, RobotConfig(names, cameras=cameras))
     assert joints.state_in(np.ones(14), np.zeros(32)).tolist() == [1] * 14 + [0] * 18
     with pytest.raises(ValueError, match='has 13 joints, the checkpoint has 32 actions'):
-        fit(padded, Robot(names[:13], cameras=cameras))
+        fit(padded, RobotConfig(names[:13], cameras=cameras))

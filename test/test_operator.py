@@ -42,7 +42,7 @@ def press(graph, pressed):
     publisher = graph.robot.create_publisher(Bool, 'pi0/stop', 1)
     graph.wait(publisher.get_subscription_count)
     publisher.publish(Bool(data=pressed))
-    graph.wait(lambda: graph.node.operator.stop_pressed == pressed)
+    graph.wait(lambda: graph.node.operator.asked.stop == pressed)
 
 
 def test_stop_latches_until_it_is_released_and_reset(make):  # noqa: F811

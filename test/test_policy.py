@@ -169,7 +169,7 @@ def test_mock_policies():
     assert faulty.infer(seen).positions.shape == (50, 1)
     with pytest.raises(ValueError, match="unknown mock policy 'magic'"):
         mock.MockPolicy('magic')
-    with pytest.raises(ValueError, match="set parameter 'mock_script'"):
+    with pytest.raises(ValueError, match="set 'mock_script'"):
         mock.MockPolicy('scripted')
 
 

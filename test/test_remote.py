@@ -3,28 +3,28 @@
 import os
 import signal
 import threading
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from pi0_ros.checkpoint.spec import CheckpointError
+from pi0_ros.configuration.file import read_all_parameters
 from pi0_ros.observation.observation import Observation
 from pi0_ros.policy import process as remote
-from pi0_ros.policy.factory import complete, make_local_policy, make_policy
+from pi0_ros.policy.factory import make_local_policy, make_policy
 from pi0_ros.policy.policy import Leftover, PolicyGone
-from pi0_ros.policy.process import RemotePolicy, SharedImages
+from pi0_ros.policy.process import ProcessPolicy, SharedImages
 from pi0_ros.sim import arm
 
 CAMERAS = ('overhead', 'wrist')
 
 
-def values(**changes):
-    parameters = pytest.importorskip('pi0_ros.ros.parameters', reason='needs ROS 2')
-    out = {entry.name: entry.default for entry in parameters.TABLE}
-    return complete(SimpleNamespace(**{
-        **out, 'policy': 'mock_sine', 'checkpoint': 'demo', 'joint_names': arm.JOINT_NAMES,
-        'cameras': CAMERAS, 'worker': 'process', **changes}))
+def configured(**changes):
+    """Return what a policy is made of, in a process unless ``changes`` say otherwise."""
+    config = read_all_parameters(None, **{
+        'policy': 'mock_sine', 'checkpoint': 'demo', 'joint_names': list(arm.JOINT_NAMES),
+        'cameras': list(CAMERAS), 'worker': 'process', **changes})
+    return config.policy, config.robot, config.control.rtc, config.safety.max_inference_time
 
 
 def observation(seed=0, t_obs_ns=1_000_000_000):
@@ -39,7 +39,7 @@ def started():
     policies = []
 
     def start(**changes):
-        policies.append(make_policy(values(**changes)))
+        policies.append(make_policy(*configured(**changes)))
         policies[-1].load()
         policies[-1].warm_up()
         return policies[-1]
@@ -64,7 +64,7 @@ def test_images_of_any_size_pass_through_shared_memory():
 
 def test_chunks_are_those_of_a_policy_in_this_process(started):
     policy, local = started(policy='pi0', handover='rtc'), make_local_policy(
-        values(policy='pi0', handover='rtc'))
+        *configured(policy='pi0', handover='rtc')[:3])
     local.load()
     local.warm_up()
     leftover = Leftover(np.tile(arm.home(), (20, 1)), 4)
@@ -81,7 +81,7 @@ def test_chunks_are_those_of_a_policy_in_this_process(started):
     (dict(policy='pi0', checkpoint='/nowhere'), CheckpointError, "'/nowhere' does not exist"),
     (dict(policy='pi0', cameras=('overhead', 'front')), ValueError, 'front')])
 def test_what_cannot_be_loaded_is_told_as_without_a_process(changes, kind, words):
-    policy = make_policy(values(**changes))
+    policy = make_policy(*configured(**changes))
     with pytest.raises(kind, match=words):
         policy.load()
     assert policy.process_id is None
@@ -166,4 +166,4 @@ def test_a_process_does_not_outlive_who_asked(started):
 
 
 def test_closing_without_loading_is_allowed():
-    RemotePolicy(values()).close()
+    ProcessPolicy(*configured()).close()

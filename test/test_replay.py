@@ -20,6 +20,7 @@ from pi0_ros.bags.bag import Bag, _store  # noqa: E402
 from pi0_ros.bags.playback import Playback  # noqa: E402
 from pi0_ros.bags.routes import resolve  # noqa: E402
 from pi0_ros.configuration.file import read_all_parameters  # noqa: E402
+from pi0_ros.evaluation.evaluate import wanted_by  # noqa: E402
 from pi0_ros.verbs import evaluate  # noqa: E402
 from pi0_ros.policy.record import InferenceRecord  # noqa: E402
 from pi0_ros.ros.links import qos  # noqa: E402
@@ -85,7 +86,7 @@ class Player:
                 before(now_ns)
                 if until():
                     return
-                if session.values.auto_enable and now_ns > bag.begin_ns + 400 * MS:
+                if session.config.safety.auto_enable and now_ns > bag.begin_ns + 400 * MS:
                     self.graph.wait(lambda: session.pilot.enabled
                                     and session.guard._watchdog.working_since_ns is None
                                     and not session.guard.wants_chunk(session.now()))
@@ -123,10 +124,11 @@ def same(one, other):
 def test_node_and_reader_see_the_same(bag, graph):
     made = graph(policy='mock_hold')
     player, every_ns = Player(made), 250 * MS
-    values = read_all_parameters(SIM, policy='mock_hold', image_transport='compressed')
+    wanted = wanted_by(read_all_parameters(SIM, policy='mock_hold',
+                                           image_transport='compressed'))
     live = {}
     with Bag(bag) as source:
-        play = Playback(source, resolve(source, values, {}), values)
+        play = Playback(source, resolve(source, wanted, {}), wanted)
         read = {}
         for moment in play.moments(every_ns):
             if play.streams.builder.check(moment.now_ns) is None:
@@ -137,7 +139,7 @@ def test_node_and_reader_see_the_same(bag, graph):
         while due and due[0] <= now_ns:
             at_ns = due.pop(0)
             player.time(at_ns)
-            live[at_ns] = player.inputs.builder.build(at_ns, made.node.operator.instruction)
+            live[at_ns] = player.inputs.builder.build(at_ns, made.node.operator.asked.instruction)
 
     player.play(bag, before=look)
     assert len(live) == len(read) > 12

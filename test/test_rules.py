@@ -1,12 +1,12 @@
 """What is asked of a chunk, by the node and by evaluations of bags; who holds the lock when."""
 
 import threading
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from pi0_ros.control import safety
+from pi0_ros.control.config import ControlConfig, SafetyConfig
 from pi0_ros.control.guard import Guard
 from pi0_ros.control.pilot import Pilot, Timing
 from pi0_ros.control.rules import GuardRules
@@ -25,10 +25,9 @@ def both(made, seen):
     guard = Guard(pilot, ObservationBuilder(JointBuffer(('a',)), {'c': LatestBuffer()},
                                             lambda image: image, Freshness(1, 1, 1)), rules)
     found = guard.check(made, seen, made.t_obs_ns)
-    execution = Execution(SimpleNamespace(
-        joint_names=('a',), limit_rules=Rules(tighter={'a': dict(lower=-2, upper=2, velocity=1.5)},
-                                              margin=0.0, velocity_scale=1.0),
-        control_rate=50.0, replan_period=0.3, handover='blend', guard_rules=rules), 0)
+    execution = Execution(('a',), ControlConfig(), SafetyConfig(
+        joint_limits=('a: lower -2, upper 2, velocity 1.5',), position_margin=0.0,
+        velocity_scale=1.0, dry_run=True), 0)
     return (found.reason if found else ''), execution.take(made, seen).refused
 
 

@@ -4,12 +4,11 @@ import argparse
 import errno
 from collections.abc import Iterator
 from contextlib import ExitStack
-from types import SimpleNamespace
 from typing import Any
 
 from pi0_ros.bags.bag import Bag
 from pi0_ros.bags.playback import Playback
-from pi0_ros.bags.routes import NAMES, parse_remaps, resolve
+from pi0_ros.bags.routes import NAMES, Wanted, parse_remaps, resolve
 
 FULL = (errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EFBIG)
 KEPT = ': what was done is kept, and the same command goes on from there'
@@ -31,15 +30,16 @@ def add_bag_arguments(out: argparse.ArgumentParser) -> None:
 class Bags:
     """All bags, open, with the topics of each."""
 
-    def __init__(self, args: argparse.Namespace, values: SimpleNamespace, stack: ExitStack,
+    def __init__(self, args: argparse.Namespace, wanted: Wanted, stack: ExitStack,
                  needs_instruction: bool = True) -> None:
         """Open them.
 
         :raises BagError: one cannot be read, or lacks a topic.
         """
         remaps, self._instruction = parse_remaps(args.remap), args.instruction
+        self._wanted = wanted
         self.bags = [stack.enter_context(Bag(path)) for path in args.bags]
-        self.routes = [resolve(bag, values, remaps, args.actions,
+        self.routes = [resolve(bag, wanted, remaps, args.actions,
                                needs_instruction and not args.instruction) for bag in self.bags]
 
     def instructions(self) -> list[str]:
@@ -64,7 +64,7 @@ class Bags:
             for topic, _, message in bag.messages(camera):
                 yield camera[topic], message
 
-    def playbacks(self, values: SimpleNamespace) -> list[Playback]:
+    def playbacks(self) -> list[Playback]:
         """Return a playback of every bag, from its begin."""
-        return [Playback(bag, routes, values, self._instruction)
+        return [Playback(bag, routes, self._wanted, self._instruction)
                 for bag, routes in zip(self.bags, self.routes)]

@@ -3,15 +3,14 @@
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from types import SimpleNamespace
 from typing import Any
 
 from pi0_ros.bags.actions import ActionPath
 from pi0_ros.bags.bag import Bag
 from pi0_ros.bags.health import Health
-from pi0_ros.bags.routes import Routes
+from pi0_ros.bags.routes import Routes, Wanted
 from pi0_ros.observation.decoding import to_ns
-from pi0_ros.observation.streams import Streams, freshness
+from pi0_ros.observation.streams import Streams
 
 CLOCK_JUMP_NS = 1_000_000_000  # as control/pilot.py
 OTHER_CLOCK_NS = 1_000_000_000
@@ -35,14 +34,14 @@ class Playback:
     stamps are of another clock altogether, it is theirs.
     """
 
-    def __init__(self, bag: Bag, routes: Routes, values: SimpleNamespace, instruction: str = ''
+    def __init__(self, bag: Bag, routes: Routes, wanted: Wanted, instruction: str = ''
                  ) -> None:
         """Begin before the first message. :param instruction: instead of the bag's."""
         self.bag, self.routes = bag, routes
-        self.streams = Streams(values.observed_names, routes.cameras, freshness(values))
+        self.streams = Streams(wanted.observed, routes.cameras, wanted.freshness)
         self.fixed, self.instruction = bool(instruction), instruction
         self.description: str | None = None
-        self._joint_names = values.joint_names
+        self._joint_names = wanted.commanded
         self.path = self._new_path()  # another one after every jump of the clock
         self._older_paths: list[ActionPath] = []
         self.health = Health(routes)

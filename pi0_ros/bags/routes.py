@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from types import SimpleNamespace
 
 from pi0_ros.bags import actions
 from pi0_ros.bags.bag import Bag, BagError
+from pi0_ros.checkpoint.config import RobotConfig
+from pi0_ros.observation.config import InputConfig
+from pi0_ros.observation.observation import Freshness
 
 RAW, PACKED = 'sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage'
 TEXT, CLOCK = 'std_msgs/msg/String', 'rosgraph_msgs/msg/Clock'
@@ -18,6 +20,24 @@ NAMES = (*CAMERAS, 'joint_states', 'joint_trajectory', 'position_commands', 'ins
 # recorder listens; the node repeats what it took on ~/active_instruction.
 ENDINGS = {'instruction': ('/instruction', '/active_instruction'),
            'robot_description': ('/robot_description',), 'inference': ('/inference',)}
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a node takes from a bag."""
+
+    commanded: tuple[str, ...]    # joints
+    observed: tuple[str, ...]     # joints, the commanded ones first
+    cameras: tuple[str, ...]      # the checkpoint's for every slot, '' for none
+    freshness: Freshness
+    compressed: bool = False      # rather than raw, where a bag has both
+    trajectories: bool = True     # rather than positions
+
+    @staticmethod
+    def of(robot: RobotConfig, inputs: InputConfig, trajectories: bool = True) -> 'Wanted':
+        """Return what a node that is configured so takes."""
+        return Wanted(robot.commanded, robot.observed, robot.cameras, inputs.freshness,
+                      inputs.image_transport == 'compressed', trajectories)
 
 
 @dataclass(frozen=True)
@@ -73,9 +93,9 @@ def parse_remaps(given: Sequence[str]) -> dict[str, str]:
     return out
 
 
-def resolve(bag: Bag, values: SimpleNamespace, remaps: dict[str, str], chosen: str = '',
+def resolve(bag: Bag, wanted: Wanted, remaps: dict[str, str], chosen: str = '',
             needs_instruction: bool = True) -> Routes:
-    """Return the topics of ``bag`` that feed a node with the parameters ``values``.
+    """Return the topics of ``bag`` that feed a node that wants ``wanted``.
 
     Each input is the topic that ``remaps`` says, else the one of its own name; else, where that
     leaves no doubt, the only one that it can be.
@@ -123,12 +143,12 @@ def resolve(bag: Bag, values: SimpleNamespace, remaps: dict[str, str], chosen: s
             return repeated[0]
         return found
 
-    cameras = _cameras(bag, values, remaps, notes)
+    cameras = _cameras(bag, wanted, remaps, notes)
     joints = one('joint_states', JOINTS, True)
     return Routes(cameras, joints,
                   instruction(),
                   one('robot_description', TEXT, False),
-                  _actions(bag, values, remaps, chosen, joints),
+                  _actions(bag, wanted, remaps, chosen, joints),
                   one('inference', TEXT, False),
                   '/clock' if '/clock' in bag.topics and bag.topics['/clock'].count else '',
                   tuple(notes))
@@ -140,7 +160,7 @@ def _require(bag: Bag, topic: str, kinds: Sequence[str]) -> None:
                        f"expected {' or '.join(kinds)}")
 
 
-def _actions(bag: Bag, values: SimpleNamespace, remaps: dict[str, str], chosen: str, joints: str
+def _actions(bag: Bag, wanted: Wanted, remaps: dict[str, str], chosen: str, joints: str
              ) -> str:
     if chosen:
         if chosen == 'joint_states':
@@ -152,7 +172,7 @@ def _actions(bag: Bag, values: SimpleNamespace, remaps: dict[str, str], chosen: 
         _require(bag, topic, actions.KINDS)
         return '' if topic == joints else topic
     names = ['joint_trajectory', 'position_commands']
-    for name in names if values.command_interface == 'trajectory' else names[::-1]:
+    for name in names if wanted.trajectories else names[::-1]:
         topic = remaps.get(name, f'/{name}')
         if topic in bag.topics and bag.topics[topic].count:
             _require(bag, topic, actions.KINDS)
@@ -163,15 +183,15 @@ def _actions(bag: Bag, values: SimpleNamespace, remaps: dict[str, str], chosen: 
     return ''
 
 
-def _cameras(bag: Bag, values: SimpleNamespace, remaps: dict[str, str], notes: list[str]
+def _cameras(bag: Bag, wanted: Wanted, remaps: dict[str, str], notes: list[str]
              ) -> dict[str, str]:
     """Return the topic of every camera, raw or compressed, whatever the bag has."""
     suffixes = ['', '/compressed']
-    if values.image_transport == 'compressed':
+    if wanted.compressed:
         suffixes.reverse()
     images = {topic for topic, of in bag.topics.items() if of.kind in (RAW, PACKED)}
     found, missing = {}, False
-    for slot, name in zip(CAMERAS, values.cameras):
+    for slot, name in zip(CAMERAS, wanted.cameras):
         if not name:
             continue
         base = remaps.get(slot, f'/{slot}/image_raw').removesuffix('/compressed')
@@ -188,14 +208,14 @@ def _cameras(bag: Bag, values: SimpleNamespace, remaps: dict[str, str], notes: l
         missing |= not candidates
     doubled = [topic for topic in found.values() if list(found.values()).count(topic) > 1]
     if missing or doubled:
-        raise BagError(_camera_table(bag, values, found, sorted(images), doubled))
+        raise BagError(_camera_table(bag, wanted, found, sorted(images), doubled))
     return found
 
 
-def _camera_table(bag: Bag, values: SimpleNamespace, found: dict[str, str],
+def _camera_table(bag: Bag, wanted: Wanted, found: dict[str, str],
                   images: Sequence[str], doubled: Sequence[str]) -> str:
     rows = [f"  {slot:10} {name:24} {found.get(name, 'nothing')}"
-            for slot, name in zip(CAMERAS, values.cameras) if name]
+            for slot, name in zip(CAMERAS, wanted.cameras) if name]
     free = [topic for topic in images if topic not in found.values()]
     what = (f"feeds two cameras with '{doubled[0]}'" if doubled else
             'does not have an image topic for every camera')

@@ -1,69 +1,41 @@
 """What a checkpoint wants beside what the configuration gives."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
+from pi0_ros.checkpoint.config import ADAPTATIONS, RobotConfig
 from pi0_ros.checkpoint.mapping import NONE, JointMap, parse_conversions
 from pi0_ros.checkpoint.spec import PolicySpec
 
-ADAPTATIONS = ('none', 'aloha')
 SLOTS = 3  # cameras
 ARM = 7  # joints and gripper of an ALOHA arm
 
 
-@dataclass(frozen=True)
-class Robot:
-    """What the configuration says of the robot, in the checkpoint's order."""
-
-    action_names: tuple[str, ...]      # joint for every action, NONE where there is none
-    state_names: tuple[str, ...] = ()  # joint for every state; the same as the actions' if empty
-    cameras: tuple[str, ...] = ()      # the checkpoint's camera for every slot, '' for none
-    conversions: tuple[str, ...] = ()
-    adaptation: str = 'none'
-
-    @property
-    def states(self) -> tuple[str, ...]:
-        """Return the joint for every state."""
-        return self.state_names or self.action_names
-
-    @property
-    def commanded(self) -> tuple[str, ...]:
-        """Return the joints that the policy moves."""
-        return tuple(name for name in self.action_names if name != NONE)
-
-    @property
-    def observed(self) -> tuple[str, ...]:
-        """Return all joints, the commanded ones first: the order of ``Observation.state``."""
-        return self.commanded + tuple(name for name in self.states
-                                      if name not in self.commanded and name != NONE)
-
-
-def fit(spec: PolicySpec, robot: Robot) -> JointMap:
+def fit(spec: PolicySpec, robot: RobotConfig) -> JointMap:
     """Return the map between the robot's joints and the checkpoint.
 
     :raises ValueError: they do not fit; the text has every reason and a table of both sides.
     """
     problems = _cameras(spec, robot) + _twice(robot)
-    _count(problems, 'joint_names', len(robot.action_names), spec.action_width,
+    _count(problems, 'joint_names', len(robot.joint_names), spec.action_width,
            None if spec.widths_recorded else spec.action.middle)
     _count(problems, 'state_names' if robot.state_names else 'joint_names', len(robot.states),
            spec.state_width, None if spec.widths_recorded else spec.state.middle)
-    for parameter, wanted, given in (('joint_names', spec.action_names, robot.action_names),
-                                     ('state_names', spec.state_names, robot.states)):
-        _order(problems, parameter, wanted, given)
-    relative = np.flatnonzero(spec.relative[:len(robot.action_names)])
+    for setting, wanted, given in (('joint_names', spec.action_names, robot.joint_names),
+                                   ('state_names', spec.state_names, robot.states)):
+        _order(problems, setting, wanted, given)
+    relative = np.flatnonzero(spec.relative[:len(robot.joint_names)])
     for index in relative:
         state = robot.states[index] if index < len(robot.states) else 'nothing'
-        if state != robot.action_names[index]:
-            problems.append(f"action {index} ('{robot.action_names[index]}') is relative to state "
+        if state != robot.joint_names[index]:
+            problems.append(f"action {index} ('{robot.joint_names[index]}') is relative to state "
                             f"{index}, which is '{state}': both must be the same joint")
     if robot.adaptation == 'aloha' and not (
-            len(robot.action_names) == len(robot.states) and len(robot.states) in (ARM, 2 * ARM)):
-        problems.append(f"parameter 'adaptation' is aloha, which takes {ARM} or {2 * ARM} joints, "
+            len(robot.joint_names) == len(robot.states) and len(robot.states) in (ARM, 2 * ARM)):
+        problems.append(f"'adaptation' is aloha, which takes {ARM} or {2 * ARM} joints, "
                         f"but there are {len(robot.states)} states and "
-                        f'{len(robot.action_names)} actions')
+                        f'{len(robot.joint_names)} actions')
     try:
         conversions = parse_conversions(robot.conversions, robot.observed)
     except ValueError as error:
@@ -73,7 +45,7 @@ def fit(spec: PolicySpec, robot: Robot) -> JointMap:
                          + '; '.join(dict.fromkeys(problems)) + '\n' + table(spec, robot))
     row = {name: index for index, name in enumerate(robot.observed)}
     surplus = spec.state_width - len(robot.states)
-    commanded = [i for i, name in enumerate(robot.action_names) if name != NONE]
+    commanded = [i for i, name in enumerate(robot.joint_names) if name != NONE]
 
     def numbers(names: Sequence[str], attribute: str, default: float) -> np.ndarray:
         return np.array([getattr(conversions[name], attribute) if name in conversions else default
@@ -87,13 +59,13 @@ def fit(spec: PolicySpec, robot: Robot) -> JointMap:
                     len(robot.states) if robot.adaptation == 'aloha' else 0)
 
 
-def _count(problems: list[str], parameter: str, given: int, wanted: int,
+def _count(problems: list[str], setting: str, given: int, wanted: int,
            padded: np.ndarray | None) -> None:
     """Refuse a wrong number of joints; statistics that end in padding may be longer."""
     if given == wanted or (padded is not None and given < wanted and not padded[given:].any()):
         return
-    kind = 'actions' if parameter == 'joint_names' else 'states'
-    problems.append(f"parameter '{parameter}' has {given} joints, the checkpoint has {wanted} "
+    kind = 'actions' if setting == 'joint_names' else 'states'
+    problems.append(f"'{setting}' has {given} joints, the checkpoint has {wanted} "
                     f"{kind} ('{NONE}' stands for one that the robot does not have)")
 
 
@@ -102,23 +74,23 @@ def plain(name: str) -> str:
     return name.lower().removesuffix('.pos')
 
 
-def _twice(robot: Robot) -> list[str]:
+def _twice(robot: RobotConfig) -> list[str]:
     """Return a sentence for every name that is given twice, and for what is no adaptation."""
     out = []
-    for parameter, names in (('joint_names', robot.action_names),
-                             ('state_names', robot.state_names), ('cameras', robot.cameras)):
-        out += [f"parameter '{parameter}' names '{name}' twice" for name in dict.fromkeys(names)
+    for setting, names in (('joint_names', robot.joint_names),
+                           ('state_names', robot.state_names), ('cameras', robot.cameras)):
+        out += [f"'{setting}' names '{name}' twice" for name in dict.fromkeys(names)
                 if name not in ('', NONE) and list(names).count(name) > 1]
     if len(robot.cameras) > SLOTS:
-        out.append(f"parameter 'cameras' has {len(robot.cameras)} entries, expected at most "
+        out.append(f"'cameras' has {len(robot.cameras)} entries, expected at most "
                    f'{SLOTS}')
     if robot.adaptation not in ADAPTATIONS:
-        out.append(f"parameter 'adaptation' is {robot.adaptation!r}, expected one of "
+        out.append(f"'adaptation' is {robot.adaptation!r}, expected one of "
                    f"{', '.join(ADAPTATIONS)}")
     return out
 
 
-def _order(problems: list[str], parameter: str, wanted: Sequence[str] | None,
+def _order(problems: list[str], setting: str, wanted: Sequence[str] | None,
            given: Sequence[str]) -> None:
     """Refuse a name that the checkpoint has at another position."""
     exact = {name: index for index, name in enumerate(wanted or ())}
@@ -126,11 +98,11 @@ def _order(problems: list[str], parameter: str, wanted: Sequence[str] | None,
     for index, name in enumerate(given):
         at = exact.get(name, loose.get(plain(name), index) if len(loose) == len(exact) else index)
         if at != index:
-            problems.append(f"parameter '{parameter}' has '{name}' at position {index}, the "
+            problems.append(f"'{setting}' has '{name}' at position {index}, the "
                             f'checkpoint has it at {at}')
 
 
-def _cameras(spec: PolicySpec, robot: Robot) -> list[str]:
+def _cameras(spec: PolicySpec, robot: RobotConfig) -> list[str]:
     out = []
     for name in robot.cameras:
         if name and name not in spec.cameras:
@@ -138,19 +110,19 @@ def _cameras(spec: PolicySpec, robot: Robot) -> list[str]:
             hint = f", did you mean '{close[0]}'?" if close else ''
             if name in spec.renamed:
                 hint = f"; training renamed '{name}' to '{spec.renamed[name]}'"
-            out.append(f"parameter 'cameras' names '{name}', but the checkpoint's cameras are "
+            out.append(f"'cameras' names '{name}', but the checkpoint's cameras are "
                        f"{', '.join(spec.cameras)}{hint}")
     return out
 
 
-def unfed(spec: PolicySpec, robot: Robot) -> tuple[str, ...]:
+def unfed(spec: PolicySpec, robot: RobotConfig) -> tuple[str, ...]:
     """Return the checkpoint's cameras that no slot feeds."""
     return tuple(name for name in spec.cameras if name not in robot.cameras)
 
 
-def table(spec: PolicySpec, robot: Robot) -> str:
+def table(spec: PolicySpec, robot: RobotConfig) -> str:
     """Return states, actions and cameras of the checkpoint beside those of the configuration."""
-    height = max(spec.state_width, spec.action_width, len(robot.states), len(robot.action_names))
+    height = max(spec.state_width, spec.action_width, len(robot.states), len(robot.joint_names))
 
     def column(width: int, names: Sequence[str] | None) -> list[str]:
         out = [names[i] if names else str(i) for i in range(width)]
@@ -161,7 +133,7 @@ def table(spec: PolicySpec, robot: Robot) -> str:
     rows += list(zip(map(str, range(height)), column(spec.state_width, spec.state_names),
                      column(len(robot.states), robot.states),
                      column(spec.action_width, spec.action_names),
-                     column(len(robot.action_names), robot.action_names)))
+                     column(len(robot.joint_names), robot.joint_names)))
     slots = {name: f'camera_{slot}' for slot, name in enumerate(robot.cameras, 1) if name}
     cameras = [('', 'checkpoint camera', 'slot')]
     cameras += [('', name, slots.pop(name, NONE)) for name in spec.cameras]

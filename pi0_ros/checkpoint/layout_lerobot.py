@@ -74,7 +74,7 @@ def _relative(config: dict[str, Any], before: dict[str, dict], names: tuple[str,
     enabled = bool(config.get('use_relative_actions'))
     if step is not None and bool(step.get('enabled')) != enabled:
         raise Unrecorded('config.json and policy_preprocessor.json disagree on whether actions '
-                         "are relative: set parameter 'relative_joints' to those, or to [none]")
+                         "are relative: set 'relative_joints' to those, or to [none]")
     if not enabled:
         return np.zeros(width, bool)
     step = step or {}
@@ -84,7 +84,7 @@ def _relative(config: dict[str, Any], before: dict[str, dict], names: tuple[str,
     if exclude and len(names) != width:
         raise Unrecorded(
             f"its actions are relative except {', '.join(exclude)}, but it names "
-            f"{len(names)} of {width} actions: set parameter 'relative_joints'")
+            f"{len(names)} of {width} actions: set 'relative_joints'")
     out = np.ones(width, bool)
     for index, name in enumerate(names):
         out[index] = not any(word in name.lower() for word in exclude)
@@ -143,7 +143,7 @@ class _DataSet:
         if rate is not None and (isinstance(rate, bool) or not isinstance(rate, (int, float))
                                  or not 0 < rate <= FASTEST_HZ):
             raise ValueError(f'its control rate (fps) is {rate!r}, expected above 0 to '
-                             f"{FASTEST_HZ} Hz: set parameter 'action_rate'")
+                             f"{FASTEST_HZ} Hz: set 'action_rate'")
         self.control_period = 1 / rate if rate else None  # seconds
 
     def names(self, feature: str, width: int) -> tuple[str, ...] | None:
@@ -170,4 +170,4 @@ def _trainer(folder: Path, config: dict[str, Any], choices: Choices
         return 'LeRobot 0.4', ()
     return 'LeRobot 0.4', (
         "LeRobot 0.4 seems to have saved this checkpoint. If 0.4 also trained it, its images had "
-        "another border: set parameter 'letterbox' to lerobot_0.4, else to lerobot",)
+        "another border: set 'letterbox' to lerobot_0.4, else to lerobot",)

@@ -19,7 +19,7 @@ def describe(folder: Path, config: dict[str, Any], choices: Choices) -> PolicySp
     if choices.relative_joints is None:
         raise Unrecorded(
             f"checkpoint '{folder}' is openpi's, which does not record which actions are relative "
-            "to the state: set parameter 'relative_joints' to those joints (ALOHA: all but the "
+            "to the state: set 'relative_joints' to those joints (ALOHA: all but the "
             "grippers), or to [none]")
     path = _norm_stats(folder, choices.assets)
     stats = read_json(path).get('norm_stats')
@@ -32,7 +32,7 @@ def describe(folder: Path, config: dict[str, Any], choices: Choices) -> PolicySp
     if not choices.chunk_length and 'action_horizon' not in config:
         raise Unrecorded(
             f"checkpoint '{folder}' does not record its chunk length, which openpi's training in "
-            "PyTorch leaves out: set parameter 'chunk_length' to the action_horizon of the "
+            "PyTorch leaves out: set 'chunk_length' to the action_horizon of the "
             'training configuration (50 unless you changed it)')
     return PolicySpec(
         folder, 'openpi', CAMERAS, state_width, width,
@@ -55,6 +55,6 @@ def _norm_stats(folder: Path, assets: str) -> Path:
     if len(found) != 1:
         raise CheckpointError(
             f"checkpoint '{folder}' has {len(found)} norm_stats.json below assets/"
-            + (f" ({', '.join(names)}): choose one with parameter 'assets'" if found else
+            + (f" ({', '.join(names)}): choose one with 'assets'" if found else
                ': copy assets/<asset id>/norm_stats.json from the training run'))
     return found[0]

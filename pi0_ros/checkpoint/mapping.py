@@ -45,19 +45,19 @@ def parse_conversions(texts: Sequence[str], joints: Sequence[str]) -> dict[str, 
         name, separator, rules = text.partition(':')
         name = name.strip()
         if not separator:
-            raise ValueError(f"parameter 'conversions' has '{text}', expected 'JOINT: RULE', for "
+            raise ValueError(f"'conversions' has '{text}', expected 'JOINT: RULE', for "
                              "example 'elbow: degree' or 'gripper: 0.0 0.04 -> 0 100'")
         conversion = Conversion()
         for rule in rules.split(','):
             conversion = _apply(conversion, rule.strip(), text)
         found = [joint for joint in joints if fnmatch.fnmatchcase(joint, name)]
         if not found:
-            raise ValueError(f"parameter 'conversions' names joint '{name}', which is none of "
+            raise ValueError(f"'conversions' names joint '{name}', which is none of "
                              f"{', '.join(joints)}")
         target = exact if name in joints else loose
         for joint in found:
             if joint in target:
-                raise ValueError(f"parameter 'conversions' names joint '{joint}' twice")
+                raise ValueError(f"'conversions' names joint '{joint}' twice")
             target[joint] = conversion
     return {**loose, **exact}
 
@@ -72,14 +72,14 @@ def _apply(before: Conversion, rule: str, text: str) -> Conversion:
     elif ranges:
         a, b, c, d = map(float, ranges.groups())
         if a == b or c == d:
-            raise ValueError(f"parameter 'conversions' has '{text}': a range without length "
+            raise ValueError(f"'conversions' has '{text}': a range without length "
                              'cannot be converted')
         factor = (d - c) / (b - a)
         shift = c - a * factor
     elif offset:
         shift = float(offset.group(1))
     else:
-        raise ValueError(f"parameter 'conversions' has rule '{rule}' in '{text}', expected "
+        raise ValueError(f"'conversions' has rule '{rule}' in '{text}', expected "
                          'degree, sign -1, A B -> C D, or offset X')
     return Conversion(before.scale * factor, before.offset * factor + shift)
 

@@ -103,7 +103,7 @@ def out_of_memory(error: Exception, folder: Path, device: torch.device) -> Check
     return CheckpointError(
         f"checkpoint '{folder}' needs more memory than the GPU has: its weights are "
         f'{needed:.1f} GiB as stored, free are {free / 2**30:.1f} of {total / 2**30:.1f} GiB: end '
-        "what else uses the GPU (nvidia-smi), or set parameter 'dtype' to bfloat16")
+        "what else uses the GPU (nvidia-smi), or set 'dtype' to bfloat16")
 
 
 def _empty(config: PI0Config, folder: Path) -> PI0ForConditionalGeneration:

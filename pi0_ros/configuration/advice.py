@@ -1,5 +1,9 @@
 """What to do about a finding, for those who set parameters: the front door's half of it."""
 
+import re
+
+from pi0_ros.configuration.table import BY_NAME
+
 GRIPPER = "if that is how the policy moves a gripper, name it in parameter 'gripper_joints'"
 NAMES = "check parameter 'joint_names'"
 ADVICE = {
@@ -19,7 +23,13 @@ ADVICE = {
 }
 
 
+# A setting that a room speaks of is a parameter here.
+SETTING = re.compile(r"(?<=set )'(%(it)s)'|(?<=with )'(%(it)s)'|(?:^|(?<=; )|(?<=: ))'(%(it)s)'"
+                     % {'it': '|'.join(BY_NAME)})
+
+
 def advised(found: object) -> str:
-    """Return the sentence of a finding, or of an error with a ``reason``, and what to do."""
+    """Return the sentence of a finding, or of an error, and what to do; it names parameters."""
+    text = SETTING.sub(lambda name: f'parameter {name.group()}', str(found))
     advice = ADVICE.get(getattr(found, 'reason', ''))
-    return f'{found}; {advice}' if advice else str(found)
+    return f'{text}; {advice}' if advice else text

@@ -1,32 +1,30 @@
 """A parameter file of the node, read without ROS."""
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import yaml
 
-from pi0_ros.configuration.parameters import (BY_NAME, FOREIGN, ParameterError, check, finish,
-                                              unknown)
-from pi0_ros.configuration.table import TABLE
-from pi0_ros.policy.factory import complete
+from pi0_ros.configuration.configuration import Configuration
+from pi0_ros.configuration.parameters import FOREIGN, ParameterError, check, finish, unknown
+from pi0_ros.configuration.table import BY_NAME, TABLE, make
 
 
-def read_parameters(path: Path | None) -> SimpleNamespace:
+def read_parameters(path: Path | None) -> Configuration:
     """Return what a parameter file says, the node's defaults for the rest.
 
     :raises ValueError: the file holds no ros__parameters, or a value is wrong or unknown.
     """
-    values = complete(SimpleNamespace(**_values(path)))
+    out = make(_values(path))
     for name in ('state_names', 'conversions'):
-        if getattr(values, name) and not values.joint_names:
+        if getattr(out.robot, name) and not out.robot.joint_names:
             raise ValueError(f"parameter '{name}' in '{path}' needs joint_names, too")
-    if values.adaptation != 'none' and not values.joint_names:
+    if out.robot.adaptation != 'none' and not out.robot.joint_names:
         raise ValueError(f"parameter 'adaptation' in '{path}' needs joint_names, too")
-    return values
+    return out
 
 
-def read_all_parameters(path: Path | None, **instead: object) -> SimpleNamespace:
-    """Return the same with what the node makes of it, see ``parameters.finish``.
+def read_all_parameters(path: Path | None, **instead: object) -> Configuration:
+    """Return the same, checked as the node checks it.
 
     :param instead: values that go before those of the file.
     :raises ValueError: also if values do not fit together, as the node says it.

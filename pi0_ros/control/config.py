@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pi0_ros.control.rules import GuardRules
 from pi0_ros.control.timing import Timing
-from pi0_ros.motion.handover import JACOBIANS, STRATEGIES
+from pi0_ros.motion.handover import JACOBIANS, STRATEGIES, rtc_kind
 from pi0_ros.motion.limits import TIGHTER, Rules
 from pi0_ros.setting import setting
 
@@ -60,7 +60,7 @@ class ControlConfig:
     @property
     def rtc(self) -> str:
         """Return which of guidance.KINDS the hand-over wants, '' for none."""
-        return {'rtc': self.jacobian, 'rtc_trained': 'trained'}.get(self.handover, '')
+        return rtc_kind(self.handover, self.jacobian)
 
 
 @dataclass(frozen=True)

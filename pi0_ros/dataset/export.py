@@ -3,16 +3,17 @@
 import argparse
 import itertools
 from collections.abc import Iterator
-from types import SimpleNamespace
 
 from tqdm import tqdm
 
 from pi0_ros.bags.bag import Bag, BagError
 from pi0_ros.bags.bags import Bags
 from pi0_ros.bags.playback import Playback
+from pi0_ros.checkpoint.config import RobotConfig
 from pi0_ros.checkpoint.mapping import NONE
 from pi0_ros.dataset.episodes import Frame, frames
 from pi0_ros.dataset.writer import DatasetWriter
+from pi0_ros.observation.config import InputConfig
 
 
 class Progress:
@@ -40,14 +41,15 @@ class Progress:
         self._bar.close()
 
 
-def export(args: argparse.Namespace, values: SimpleNamespace, bags: Bags) -> list[str]:
+def export(args: argparse.Namespace, robot: RobotConfig, inputs: InputConfig, bags: Bags
+           ) -> list[str]:
     """Write the data set; return what is to be told.
 
     :raises ValueError: it cannot be written as asked.
     """
-    state_names = tuple(name for name in (values.state_names or values.joint_names)
+    state_names = tuple(name for name in robot.states
                         if name != NONE)
-    order = [values.observed_names.index(name) for name in state_names]
+    order = [robot.observed.index(name) for name in state_names]
     marker = '/' + args.episodes.strip('/') if args.episodes else ''
     for bag in bags.bags:
         if marker and marker not in bag.topics:
@@ -56,17 +58,17 @@ def export(args: argparse.Namespace, values: SimpleNamespace, bags: Bags) -> lis
         if marker and not bag.knows(marker):
             raise BagError(f"topic '{marker}' is {bag.topics[marker].kind}, expected a standard "
                            'type, such as std_msgs/msg/Bool')
-    key = {'version': 1, 'fps': args.fps, 'states': state_names, 'actions': values.joint_names,
+    key = {'version': 1, 'fps': args.fps, 'states': state_names, 'actions': robot.commanded,
            'bags': [[bag.name, bag.begin_ns, bag.end_ns] for bag in bags.bags],
            'routes': [routes.roles for routes in bags.routes], 'marker': marker,
-           'fresh': [values.max_joint_age, values.max_image_age, values.max_skew],
+           'fresh': [inputs.max_joint_age, inputs.max_image_age, inputs.max_skew],
            'instruction': args.instruction, 'shortest': args.min_seconds, 'codec': args.codec}
-    writer = DatasetWriter(args.dataset, args.fps, state_names, values.joint_names,
-                           [name for name in values.cameras if name], args.codec, key,
+    writer = DatasetWriter(args.dataset, args.fps, state_names, robot.commanded,
+                           [name for name in robot.cameras if name], args.codec, key,
                            args.overwrite)
     progress, told, seen = Progress(bags), [], 0
     try:
-        for number, playback in enumerate(bags.playbacks(values)):
+        for number, playback in enumerate(bags.playbacks()):
             found = progress.watch(frames(playback, args.fps, marker), playback.bag, args.fps)
             for episode in _episodes(found):
                 first = next(episode)
@@ -79,7 +81,7 @@ def export(args: argparse.Namespace, values: SimpleNamespace, bags: Bags) -> lis
                 seen += _write(writer, first, episode, source, order, args, told)
             told += [f'{count} frames of {playback.bag.name} left out: {reason}'
                      for reason, count in sorted(playback.left_out.items())]
-            limit_ns = round(1e9 * max(values.max_joint_age, values.max_image_age))
+            limit_ns = inputs.oldest_ns
             told += [*playback.dropped(), *_too_fast(playback, args.fps),
                      *playback.bag.warnings, *playback.health.warnings(
                 playback.begin_ns or 0, playback.now_ns or 0, limit_ns)]

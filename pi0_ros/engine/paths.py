@@ -198,7 +198,7 @@ def choose(model: PI0ForConditionalGeneration, steps: int, cameras: int, prompt_
             why = f'; compiled it failed: {problem}'
     fast = None
     if engine == 'fast':
-        raise CheckpointError(f"engine 'fast' cannot be used: {problem}; set parameter 'engine' "
+        raise CheckpointError(f"engine 'fast' cannot be used: {problem}; set 'engine' "
                               'to auto or reference')
     log.warning(f"using transformers' own code, which is slower than our engine: {problem}")
     return reference, Report('reference', problem)

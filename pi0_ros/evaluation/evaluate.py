@@ -5,13 +5,14 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from pi0_ros.bags.bags import Bags
+from pi0_ros.bags.routes import Wanted
+from pi0_ros.configuration.configuration import Configuration
 from pi0_ros.evaluation import measures, moments
 from pi0_ros.evaluation.execution import Execution
 from pi0_ros.evaluation.store import Store, write_whole
@@ -26,7 +27,7 @@ class Run:
     """One checkpoint, with the right instructions or with wrong ones."""
 
     name: str
-    values: SimpleNamespace
+    config: Configuration
     asked: Callable[[str], str]
     variant: str = ''
 
@@ -34,6 +35,18 @@ class Run:
     def folder(self) -> str:
         """Return the name of its output folder."""
         return self.name.replace(', ', '-').replace(' ', '_').replace('/', '_')
+
+
+def decided_by(config: Configuration) -> dict[str, object]:
+    """Return what a chunk follows from."""
+    return configuration(config.policy, config.robot, config.control.handover,
+                         config.control.jacobian)
+
+
+def wanted_by(config: Configuration) -> Wanted:
+    """Return what is taken from bags."""
+    return Wanted.of(config.robot, config.inputs,
+                     config.control.command_interface == 'trajectory')
 
 
 def wrong_instruction(instructions: list[str]) -> Callable[[str], str]:
@@ -54,35 +67,36 @@ def evaluate(run: Run, args: argparse.Namespace, bags: Bags, bar: tqdm) -> dict[
 
     :raises CheckpointError: the checkpoint cannot be used. :raises ValueError: it does not fit.
     """
-    values = run.values
-    values.torch_threads = args.threads  # which round otherwise
-    key = {'version': 1, 'configuration': configuration(values) | {'seed': 0},
-           'control': {name: getattr(values, name) for name in (
-               'control_rate', 'joint_limits', 'velocity_scale', 'max_acceleration',
-               'acceleration_scale', 'position_margin', 'max_jump', 'max_chunk_age',
-               'gripper_joints',
-               'max_joint_age', 'max_image_age', 'max_skew')},
+    config = run.config.with_policy(torch_threads=args.threads)  # which round otherwise
+    robot, control, safety, inputs = config.robot, config.control, config.safety, config.inputs
+    key = {'version': 1, 'configuration': decided_by(config) | {'seed': 0},
+           'control': {'control_rate': control.control_rate} | {
+               name: getattr(safety, name) for name in (
+                   'joint_limits', 'velocity_scale', 'max_acceleration', 'acceleration_scale',
+                   'position_margin', 'max_jump', 'max_chunk_age', 'gripper_joints')} | {
+               name: getattr(inputs, name) for name in (
+                   'max_joint_age', 'max_image_age', 'max_skew')},
            'bags': [[bag.name, bag.begin_ns, bag.end_ns] for bag in bags.bags],
            'routes': [routes.roles for routes in bags.routes],
            'every': args.every, 'seed': args.seed, 'samples': args.samples, 'delay': args.delay,
            'instruction': args.instruction, 'variant': run.variant}
     key = json.loads(json.dumps(key, default=list))
     store = Store(args.out / run.folder, key, args.overwrite)
-    policy = make_local_policy(values)
+    policy = make_local_policy(config.policy, robot, control.rtc)
     setting = moments.Setting(round(args.every * 1e9), args.seed, args.samples, run.asked)
     bar.set_description(run.name)
     try:
         policy.load()
         policy.warm_up()
         health, limits = [], None
-        for number, playback in enumerate(bags.playbacks(values)):
-            execution = Execution(values, round(args.delay * 1e9))
+        for number, playback in enumerate(bags.playbacks()):
+            execution = Execution(robot.commanded, control, safety, round(args.delay * 1e9))
             for record in moments.records(number, playback, policy, execution, setting,
                                           store.known(number)):
                 store.add(record)
                 bar.update()
             bag = playback.bag
-            limit_ns = round(1e9 * max(values.max_joint_age, values.max_image_age))
+            limit_ns = inputs.oldest_ns
             health.append({
                 'bag': str(bag.path), 'seconds': bag.seconds,
                 'topics': dict(playback.routes.cameras) | {
@@ -136,7 +150,7 @@ def compare(done: list[dict[str, Any]], names: tuple[str, ...]) -> dict[str, Any
             share = errors[bags == number]
             health['error_share'] = float(f'{share.mean():.6g}') if len(share) else None
         out['runs'][one['run'].name] = {
-            'checkpoint': one['run'].values.checkpoint, 'variant': one['run'].variant,
+            'checkpoint': one['run'].config.policy.checkpoint, 'variant': one['run'].variant,
             **measures.summarise(one['records'], one['rows'], names, ranges),
             'bags': one['health']}
         one['ranges'] = ranges

@@ -1,11 +1,11 @@
 """What would have become of a policy's chunks between policy and robot."""
 
 from dataclasses import dataclass
-from types import SimpleNamespace
 
 import numpy as np
 
 from pi0_ros.configuration.advice import advised
+from pi0_ros.control.config import ControlConfig, SafetyConfig
 from pi0_ros.control.following import LAGS_NS
 from pi0_ros.control.pilot import Timing
 from pi0_ros.control.rules import check_chunk
@@ -38,11 +38,14 @@ class Execution:
     is told is how well consecutive chunks agree, not where they would have led.
     """
 
-    def __init__(self, values: SimpleNamespace, delay_ns: int) -> None:
+    def __init__(self, joint_names: tuple[str, ...], control: ControlConfig,
+                 safety: SafetyConfig, delay_ns: int) -> None:
         """Begin with a stand. :param delay_ns: of an inference."""
-        self.values, self.delay_ns = values, delay_ns
-        self.timing = Timing.at_rate(values.control_rate, values.replan_period, values.handover)
-        self._robot = RobotLimits(values.joint_names, values.limit_rules)
+        self.joint_names, self.delay_ns, self.handover = joint_names, delay_ns, control.handover
+        self.timing = Timing.at_rate(control.control_rate, control.replan_period,
+                                     control.handover)
+        self._rules = safety.guard_rules()
+        self._robot = RobotLimits(joint_names, safety.limit_rules(joint_names))
         self.stand()
 
     @property
@@ -58,7 +61,7 @@ class Execution:
     @property
     def continues(self) -> bool:
         """Return whether the policy is told what is planned."""
-        return self.values.handover in CONTINUING
+        return self.handover in CONTINUING
 
     def describe(self, urdf: str | None) -> None:
         """Take the limits of a robot description."""
@@ -79,7 +82,7 @@ class Execution:
         """Forget what was planned."""
         self._plan: Plan | None = None
         self._last_ns, self._joined = 0, False
-        self._path = np.zeros(0, np.int64), np.zeros((0, len(self.values.joint_names)))
+        self._path = np.zeros(0, np.int64), np.zeros((0, len(self.joint_names)))
 
     def _goes_on(self, t_obs_ns: int) -> Plan | None:
         """Return the plan, where it still moves when a chunk of that observation would come."""
@@ -97,14 +100,14 @@ class Execution:
 
     def take(self, chunk: ActionChunk, seen: Observation) -> Fate:
         """Hand a chunk over; return what the safety checks and the plan before make of it."""
-        names = self.values.joint_names
+        names = self.joint_names
         state = seen.state[:len(names)]
         limits = self.limits.including(state)
         plan, now_ns = self._goes_on(chunk.t_obs_ns), chunk.t_obs_ns + self.delay_ns
         near = [state, *(plan.sample(chunk.t_obs_ns - LAGS_NS) if plan else ())]
-        handover = make_handover(self.values.handover, self.timing.fade_ns)
+        handover = make_handover(self.handover, self.timing.fade_ns)
         finding = check_chunk(chunk, near, now_ns, limits, names, handover,
-                              self.values.guard_rules)
+                              self._rules)
         if finding:
             self.stand()
             return Fate(finding.reason, False, False)

@@ -5,7 +5,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,28 +12,29 @@ from tqdm import tqdm
 
 from pi0_ros.bags.bag import Bag, BagError
 from pi0_ros.bags.bags import Bags
-from pi0_ros.evaluation.evaluate import write_json
+from pi0_ros.configuration.configuration import Configuration
+from pi0_ros.evaluation.evaluate import decided_by, wanted_by, write_json
 from pi0_ros.observation.decoding import message_to_rgb, to_ns
 from pi0_ros.observation.observation import Observation
 from pi0_ros.policy.factory import make_local_policy
 from pi0_ros.policy.pi0 import Pi0Policy
-from pi0_ros.policy.provenance import configuration, image_hash
+from pi0_ros.policy.provenance import image_hash
 from pi0_ros.policy.record import InferenceRecord
 
 
 PASSED_NS = 20 * 10**9  # of images, after which one of that stamp is not in the bag
 
 
-def reproduce(values: SimpleNamespace, args: argparse.Namespace) -> int:
+def reproduce(config: Configuration, args: argparse.Namespace) -> int:
     """Run ``evaluate --reproduce``; return 0 if every inference came out the same.
 
     :raises ValueError: the bags hold no record, or the checkpoint does not fit.
     """
     with ExitStack() as stack:
-        bags = Bags(args, values, stack, needs_instruction=False)
+        bags = Bags(args, wanted_by(config), stack, needs_instruction=False)
         records = _records(bags, args.records, stack)
-        _compare_configurations(records[0], values)
-        policy = make_local_policy(values)
+        _compare_configurations(records[0], config)
+        policy = make_local_policy(config.policy, config.robot, config.control.rtc)
         policy.load()
         policy.warm_up()
         try:
@@ -76,8 +76,8 @@ def _records(bags: Bags, other: Path | None, stack: ExitStack) -> list[Inference
     return out
 
 
-def _compare_configurations(record: InferenceRecord, values: SimpleNamespace) -> None:
-    now = configuration(values)
+def _compare_configurations(record: InferenceRecord, config: Configuration) -> None:
+    now = decided_by(config)
     other = [f'{name} {record.configuration.get(name)!r}, here {value!r}'
              for name, value in now.items() if record.configuration.get(name) != value]
     if other:

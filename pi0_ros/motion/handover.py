@@ -75,6 +75,11 @@ class Ensemble(Switch):
         return out, chunks
 
 
+def rtc_kind(handover: str, jacobian: str) -> str:
+    """Return which of guidance.KINDS a hand-over wants of the network, '' for none."""
+    return {'rtc': jacobian, 'rtc_trained': 'trained'}.get(handover, '')
+
+
 def make_handover(strategy: str, fade_ns: int) -> Switch:
     """Return the strategy of that name; ``fade_ns`` is how long a chunk is faded in.
 

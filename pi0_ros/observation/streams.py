@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -58,9 +57,3 @@ class Streams:
         self.joint_arrivals.clear()
         for buffer in self.cameras.values():
             buffer.clear()
-
-
-def freshness(values: SimpleNamespace) -> Freshness:
-    """Return the ages that parameters allow."""
-    return Freshness(*(round(1e9 * seconds) for seconds in (
-        values.max_joint_age, values.max_image_age, values.max_skew)))

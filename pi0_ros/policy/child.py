@@ -1,4 +1,4 @@
-"""The process of a RemotePolicy: answers its requests until the pipe is closed."""
+"""The process of a ProcessPolicy: answers its requests until the pipe is closed."""
 
 import ctypes
 import logging
@@ -49,8 +49,8 @@ class Child:
         if self._policy:
             self._policy.close()
 
-    def _load(self, values: object) -> None:
-        self._policy = make_local_policy(values)
+    def _load(self, *made_of: object) -> None:
+        self._policy = make_local_policy(*made_of)
         self._policy.load()
 
     def _warm_up(self, number: int) -> None:

@@ -31,7 +31,7 @@ class MockPolicy:
         if kind not in KINDS:
             raise ValueError(f"unknown mock policy '{kind}': expected one of {', '.join(KINDS)}")
         if kind == 'scripted' and script is None:
-            raise ValueError("mock policy 'scripted' needs poses: set parameter 'mock_script'")
+            raise ValueError("mock policy 'scripted' needs poses: set 'mock_script'")
         self.joints = joints
         self.kind, self.dt_ns, self.chunk_length = kind, dt_ns, chunk_length
         self.amplitude, self.script = amplitude, script

@@ -42,12 +42,12 @@ class Pi0Policy:
         if rtc == 'trained' and not self.spec.trained_delay:
             raise CheckpointError(
                 f"checkpoint '{folder}' does not say that it was trained for hand-over "
-                "rtc_trained (trained_delay in config.json): set parameter 'handover' to rtc, "
+                "rtc_trained (trained_delay in config.json): set 'handover' to rtc, "
                 'which needs no training')
         self.dt_ns = dt_ns or round((self.spec.dt_s or 0) * 1e9)
         if not self.dt_ns:
             raise CheckpointError(
-                f"checkpoint '{folder}' does not record its control rate: set parameter "
+                f"checkpoint '{folder}' does not record its control rate: set "
                 "'action_rate' to the fps of the training data (meta/info.json of the data set)")
         if device == 'cuda' and not torch.cuda.is_available():
             raise CheckpointError("device 'cuda' was asked for, but torch finds no GPU: check the "
@@ -98,7 +98,7 @@ class Pi0Policy:
                 (f"tokenizer '{name}' is neither a folder with tokenizer.json nor in the hub's "
                  'cache on this disk' if name else
                  f"checkpoint '{self.spec.folder}' has no tokenizer folder")
-                + ": set parameter 'tokenizer' to a folder that holds PaliGemma's tokenizer.json, "
+                + ": set 'tokenizer' to a folder that holds PaliGemma's tokenizer.json, "
                 f'or accept the licence of {PALIGEMMA} on the hub and run: hf download '
                 f'{PALIGEMMA} tokenizer.json')
         try:

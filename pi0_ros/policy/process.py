@@ -13,12 +13,13 @@ import sys
 from collections import deque
 from collections.abc import Mapping
 from multiprocessing.connection import Connection, Pipe
-from types import SimpleNamespace
 
 import numpy as np
 
+from pi0_ros.checkpoint.config import RobotConfig
 from pi0_ros.checkpoint.spec import CheckpointError
 from pi0_ros.observation.observation import Observation
+from pi0_ros.policy.config import PolicyConfig
 from pi0_ros.policy.policy import ActionChunk, Leftover, PolicyGone
 
 log = logging.getLogger(__name__)
@@ -71,16 +72,17 @@ class SharedImages:
         os.close(self.descriptor)
 
 
-class RemotePolicy:
+class ProcessPolicy:
     """Stands for a policy in another process. One thread calls all methods but the constructor.
 
     A process that ends or hangs is killed, and the next call starts another.
     """
 
-    def __init__(self, values: SimpleNamespace) -> None:
-        """Prepare; ``load`` starts the process. ``values``: see ``factory.make_policy``."""
-        self._values = values
-        self._patience = math.ceil(getattr(values, 'max_inference_time', 2.0) / POLL_S)
+    def __init__(self, config: PolicyConfig, robot: RobotConfig, rtc: str = '',
+                 hang_s: float = 2.0) -> None:
+        """Prepare; ``load`` starts the process. See ``factory.make_policy``."""
+        self._made_of = config, robot, rtc
+        self._patience = math.ceil(hang_s / POLL_S)
         self._process: subprocess.Popen | None = None
         self._pipe: Connection | None = None
         self._images: SharedImages | None = None
@@ -114,7 +116,7 @@ class RemotePolicy:
         self._pipe, self._count = here, 0
         self._waited.clear()
         try:
-            self._ask('load', self._values, patience=LOAD_PATIENCE)
+            self._ask('load', *self._made_of, patience=LOAD_PATIENCE)
         except Exception:
             self._end()
             raise

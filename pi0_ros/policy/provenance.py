@@ -4,17 +4,18 @@ import hashlib
 import json
 import zlib
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 
+from pi0_ros.checkpoint.config import RobotConfig
+from pi0_ros.policy.config import PolicyConfig
 from pi0_ros.policy.factory import checkpoint_folder
 
 # Parameters that another chunk follows from if they are others.
 DECIDES = ('policy', 'tokenizer', 'device', 'dtype', 'engine', 'compile', 'denoising_steps',
            'chunk_length', 'action_rate', 'relative_joints', 'letterbox', 'assets', 'seed',
-           'torch_threads', 'mock_amplitude', 'mock_script', 'action_names', 'state_names',
-           'conversions', 'adaptation', 'cameras', 'handover', 'jacobian')
+           'torch_threads', 'mock_amplitude', 'mock_script')
+OF_THE_ROBOT = ('state_names', 'conversions', 'adaptation', 'cameras')
 READ = ('*.json', '*.safetensors', 'assets/**/*.json', 'tokenizer/*.json')
 READ_WHOLE = 2**20   # bytes of a file; of a longer one its beginning and samples
 SAMPLES = 64
@@ -47,11 +48,18 @@ def _content(path: Path) -> bytes:
     return b''.join(parts)
 
 
-def configuration(values: SimpleNamespace) -> dict[str, object]:
-    """Return what decides of the parameters, and the checkpoint's fingerprint."""
-    out = {name: getattr(values, name) for name in DECIDES}
-    out['checkpoint'] = fingerprint(checkpoint_folder(values.checkpoint)) \
-        if values.policy == 'pi0' else ''
+def configuration(config: PolicyConfig, robot: RobotConfig, handover: str, jacobian: str
+                  ) -> dict[str, object]:
+    """Return what a chunk follows from: settings, and the checkpoint's fingerprint.
+
+    The names are those of the records that were made so far.
+    """
+    out = {name: getattr(config, name) for name in DECIDES}
+    out['relative_joints'] = config.relative_joints or ('',)
+    out |= {name: getattr(robot, name) for name in OF_THE_ROBOT}
+    out |= {'action_names': robot.joint_names, 'handover': handover, 'jacobian': jacobian}
+    out['checkpoint'] = fingerprint(checkpoint_folder(config.checkpoint)) \
+        if config.policy == 'pi0' else ''
     return json.loads(json.dumps(out))
 
 

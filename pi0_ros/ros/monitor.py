@@ -1,7 +1,6 @@
 """Watches over a session on the executor's thread: says what fails and what recovers."""
 
 import time
-from typing import TYPE_CHECKING
 
 from rclpy.clock import Clock, ClockType
 
@@ -9,10 +8,10 @@ from pi0_ros.configuration.advice import advised
 from pi0_ros.control.states import State
 from pi0_ros.observation.finding import Finding
 from pi0_ros.ros import status
+from pi0_ros.ros.asked import Asked
+from pi0_ros.ros.session import Session
 
-if TYPE_CHECKING:
-    from pi0_ros.ros.session import Session
-
+DISCOVERY_S = 1.0   # in which a missing input is not news
 WATCH_PERIOD_S = 0.1
 NEWS_AFTER_S = 1.0  # for which inputs must be fresh before that is told: some come and go
 # After these a disarmed robot says why, until it is armed again.
@@ -26,11 +25,11 @@ class Monitor:
     Its time is a steady one: a simulator that stands is no reason to say nothing.
     """
 
-    def __init__(self, session: 'Session') -> None:
-        """Begin to watch."""
+    def __init__(self, session: Session, asked: Asked) -> None:
+        """Begin to watch; what is missing is no news before ``news``."""
         node = session.node
         self._session, self._guard, self._log = session, session.guard, node.get_logger()
-        self.news_from = float('inf')  # on the steady clock, seconds
+        self._asked, self._news_from = asked, float('inf')  # on the steady clock, seconds
         self._told_problem: tuple[str, str] | None = None
         self._problem_s = 0.0
         self._told_fault: Finding | None = None
@@ -40,6 +39,10 @@ class Monitor:
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._timers = [node.create_timer(WATCH_PERIOD_S, self._watch, clock=steady),
                         node.create_timer(1.0, self._diagnose, clock=steady)]
+
+    def news(self) -> None:
+        """Tell what is missing, from a little later on: inputs have to be discovered."""
+        self._news_from = time.monotonic() + DISCOVERY_S
 
     def close(self) -> None:
         """End the watch; the last word is that the node does nothing any more."""
@@ -68,7 +71,7 @@ class Monitor:
         if last is not self._told_stop and last and last.reason in TELLING[:-1]:
             self._log.error(f'disarmed: {advised(last)}')
         self._told_stop = last
-        self._board.show(*self._summary(problem), session.operator.instruction)
+        self._board.show(*self._summary(problem), self._asked.instruction)
 
     def _tell_inputs(self, problem: Finding | None) -> None:
         """Log an input that fails, and once all have been fresh for a while."""
@@ -76,7 +79,7 @@ class Monitor:
         if problem:
             self._problem_s = now_s
             told = problem.reason, problem.subject
-            if told != self._told_problem and now_s > self.news_from:
+            if told != self._told_problem and now_s > self._news_from:
                 self._told_problem = told
                 holds = '; holding' if self._session.pilot.enabled else ''
                 self._log.warning(f'{advised(problem)}{holds}')
@@ -102,18 +105,18 @@ class Monitor:
         if not armed:
             last = guard.stopped_by
             found = problem or (last if last and last.reason in TELLING else None)
-            arm = f'call {session.operator.own("enable")} to arm'
+            arm = f'call {session.node.get_fully_qualified_name()}/enable to arm'
             return (status.WARN if found else status.OK, state.value,
                     found.reason if found else '', armed, advised(found or arm))
         if problem:
             return status.WARN, state.value, problem.reason, armed, advised(problem)
-        refused = session.operator.refused
+        refused = self._asked.refused
         return (status.WARN if refused else status.OK, state.value, 'refused' if refused else '',
-                armed, refused or session.operator.instruction or 'waiting for an instruction')
+                armed, refused or self._asked.instruction or 'waiting for an instruction')
 
     def _diagnose(self) -> None:
         session = self._session
-        if session.active and not session.values.dry_run:
+        if session.active and not session.config.safety.dry_run:
             session.ask_controller()
         self._tell_clock()
         pilot = session.pilot
@@ -124,7 +127,7 @@ class Monitor:
                               throttle_duration_sec=5.0)
         self._clamped = pilot.counters.clamped
         self._board.diagnose(status.node_report(
-            session, '; '.join(session.link.warnings(pilot.limits))))
+            session, self._asked.instruction, '; '.join(session.link.warnings(pilot.limits))))
 
     def _tell_clock(self) -> None:
         """Warn of a simulated clock that is too slow to control by."""
@@ -133,5 +136,6 @@ class Monitor:
         if step_ns >= session.pilot.timing.period_ns:
             self._log.warning(
                 f'/clock comes every {step_ns / 1e6:.0f} ms of its time, no faster than '
-                f'control_rate {session.values.control_rate:g}: commands are late and missed; '
+                f'control_rate {1e9 / session.pilot.timing.period_ns:g}: commands are late and '
+                'missed; '
                 'with a bag: ros2 bag play --clock 200', throttle_duration_sec=10.0)

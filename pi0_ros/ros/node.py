@@ -10,11 +10,21 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.parameter import Parameter
 
 from pi0_ros.checkpoint.spec import CheckpointError
+from pi0_ros.configuration.advice import advised
 from pi0_ros.configuration.parameters import ParameterError
 from pi0_ros.ros import parameters
 from pi0_ros.ros.interrupt import INTERRUPT
+from pi0_ros.ros.monitor import Monitor
 from pi0_ros.ros.operator import Operator
 from pi0_ros.ros.session import Session
+
+
+def _close(session: Session, monitor: Monitor) -> None:
+    """Close the session, and after it, whatever became of that, who tells of it."""
+    try:
+        session.close()
+    finally:
+        monitor.close()
 
 
 class _ToRos(logging.Handler):
@@ -39,6 +49,7 @@ class Pi0Node(LifecycleNode):
         self.add_on_set_parameters_callback(self._validate_parameters)
         self.add_post_set_parameters_callback(self._apply_parameters)
         self.session: Session | None = None
+        self._monitor: Monitor | None = None
         self.operator = Operator(self)
         core = logging.getLogger('pi0_ros')
         core.setLevel(logging.INFO)
@@ -54,6 +65,10 @@ class Pi0Node(LifecycleNode):
         def activate() -> None:
             super(Pi0Node, self).on_activate(state)
             self.session.activate()
+            dry = 'in a dry run, ' if self.session.config.safety.dry_run else ''
+            self.get_logger().info(
+                f'active and {dry}disarmed; arm with: ros2 service call '
+                f'{self.operator.own("enable")} std_srvs/srv/SetBool "{{data: true}}"')
 
         return self._guarded('activate', activate)
 
@@ -95,7 +110,7 @@ class Pi0Node(LifecycleNode):
             action()
         except (ParameterError, CheckpointError, ValueError) as error:
             if name == 'configure':
-                self.get_logger().error(f'cannot {name}: {error}')
+                self.get_logger().error(f'cannot {name}: {advised(error)}')
                 return TransitionCallbackReturn.FAILURE
             self.get_logger().error(f'cannot {name}: {error}\n{traceback.format_exc()}')
         except Exception as error:
@@ -105,14 +120,17 @@ class Pi0Node(LifecycleNode):
         return TransitionCallbackReturn.ERROR
 
     def _configure(self) -> None:
-        session = Session(self, parameters.read(self, self._problems))
+        asked = self.operator.asked
+        session = Session(self, parameters.read(self, self._problems), asked)
+        monitor = Monitor(session, asked)
         try:
             with INTERRUPT.raising(True):
                 session.load()
         except BaseException:
-            session.close()
+            _close(session, monitor)
             raise
-        self.session = session
+        self.session, self._monitor = session, monitor
+        monitor.news()
         self.operator.attach(session)
 
     def close(self) -> None:
@@ -120,9 +138,9 @@ class Pi0Node(LifecycleNode):
         session = self.session
         if session:
             try:
-                session.close()
+                _close(session, self._monitor)
             finally:
-                self.session = None
+                self.session = self._monitor = None
                 self.operator.detach()
 
     def destroy_node(self) -> None:
@@ -137,4 +155,4 @@ class Pi0Node(LifecycleNode):
 
     def _apply_parameters(self, changed: list[Parameter]) -> None:
         if self.session:
-            self.session.apply(parameters.read(self, []))
+            self.session.use(parameters.read(self, []))

@@ -1,42 +1,23 @@
 """What a person tells the node: the instruction, to arm, to stop and to go on after a fault."""
 
 import fnmatch
-import threading
-from typing import TYPE_CHECKING
 
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode
-from rclpy.task import Future
 from std_msgs.msg import Bool, String
 from std_srvs.srv import SetBool, Trigger
 
 from pi0_ros.configuration.advice import advised
 from pi0_ros.control.states import State
 from pi0_ros.observation.finding import Finding
+from pi0_ros.ros.asked import Asked, Preview
 from pi0_ros.ros.links import qos
-
-if TYPE_CHECKING:
-    from pi0_ros.ros.session import Session
+from pi0_ros.ros.session import Session
 
 MAX_INSTRUCTION = 1000  # characters
 NOT_ARMED = Finding('not_armed', 'not armed', 'operator')
 AUTO_PERIOD_S = 0.5     # between two attempts to arm a dry run
-
-
-class Preview:
-    """A question to the policy: is what it would do first near enough to arm for it?"""
-
-    def __init__(self, instruction: str) -> None:
-        """Ask for what is done under ``instruction``."""
-        self.instruction, self.future = instruction, Future()
-        self._lock = threading.Lock()
-
-    def answer(self, finding: Finding | None) -> None:
-        """Answer it once, from any thread: what forbids it, or None."""
-        with self._lock:
-            if not self.future.done():
-                self.future.set_result(finding)
 
 
 class Operator:
@@ -49,8 +30,8 @@ class Operator:
         """Create them on ``node``."""
         self._node, self._log = node, node.get_logger()
         self._session: Session | None = None
-        self.instruction = self.refused = ''
-        self.stop_pressed = self._disarmed = False  # by a person
+        self.asked = Asked()
+        self._disarmed = False  # by a person
         self._description: str | None = None
         self._preview: Preview | None = None
         self._active = node.create_publisher(String, '~/active_instruction', qos.LATCHED)
@@ -65,17 +46,17 @@ class Operator:
         node.create_timer(AUTO_PERIOD_S, self._auto, callback_group=ReentrantCallbackGroup(),
                           clock=Clock(clock_type=ClockType.STEADY_TIME))
 
-    def attach(self, session: 'Session') -> None:
+    def attach(self, session: Session) -> None:
         """Speak to ``session`` from now on."""
         self._session = session
         self._take_limits()
-        if self.stop_pressed:
+        if self.asked.stop:
             session.guard.press_stop(True)
 
     def detach(self) -> None:
         """Speak to nobody: an instruction does not outlive what it was given to."""
         self._session = None
-        self.instruction = self.refused = ''
+        self.asked.instruction = self.asked.refused = ''
         self._active.publish(String(data=''))
 
     def own(self, name: str) -> str:
@@ -88,12 +69,12 @@ class Operator:
             self._log.warning('the instruction is dropped: the node is not configured')
             return
         refused = self._refusal(text) or ''
-        if refused and refused != self.refused:
+        if refused and refused != self.asked.refused:
             self._log.warning(f'{refused}; holding')
-        elif text != self.instruction and not refused:
+        elif text != self.asked.instruction and not refused:
             self._log.info(f"instruction: '{text}'" if text else 'empty instruction: holding')
-        self.refused, before = refused, self.instruction
-        self.instruction = text = '' if refused else text
+        self.asked.refused, before = refused, self.asked.instruction
+        self.asked.instruction = text = '' if refused else text
         if not text:
             session.guard.hold('refused' if refused else 'no_instruction')
             session.urgent()
@@ -107,7 +88,7 @@ class Operator:
                     f'{MAX_INSTRUCTION} are accepted')
         if not text.replace('\n', ' ').isprintable():
             return f'instruction {text!r} is refused: it has characters that are no text'
-        patterns = self._session.values.known_instructions
+        patterns = self._session.config.inputs.known_instructions
         if text and patterns and not any(fnmatch.fnmatchcase(text.lower(), pattern.lower())
                                          for pattern in patterns):
             return (f"unknown instruction '{text}', expected one that fits "
@@ -155,19 +136,19 @@ class Operator:
         self._log.info('disarmed')
         return 'disarmed'
 
-    def _armed(self, session: 'Session') -> str:
+    def _armed(self, session: Session) -> str:
         problem = session.inputs.problem(session.now())
         text = (f'armed, but waiting: {advised(problem)}' if problem else
-                'armed' if self.instruction else 'armed, waiting for an instruction')
-        followers = '' if session.values.dry_run else ', '.join(session.command.followers())
+                'armed' if self.asked.instruction else 'armed, waiting for an instruction')
+        followers = '' if session.config.safety.dry_run else ', '.join(session.command.followers())
         return f'{text}; {followers} follows' if followers else text
 
     async def _auto(self) -> None:
         """Arm a dry run that is to arm itself; what a person said goes before that."""
         session = self._session
-        if (session is None or not (session.values.auto_enable and session.active)
-                or session.pilot.enabled or self._preview is not None or not self.instruction
-                or self._disarmed or self.stop_pressed):
+        if (session is None or not (session.config.safety.auto_enable and session.active)
+                or session.pilot.enabled or self._preview is not None or not self.asked.instruction
+                or self._disarmed or self.asked.stop):
             return
         fault = session.guard.fault
         if fault and (fault.reason == 'operator_stop'
@@ -203,11 +184,11 @@ class Operator:
             self._log.info(self._armed(session))
         return refusal
 
-    async def _look_ahead(self, session: 'Session') -> Finding | str | None:
+    async def _look_ahead(self, session: Session) -> Finding | str | None:
         """Return why the robot must not be armed for what comes first, or None."""
         refusal, looked_at = None, None
-        while not refusal and self.instruction != looked_at:
-            looked_at = self.instruction
+        while not refusal and self.asked.instruction != looked_at:
+            looked_at = self.asked.instruction
             self._preview = session.preview(looked_at)
             refusal = await self._preview.future
             self._preview = None
@@ -251,10 +232,10 @@ class Operator:
         return response
 
     def _on_stop(self, message: Bool) -> None:
-        if message.data != self.stop_pressed:
+        if message.data != self.asked.stop:
             self._log.warning('stopped by the operator' if message.data else
                               f'the stop is released; go on with {self.own("reset")}')
-        news, self.stop_pressed = message.data != self.stop_pressed, message.data
+        news, self.asked.stop = message.data != self.asked.stop, message.data
         if self._session and (news or message.data):
             self._session.guard.press_stop(message.data)
             if news and message.data:

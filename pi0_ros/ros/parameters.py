@@ -1,13 +1,12 @@
 """The node's parameters: declared, read and changed."""
 
-from types import SimpleNamespace
-
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from pi0_ros.configuration.parameters import BY_NAME, FOREIGN, check, finish, unknown
-from pi0_ros.configuration.table import TABLE, Entry
+from pi0_ros.configuration.configuration import Configuration
+from pi0_ros.configuration.parameters import FOREIGN, check, finish, unknown
+from pi0_ros.configuration.table import BY_NAME, TABLE, Entry
 
 
 def declare(node: Node) -> list[str]:
@@ -47,8 +46,8 @@ def descriptor(entry: Entry) -> ParameterDescriptor:
     return out
 
 
-def read(node: Node, problems: list[str]) -> SimpleNamespace:
-    """Return the values of all parameters; see ``finish``.
+def read(node: Node, problems: list[str]) -> Configuration:
+    """Return the configuration that all parameters make; see ``finish``.
 
     :raises ParameterError: ``problems`` is not empty, or values do not fit together.
     """

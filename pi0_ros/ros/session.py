@@ -4,41 +4,37 @@ import contextlib
 import gc
 import threading
 import time
-from types import SimpleNamespace
 
 from rclpy.lifecycle import LifecycleNode
 from std_msgs.msg import String
 from trajectory_msgs.msg import JointTrajectory
 
 from pi0_ros.configuration.advice import advised
+from pi0_ros.configuration.configuration import Configuration
 from pi0_ros.control.guard import Guard
-from pi0_ros.control.pilot import ClockJump, Pilot, Timing
+from pi0_ros.control.pilot import ClockJump, Pilot
 from pi0_ros.control.states import State
 from pi0_ros.motion.limits import RobotLimits
 from pi0_ros.observation.finding import Finding
 from pi0_ros.observation.observation import Observation
-from pi0_ros.observation.streams import freshness
 from pi0_ros.policy.factory import make_policy
 from pi0_ros.policy.policy import ActionChunk, Leftover, Policy, PolicyGone
 from pi0_ros.policy.provenance import configuration, configuration_hash
 from pi0_ros.policy.record import InferenceRecord
 from pi0_ros.policy.worker import PolicyWorker
-from pi0_ros.ros import status
+from pi0_ros.ros.asked import Asked, Preview
 from pi0_ros.ros.control_loop import ControlLoop
 from pi0_ros.ros.interrupt import trace
+from pi0_ros.ros.latency import Latency
 from pi0_ros.ros.links import conversions, qos
 from pi0_ros.ros.links.commands import CommandPublisher
 from pi0_ros.ros.links.controller_link import ControllerLink
 from pi0_ros.ros.links.followers import Followers
 from pi0_ros.ros.links.inputs import Inputs
-from pi0_ros.ros.monitor import Monitor
-from pi0_ros.ros.operator import Operator, Preview
 
-DISCOVERY_S = 1.0            # in which a missing input is not news
 STOP_TIMEOUT_S = 1.0         # after a stop should have ended
 CLOSE_TIMEOUT_S = 10.0       # for an inference that is under way
 THREAD_TIMEOUT_S = 2.0       # for a control thread that hangs
-SLOWEST_USUAL_HZ = 100.0     # of a controller, as long as nothing else is known
 INACTIVE = Finding('inactive', 'the node was deactivated', 'node')
 
 
@@ -50,41 +46,37 @@ class Session:
     replaced whole.
     """
 
-    def __init__(self, node: LifecycleNode, values: SimpleNamespace) -> None:
+    def __init__(self, node: LifecycleNode, config: Configuration, asked: Asked) -> None:
         """Create topics and services on ``node``; ``load`` loads the policy.
 
+        :param asked: what a person asks for, meanwhile.
         :raises CheckpointError: the checkpoint cannot be used.
         :raises ValueError: joints or cameras do not fit it.
         """
-        self.node, self.values, self._log = node, values, node.get_logger()
-        self.policy = make_policy(values)
-        decides = configuration(values)
+        self.node, self.config, self._log = node, config, node.get_logger()
+        self._asked = asked
+        robot, control, safety = config.robot, config.control, config.safety
+        self.policy = make_policy(config.policy, robot, control.rtc, safety.max_inference_time)
+        decides = configuration(config.policy, robot, control.handover, control.jacobian)
         self._configuration = decides, configuration_hash(decides)
-        self.limits = RobotLimits(values.joint_names, values.limit_rules)
-        self.pilot = Pilot(values.joint_names, self.limits.now, self._timing(values))
-        self._changed: SimpleNamespace | None = None  # parameters that the control thread takes
+        self.limits = RobotLimits(robot.commanded, safety.limit_rules(robot.commanded))
+        self.pilot = Pilot(robot.commanded, self.limits.now, control.timing())
+        self._changed: Configuration | None = None  # that the control thread shall take
         self._worker = PolicyWorker(self.policy, self._think, self._inference_failed)
         self.loop: ControlLoop | None = None
-        self.latency = status.Latency()
+        self.latency = Latency()
         self._preview: Preview | None = None
         self.loading = False  # whether the policy is being loaded again
         self._closing = threading.Event()
-        self.inputs = Inputs(node, values)
-        self.guard = Guard(self.pilot, self.inputs.builder, values.guard_rules)
-        self.command = CommandPublisher(node, values.command_interface, values.dry_run)
+        self.inputs = Inputs(node, robot, config.inputs)
+        self.guard = Guard(self.pilot, self.inputs.builder,
+                           safety.guard_rules(config.policy.added_delay))
+        self.command = CommandPublisher(node, control.command_interface, safety.dry_run)
         self._followers = Followers(self.command)
         self.link = ControllerLink(node, self.command, self.guard.controller,
-                                   values.speed_scaling)
+                                   control.speed_scaling)
         self._chunks = node.create_publisher(JointTrajectory, '~/action_chunk', 1)
         self._inferences = node.create_publisher(String, '~/inference', qos.RECORD)
-        self.operator: Operator = node.operator
-        self._monitor = Monitor(self)
-
-    @staticmethod
-    def _timing(values: SimpleNamespace, update_rate: float | None = None) -> Timing:
-        return Timing.at_rate(values.control_rate, values.replan_period, values.handover,
-                              values.command_interface == 'trajectory',
-                              update_rate or SLOWEST_USUAL_HZ)
 
     @property
     def active(self) -> bool:
@@ -97,29 +89,26 @@ class Session:
         :raises Exception: what the policy raised.
         """
         self._log.info(self.inputs.decoder.note)
-        values, started = self.values, time.perf_counter()
+        config, started = self.config.policy, time.perf_counter()
         self._worker.start()
         gc.collect()
         gc.freeze()  # else a collection looks through all of torch, and the control thread waits
-        what = values.checkpoint if values.policy == 'pi0' else values.policy
+        what = config.checkpoint if config.policy == 'pi0' else config.policy
         self._log.info(
             f'policy {what} is ready after {time.perf_counter() - started:.1f} s; joints '
-            f"{', '.join(values.joint_names)}; cameras {', '.join(self.inputs.cameras)}")
-        self._monitor.news_from = time.monotonic() + DISCOVERY_S
+            f"{', '.join(self.pilot.joint_names)}; cameras {', '.join(self.inputs.cameras)}")
 
     def activate(self) -> None:
         """Start the control thread; the robot stays disarmed."""
+        priority = self.config.control.realtime_priority
         self.pilot.forget_time()
         self.loop = ControlLoop(self.node.get_clock(), self.pilot.timing.period_ns, self._tick,
-                                self._control_failed, self.values.realtime_priority)
+                                self._control_failed, priority)
         self.loop.start()
-        if self.values.realtime_priority and not self.loop.realtime:
+        if priority and not self.loop.realtime:
             self._log.info(f'the control thread has no real-time priority '
-                           f"{self.values.realtime_priority}: the system does not grant it "
+                           f"{priority}: the system does not grant it "
                            '(rtprio in /etc/security/limits.conf); it runs as other threads do')
-        dry = 'in a dry run, ' if self.values.dry_run else ''
-        self._log.info(f'active and {dry}disarmed; arm with: ros2 service call '
-                       f'{self.operator.own("enable")} std_srvs/srv/SetBool "{{data: true}}"')
 
     def deactivate(self) -> None:
         """Let the control thread publish a smooth stop, then end it, whatever fails meanwhile."""
@@ -151,7 +140,7 @@ class Session:
             last_first.callback(self.node.destroy_lifecycle_publisher, self.command.publisher)
             for publisher in (self._chunks, self._inferences):
                 last_first.callback(self.node.destroy_publisher, publisher)
-            for step in (self.inputs.close, self._monitor.close, self.link.close, gc.unfreeze,
+            for step in (self.inputs.close, self.link.close, gc.unfreeze,
                          self._close_worker, self.deactivate):
                 last_first.callback(step)
 
@@ -159,18 +148,18 @@ class Session:
         if not self._worker.close(CLOSE_TIMEOUT_S):
             self._log.error(f'the policy thread did not end within {CLOSE_TIMEOUT_S:.0f} s')
 
-    def apply(self, values: SimpleNamespace) -> None:
-        """Use changed parameters, from the next tick on."""
-        self.values = self._changed = values
+    def use(self, config: Configuration) -> None:
+        """Use another configuration, from the next tick on; only what may change counts."""
+        self.config = self._changed = config
         if not self.active:
             self._use_changes()
 
     def _use_changes(self) -> None:
-        values, self._changed = self._changed, None
-        if values is not None:
-            self.inputs.builder.use(freshness(values))
-            self.guard.use(values.guard_rules)
-            self.pilot.use(self._timing(values, self.link.update_rate))
+        config, self._changed = self._changed, None
+        if config is not None:
+            self.inputs.builder.use(config.inputs.freshness)
+            self.guard.use(config.safety.guard_rules(config.policy.added_delay))
+            self.pilot.use(config.control.timing(self.link.update_rate))
 
     # ---- the control thread ----
 
@@ -182,7 +171,7 @@ class Session:
             self.inputs.clear()
             self._log.error(f'{jump}: disarmed')
             return
-        if wants and self.operator.instruction:
+        if wants and self._asked.instruction:
             self._worker.wake()
         if trajectory is not None:
             self.command.publish(trajectory)
@@ -195,7 +184,7 @@ class Session:
 
     def wake_policy(self, now_ns: int) -> None:
         """Let the policy decide if that is wanted; at low control rates ticks are too seldom."""
-        if self.pilot.enabled and self.operator.instruction and self.guard.wants_chunk(now_ns):
+        if self.pilot.enabled and self._asked.instruction and self.guard.wants_chunk(now_ns):
             self._worker.wake()
 
     def _control_failed(self, error: BaseException) -> None:
@@ -212,10 +201,10 @@ class Session:
         preview = self._preview
         if preview is not None:
             return self._look_ahead(policy, preview)
-        if not (self.operator.instruction and self.guard.wants_chunk(self.now())):
+        if not (self._asked.instruction and self.guard.wants_chunk(self.now())):
             return None
         epoch = self.pilot.epoch  # first: whatever stops the robot from here on counts
-        now_ns, instruction = self.now(), self.operator.instruction
+        now_ns, instruction = self.now(), self._asked.instruction
         if not (instruction and self.guard.wants_chunk(now_ns)):
             return None
         observation = self.guard.observe(now_ns, instruction)
@@ -225,14 +214,14 @@ class Session:
         started = time.perf_counter()
         leftover = self.pilot.leftover(observation)
         chunk = policy.infer(observation, leftover=leftover)
-        self._closing.wait(self.values.added_delay)
+        self._closing.wait(self.config.policy.added_delay)
         self.latency.add(time.perf_counter() - started, self.steady())
         dropped = self.guard.accept(chunk, observation, self.now(), epoch)
-        if instruction != self.operator.instruction:
+        if instruction != self._asked.instruction:
             self.pilot.want_chunk()
         formless = dropped and dropped.reason in ('chunk_shape', 'chunk_not_finite')
         if self._chunks.get_subscription_count() and not formless:
-            self._chunks.publish(conversions.chunk_message(chunk, self.values.joint_names))
+            self._chunks.publish(conversions.chunk_message(chunk, self.pilot.joint_names))
         if self._inferences.get_subscription_count():
             self._record(observation, leftover, chunk)
         if dropped and self.pilot.enabled and self.pilot.epoch == epoch:
@@ -243,7 +232,7 @@ class Session:
     def _record(self, seen: Observation, leftover: Leftover | None, chunk: ActionChunk) -> None:
         """Publish what the chunk can be decided from again."""
         self._inferences.publish(String(data=InferenceRecord.of(
-            seen, leftover, chunk, self.values.handover,
+            seen, leftover, chunk, self.config.control.handover,
             self.policy.describe().get('engine', ''), *self._configuration).to_json()))
 
     def _look_ahead(self, policy: Policy, preview: Preview) -> None:
@@ -322,7 +311,7 @@ class Session:
             self.pilot.give_up()
         if self.pilot.state is not State.ARMING:
             self._answer_preview(self.guard.fault or self.guard.stopped_by or INACTIVE)
-        if not (self.active and self.pilot.enabled) or self.values.dry_run:
+        if not (self.active and self.pilot.enabled) or self.config.safety.dry_run:
             return
         finding = self._followers.problem()
         if finding:
@@ -339,7 +328,7 @@ class Session:
         """Ask the controllers about their settings, and go by their update rate."""
         self.link.ask(self.pilot.limits)
         if self.link.has_another_rate():
-            self.apply(self.values)
+            self.use(self.config)
 
     def now(self) -> int:
         """Return the time of the node's clock, nanoseconds."""

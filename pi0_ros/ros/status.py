@@ -1,10 +1,7 @@
 """What the node tells its operator: status on change, diagnostics once a second."""
 
 import re
-from collections import deque
-from typing import TYPE_CHECKING
 
-import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.lifecycle import LifecycleNode
 
@@ -14,11 +11,8 @@ from pi0_ros.observation.buffers import Arrivals, Stamped
 from pi0_ros.observation.finding import Finding
 from pi0_ros.ros.links import qos
 from pi0_ros.ros.links.inputs import Inputs
+from pi0_ros.ros.session import Session
 
-if TYPE_CHECKING:
-    from pi0_ros.ros.session import Session
-
-RATE_OVER_NS = 10_000_000_000
 NUMBER = re.compile(r'\d+\.\d+')
 # What a policy tells of itself; one that has nothing to tell has these keys too.
 POLICY_KEYS = ('engine', 'engine_reason', 'self_check', 'kernels', 'device', 'dtype',
@@ -63,58 +57,33 @@ class StatusBoard:
         self._diagnostics.publish(out)
 
 
-class Latency:
-    """Recent durations, milliseconds."""
-
-    def __init__(self) -> None:
-        """Start empty."""
-        self._recent: deque[float] = deque(maxlen=600)
-        self._ends: deque[int] = deque(maxlen=50)
-        self.count = 0
-
-    def add(self, seconds: float, steady_ns: int) -> None:
-        """Remember one duration, and when it ended."""
-        self._recent.append(seconds * 1e3)
-        self._ends.append(steady_ns)
-        self.count += 1
-
-    def rate_hz(self, steady_ns: int) -> float:
-        """Return how many ended a second, of the last fifty and up to ten seconds ago."""
-        ends = [end for end in self._ends.copy() if end > steady_ns - RATE_OVER_NS]
-        return 1e9 * (len(ends) - 1) / (ends[-1] - ends[0]) if len(ends) > 1 else 0.0
-
-    def percentile(self, percent: float) -> float:
-        """Return a percentile in milliseconds, 0 before the first duration."""
-        recent = self._recent.copy()
-        return float(np.percentile(np.array(recent), percent)) if recent else 0.0
-
-
-def node_report(session: 'Session', controller: str) -> list[DiagnosticStatus]:
+def node_report(session: Session, instruction: str, controller: str) -> list[DiagnosticStatus]:
     """Return the node's diagnostics: policy, control, and one for each input.
 
+    :param instruction: that is followed.
     :param controller: what is wrong with the controller's settings.
     """
     now_ns = session.now()
-    return [_policy(session, now_ns), _control(session, controller, now_ns),
+    return [_policy(session, instruction, now_ns), _control(session, controller, now_ns),
             *_inputs(session.inputs, session.guard.image_problem(now_ns), now_ns)]
 
 
-def _policy(session: 'Session', now_ns: int) -> DiagnosticStatus:
-    values, latency, fault = session.values, session.latency, session.guard.fault
+def _policy(session: Session, instruction: str, now_ns: int) -> DiagnosticStatus:
+    config, latency, fault = session.config.policy, session.latency, session.guard.fault
     told, obs_ns = session.policy.describe(), session.pilot.chunk_obs_ns
     age_ms = (now_ns - obs_ns) / 1e6 if obs_ns is not None else -1.0
-    about = f"{values.policy}, {told.get('engine', '?')} on {told.get('device', 'no device')}"
+    about = f"{config.policy}, {told.get('engine', '?')} on {told.get('device', 'no device')}"
     mine = fault if fault and fault.reason.startswith(('policy_', 'chunk_')) else None
     return status(
-        ERROR if mine else OK, 'policy', advised(mine or about), checkpoint=values.checkpoint,
+        ERROR if mine else OK, 'policy', advised(mine or about), checkpoint=config.checkpoint,
         **{key: told.get(key, '') for key in POLICY_KEYS},
-        instruction=session.operator.instruction, chunks=latency.count,
+        instruction=instruction, chunks=latency.count,
         rate_hz=latency.rate_hz(session.steady()), inference_p50_ms=latency.percentile(50),
         inference_p95_ms=latency.percentile(95), inference_max_ms=latency.percentile(100),
         chunk_age_ms=age_ms)
 
 
-def _control(session: 'Session', controller: str, now_ns: int) -> DiagnosticStatus:
+def _control(session: Session, controller: str, now_ns: int) -> DiagnosticStatus:
     pilot, guard, loop = session.pilot, session.guard, session.loop
     counters = pilot.counters
     ticks = loop.intervals_ms() if loop else {'p50': 0.0, 'p99': 0.0, 'max': 0.0, 'rate': 0.0}
@@ -123,7 +92,7 @@ def _control(session: 'Session', controller: str, now_ns: int) -> DiagnosticStat
     state = pilot.state.value
     doing = ('not active' if not loop else f'{state}: {advised(reason)}' if reason and
              pilot.state is State.STANDING else state)
-    level, message = OK, doing + (' (dry run)' if session.values.dry_run else '')
+    level, message = OK, doing + (' (dry run)' if session.config.safety.dry_run else '')
     if others:
         level, message = WARN, f"{', '.join(others)} commands this robot too"
     elif controller:

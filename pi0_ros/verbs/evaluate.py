@@ -6,15 +6,16 @@ import os
 import sys
 from contextlib import ExitStack
 from pathlib import Path
-from types import SimpleNamespace
 
 from tqdm import tqdm
 
 from pi0_ros.bags.bags import FULL, KEPT, Bags, add_bag_arguments
 from pi0_ros.checkpoint.spec import CheckpointError
+from pi0_ros.configuration.advice import advised
+from pi0_ros.configuration.configuration import Configuration
 from pi0_ros.configuration.file import read_all_parameters
 from pi0_ros.evaluation.evaluate import (SHUFFLED, Run, as_text, compare, evaluate,
-                                         wrong_instruction, write_json)
+                                         wanted_by, wrong_instruction, write_json)
 from pi0_ros.policy.factory import checkpoint_folder
 
 
@@ -60,7 +61,7 @@ def parser() -> argparse.ArgumentParser:
     return out
 
 
-def read_values(args: argparse.Namespace) -> list[tuple[str, SimpleNamespace]]:
+def read_values(args: argparse.Namespace) -> list[tuple[str, Configuration]]:
     """Return name and parameters of every checkpoint.
 
     :raises ValueError: they do not fit together.
@@ -69,7 +70,7 @@ def read_values(args: argparse.Namespace) -> list[tuple[str, SimpleNamespace]]:
     if len(files) not in (1, len(names)):
         raise ValueError(f'{len(files)} parameter files for {len(names)} checkpoints: give one, '
                          'or one for each')
-    out: list[tuple[str, SimpleNamespace]] = []
+    out: list[tuple[str, Configuration]] = []
     for number, given in enumerate(names):
         # A folder may have an = in its name: lr=1e-4.
         name, separator, folder = ('', '', given) if checkpoint_folder(given).exists() else (
@@ -77,18 +78,18 @@ def read_values(args: argparse.Namespace) -> list[tuple[str, SimpleNamespace]]:
         name, folder = (name, folder) if separator else ('', given)
         path, instead = files[number % len(files)], {'checkpoint': folder} if folder else {}
         try:
-            values = read_all_parameters(path, **instead)
+            config = read_all_parameters(path, **instead)
         except ValueError as error:
             raise error if path else ValueError(
                 f'{error}: give --params-file, for example config/sim.yaml for the demo '
                 'checkpoint; `pi0_ros inspect` writes one to start from') from error
-        if values.policy != 'pi0' or not values.checkpoint:
+        if config.policy.policy != 'pi0' or not config.policy.checkpoint:
             raise ValueError('there is no checkpoint to evaluate: name one with --checkpoint')
-        name = name if separator else checkpoint_folder(values.checkpoint).absolute().name
-        name = name if values.checkpoint != 'demo' or separator else 'demo'
+        name = name if separator else checkpoint_folder(config.policy.checkpoint).absolute().name
+        name = name if config.policy.checkpoint != 'demo' or separator else 'demo'
         taken = {one for one, _ in out}
-        out.append((name if name not in taken else f'{name} {number + 1}', values))
-    joints = {values.joint_names for _, values in out}
+        out.append((name if name not in taken else f'{name} {number + 1}', config))
+    joints = {config.robot.commanded for _, config in out}
     if len(joints) > 1:
         raise ValueError('the checkpoints move different joints, which cannot be compared: '
                          + '; '.join(', '.join(one) for one in joints))
@@ -109,9 +110,10 @@ def main(argv: list[str] | None = None) -> int:
             return _reproduce(args)
         return _run(args)
     except OSError as error:
-        print(f'pi0_ros evaluate: {error}' + KEPT * (error.errno in FULL), file=sys.stderr)
+        print(f'pi0_ros evaluate: {advised(error)}' + KEPT * (error.errno in FULL),
+              file=sys.stderr)
     except (CheckpointError, ValueError) as error:
-        print(f'pi0_ros evaluate: {error}', file=sys.stderr)
+        print(f'pi0_ros evaluate: {advised(error)}', file=sys.stderr)
     except KeyboardInterrupt:
         print('\npi0_ros evaluate: interrupted: the same command goes on from here',
               file=sys.stderr)
@@ -122,18 +124,18 @@ def main(argv: list[str] | None = None) -> int:
 def _run(args: argparse.Namespace) -> int:
     given = read_values(args)
     with ExitStack() as stack:
-        bags = [Bags(args, values, stack) for _, values in given]
+        bags = [Bags(args, wanted_by(config), stack) for _, config in given]
         print(bags[0].describe())
-        runs = [(Run(name, values, lambda text: text), of)
-                for (name, values), of in zip(given, bags)]
+        runs = [(Run(name, config, lambda text: text), of)
+                for (name, config), of in zip(given, bags)]
         if args.shuffle_instructions:
             wrong = wrong_instruction(bags[0].instructions())
-            runs += [(Run(f'{name}, {SHUFFLED}', values, wrong, SHUFFLED), of)
-                     for (name, values), of in zip(given, bags)]
+            runs += [(Run(f'{name}, {SHUFFLED}', config, wrong, SHUFFLED), of)
+                     for (name, config), of in zip(given, bags)]
         total = len(runs) * sum(int(bag.seconds / args.every) for bag in bags[0].bags)
         with tqdm(total=total, unit='moment', dynamic_ncols=True) as bar:
             done = [evaluate(run, args, of, bar) for run, of in runs]
-        result = compare(done, given[0][1].joint_names)
+        result = compare(done, given[0][1].robot.commanded)
         result['settings'] = {'every_s': args.every, 'samples': args.samples, 'seed': args.seed,
                               'delay_s': args.delay}
         write_json(result, args.out / 'evaluation.json')

@@ -4,7 +4,6 @@ import argparse
 import sys
 from contextlib import ExitStack
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 
@@ -12,9 +11,12 @@ from pi0_ros.bags import actions
 from pi0_ros.bags import routes as topics
 from pi0_ros.bags.bag import Bag, BagError
 from pi0_ros.bags.bags import FULL, KEPT, Bags, add_bag_arguments
+from pi0_ros.configuration.advice import advised
+from pi0_ros.configuration.configuration import Configuration
 from pi0_ros.configuration.file import read_all_parameters
 from pi0_ros.dataset.export import export
 from pi0_ros.dataset.video import CODECS
+from pi0_ros.evaluation.evaluate import wanted_by
 
 NAMED_NS = 2 * 10**9  # in which every publisher of joint states has spoken
 
@@ -49,7 +51,7 @@ def parser() -> argparse.ArgumentParser:
     return out
 
 
-def read_values(args: argparse.Namespace) -> SimpleNamespace:
+def read_values(args: argparse.Namespace) -> Configuration:
     """Return the parameters, with joints and cameras of the first bag where no file has them."""
     if args.params_file:
         return read_all_parameters(args.params_file, policy='mock_hold')
@@ -86,16 +88,16 @@ def main(argv: list[str] | None = None) -> int:
               file=sys.stderr)
         return 2
     try:
-        values = read_values(args)
+        config = read_values(args)
         with ExitStack() as stack:
-            bags = Bags(args, values, stack)
+            bags = Bags(args, wanted_by(config), stack)
             print(bags.describe())
-            for text in export(args, values, bags):
+            for text in export(args, config.robot, config.inputs, bags):
                 print(f'note: {text}')
     except OSError as error:
-        print(f'pi0_ros export: {error}' + KEPT * (error.errno in FULL), file=sys.stderr)
+        print(f'pi0_ros export: {advised(error)}' + KEPT * (error.errno in FULL), file=sys.stderr)
     except ValueError as error:
-        print(f'pi0_ros export: {error}', file=sys.stderr)
+        print(f'pi0_ros export: {advised(error)}', file=sys.stderr)
     except KeyboardInterrupt:
         print('\npi0_ros export: interrupted: the same command goes on from here',
               file=sys.stderr)

@@ -8,18 +8,19 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from zipfile import BadZipFile
 
 import numpy as np
 
+from pi0_ros.checkpoint.config import RobotConfig
 from pi0_ros.checkpoint.fit import fit
 from pi0_ros.checkpoint.layout_lerobot import IMAGES
 from pi0_ros.checkpoint.mapping import JointMap
 from pi0_ros.checkpoint.spec import CheckpointError, PolicySpec
+from pi0_ros.configuration.advice import advised
 from pi0_ros.configuration.file import read_parameters
 from pi0_ros.observation.observation import Observation
-from pi0_ros.policy.factory import checkpoint_folder, choices_from, robot_from
+from pi0_ros.policy.factory import checkpoint_folder
 
 IMAGE = 'image.'
 
@@ -121,7 +122,7 @@ def read_noise(path: Path | None, shape: tuple[int, int]) -> np.ndarray | None:
     return noise
 
 
-def joint_map(spec: PolicySpec, values: SimpleNamespace, given: np.ndarray
+def joint_map(spec: PolicySpec, robot: RobotConfig, given: np.ndarray
               ) -> tuple[JointMap, np.ndarray]:
     """Return the map for a file's joints, which come in the order of the checkpoint's state.
 
@@ -129,11 +130,10 @@ def joint_map(spec: PolicySpec, values: SimpleNamespace, given: np.ndarray
     :returns: the map, and the state in the order that it reads.
     :raises ValueError: they do not fit.
     """
-    if not values.action_names:
+    if not robot.joint_names:
         joints, names = JointMap.identity(spec.state_width, spec.action_width), None
         width = spec.state_width
     else:
-        robot = robot_from(values)
         joints, names = fit(spec, robot), robot.states
         width = len(names)
     if len(given) != width:
@@ -153,18 +153,19 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if not args.output.absolute().parent.is_dir():
             raise ValueError(f"folder of --output '{args.output}' does not exist: make it first")
-        values = read_parameters(args.params_file)
-        slots = [f'camera_{slot}={name}' for slot, name in enumerate(values.cameras, 1) if name]
+        config = read_parameters(args.params_file)
+        slots = [f'camera_{slot}={name}'
+                 for slot, name in enumerate(config.robot.cameras, 1) if name]
         observation = read_observation(args.observation, args.camera, slots)
         # The actions do not depend on the control rate, so any will do here.
         policy = Pi0Policy(checkpoint_folder(args.checkpoint), dt_ns=20_000_000,
                            device=args.device, dtype=args.dtype,
-                           steps=args.steps or values.denoising_steps, seed=args.seed,
-                           tokenizer=args.tokenizer or values.tokenizer,
-                           choices=choices_from(values),
+                           steps=args.steps or config.policy.denoising_steps, seed=args.seed,
+                           tokenizer=args.tokenizer or config.policy.tokenizer,
+                           choices=config.policy.choices(config.robot.joint_names),
                            engine='reference' if args.reference else 'auto', compiled='off')
         policy.cameras = tuple(observation.images)
-        policy.joints, state = joint_map(policy.spec, values, observation.state)
+        policy.joints, state = joint_map(policy.spec, config.robot, observation.state)
         observation = replace(observation, state=state)
         policy.load()
         noise = read_noise(args.noise, policy.noise_shape)
@@ -175,7 +176,7 @@ def main(argv: list[str] | None = None) -> int:
         with open(args.output, 'wb') as file:
             np.save(file, chunk.positions)
     except (CheckpointError, ValueError, OSError) as error:
-        print(f'pi0_ros infer: {error}', file=sys.stderr)
+        print(f'pi0_ros infer: {advised(error)}', file=sys.stderr)
         return 1
     print(json.dumps({'output': str(args.output), 'shape': list(chunk.positions.shape),
                       'device': str(policy.device), 'steps': policy.steps,

@@ -14,9 +14,10 @@ from pi0_ros.checkpoint.normalise import Normaliser
 from pi0_ros.checkpoint.reader import read
 from pi0_ros.checkpoint.spec import CheckpointError, Choices, PolicySpec, Unrecorded
 from pi0_ros.checkpoint.tensors import read_header
+from pi0_ros.configuration.advice import advised
 from pi0_ros.configuration.file import read_parameters
 from pi0_ros.observation.observation import Observation
-from pi0_ros.policy.factory import checkpoint_folder, choices_from
+from pi0_ros.policy.factory import checkpoint_folder
 
 GIB = 2**30
 USUAL_LENGTH = 50  # steps of a chunk, to go on with where it is not recorded
@@ -52,7 +53,8 @@ def describe(spec: PolicySpec) -> dict[str, object]:
         'action_rate_hz': None if spec.dt_s is None else round(1 / spec.dt_s, 3),
         'state': _feature(spec.state, spec.state_names),
         'action': _feature(spec.action, spec.action_names),
-        'relative_actions': _relative(spec), 'warnings': [*spec.warnings, *_unit_warnings(spec)]}
+        'relative_actions': _relative(spec), 'warnings': [
+            *map(advised, spec.warnings), *_unit_warnings(spec)]}
 
 
 def _feature(normaliser: Normaliser, names: tuple[str, ...] | None) -> dict[str, object]:
@@ -189,8 +191,8 @@ def main(argv: list[str] | None = None) -> int:
     logging.basicConfig(format='pi0_ros inspect: %(message)s')
     try:
         folder = checkpoint_folder(args.checkpoint)
-        values = read_parameters(args.params_file)
-        choices, missing = choices_from(values), ()
+        config = read_parameters(args.params_file)
+        choices, missing = config.policy.choices(config.robot.joint_names), ()
         try:
             spec = read(folder, choices)
         except Unrecorded as error:
@@ -200,9 +202,9 @@ def main(argv: list[str] | None = None) -> int:
             spec = read(folder, choices)
         facts = describe(replace(spec, warnings=(*missing, *spec.warnings)))
         if args.measure:
-            facts['measured'] = measure(folder, choices, values.tokenizer)
+            facts['measured'] = measure(folder, choices, config.policy.tokenizer)
     except (CheckpointError, ValueError) as error:
-        print(f'pi0_ros inspect: {error}', file=sys.stderr)
+        print(f'pi0_ros inspect: {advised(error)}', file=sys.stderr)
         return 1
     name = args.checkpoint if args.checkpoint == 'demo' else str(spec.folder)
     if args.json:

@@ -1,29 +1,30 @@
 """Subscriptions: every callback keeps the newest message and its stamp, and nothing else."""
 
 from functools import partial
-from types import SimpleNamespace
 
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CompressedImage, Image, JointState
 
+from pi0_ros.checkpoint.config import RobotConfig
+from pi0_ros.observation.config import InputConfig
 from pi0_ros.observation.finding import Finding
-from pi0_ros.observation.streams import Streams, freshness
+from pi0_ros.observation.streams import Streams
 from pi0_ros.ros.links import conversions, qos
 
 
 class Inputs(Streams):
     """Cameras and joint states of one configured node."""
 
-    def __init__(self, node: LifecycleNode, values: SimpleNamespace) -> None:
-        """Subscribe to what ``values`` names."""
+    def __init__(self, node: LifecycleNode, robot: RobotConfig, config: InputConfig) -> None:
+        """Subscribe to what the configuration names."""
         self.decoder = conversions.ImageDecoder()
-        super().__init__(values.observed_names, values.cameras, freshness(values), self.decoder)
+        super().__init__(robot.observed, robot.cameras, config.freshness, self.decoder)
         self._node = node
         self._subscriptions: list = []
         self._subscribe(JointState, 'joint_states', self.put_joints)
-        packed = values.image_transport == 'compressed'
-        for slot, name in enumerate(values.cameras, start=1):
+        packed = config.image_transport == 'compressed'
+        for slot, name in enumerate(robot.cameras, start=1):
             if name:
                 self._subscribe(
                     CompressedImage if packed else Image,

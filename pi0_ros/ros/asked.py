@@ -1,0 +1,32 @@
+"""What a person asked for: written by the operator, read by the session and by who tells of it."""
+
+import threading
+from dataclasses import dataclass
+
+from rclpy.task import Future
+
+from pi0_ros.observation.finding import Finding
+
+
+@dataclass
+class Asked:
+    """Plain values that are replaced whole; any thread may read them."""
+
+    instruction: str = ''  # that is followed
+    refused: str = ''      # why the newest one is not, if so
+    stop: bool = False     # whether the stop is pressed
+
+
+class Preview:
+    """A question to the policy: is what it would do first near enough to arm for it?"""
+
+    def __init__(self, instruction: str) -> None:
+        """Ask for what is done under ``instruction``."""
+        self.instruction, self.future = instruction, Future()
+        self._lock = threading.Lock()
+
+    def answer(self, finding: Finding | None) -> None:
+        """Answer it once, from any thread: what forbids it, or None."""
+        with self._lock:
+            if not self.future.done():
+                self.future.set_result(finding)
