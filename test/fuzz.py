@@ -117,6 +117,7 @@ class Life:
     def live(self, ticks: int | None = None) -> int:
         """Live for so many ticks; return how many there were."""
         ticks = ticks or min(LIFE_TICKS, round(LIFE_S / self.period_s))
+        self.tick()  # nobody can arm it before it ticks
         self.arm()
         for number in range(ticks):
             self.act()

@@ -370,5 +370,5 @@ def test_inspect_tells_still_joints_units_and_a_file_that_the_node_takes(tmp_pat
     params = tmp_path / 'params.yaml'
     params.write_text(shown.partition('parameter file to start from:')[2])
     taken = infer_verb.read_parameters(params)
-    assert len(taken.joint_names) == 7 and taken.cameras == ('front', 'wrist')
-    assert taken.conversions == ('*: degree',)
+    assert len(taken.robot.joint_names) == 7 and taken.robot.cameras == ('front', 'wrist')
+    assert taken.robot.conversions == ('*: degree',)
