@@ -27,14 +27,14 @@ def commanded(rig, since):
 class Slow(Rig):
     """A policy that goes somewhere at 0.2 rad/s, and stays there."""
 
-    goal = 0.0
+    goal, step = 0.0, 0.004
 
     def decide(self, seen):
         at = (self.pilot.told(np.array([seen.t_obs_ns]))[0] if self.pilot.enabled
               else seen.state)
         rows = []
         for _ in range(50):
-            at = at + np.clip(np.array([self.goal, 0.0]) - at, -0.004, 0.004)
+            at = at + np.clip(np.array([self.goal, 0.0]) - at, -self.step, self.step)
             rows.append(at)
         return chunk(rows, t_obs_ns=seen.t_obs_ns)
 
@@ -433,3 +433,45 @@ def test_a_robot_is_taken_to_stand_half_a_second_after_its_last_command():
     assert rig.guard._follower._rest is None  # it may still come to rest
     rig.run(200)
     np.testing.assert_allclose(rig.guard._follower._rest, rig.measured(), atol=1e-6)
+
+
+def test_a_driver_that_rounds_its_speed_up_is_at_full_speed():
+    rig = Rig().start()
+    rig.guard.controller.hear_scaling(1.004, rig.now * MS)
+    rig.run(100)
+    assert rig.pilot.scale.factor == 1.0 and rig.pilot.enabled
+
+
+def test_a_finding_says_by_how_much():
+    """Programs read the numbers, people the sentence."""
+    report = Report(10**12, 10**12, NAMES, np.zeros(2), 3.0)
+    it = Controller(NAMES)
+    it.hear(report)
+    found = it.problem(10**12)
+    assert (found.reason, found.amount, found.allowed) == ('speed_scaling', 3.0, 1.0)
+    it.hear(Report(10**12 + 400 * MS, 10**12, NAMES, np.zeros(2)))
+    found = it.problem(10**12)
+    assert (found.reason, found.amount, found.allowed) == ('controller_clock', 0.4, 0.1)
+
+
+def test_one_report_is_no_news_after_a_fifth_of_a_second():
+    it = Controller(NAMES)
+    it.hear(Report(10**12, 10**12, NAMES, np.zeros(2)))
+    assert it.reference(10**12 + 199 * MS) and it.silent(10**12 + 199 * MS) is None
+    assert it.reference(10**12 + 201 * MS) is None
+    assert it.silent(10**12 + 201 * MS).reason == 'controller_silent'
+
+
+def test_a_robot_that_creeps_is_expected_to_follow_within_a_few_seconds():
+    """At 0.025 rad/s it is told to go a fifth of the tracking limit in two and a half seconds."""
+    rig = Slow()
+    rig.step = 0.0005
+    rig.run(100)
+    assert rig.arm() is None
+    rig.goal = 0.5
+    rig.run(2000)
+    rig.blocked = rig.measured().copy()
+    rig.run(2000)
+    assert rig.pilot.enabled
+    rig.run(2000)
+    assert not rig.pilot.enabled and rig.guard.stopped_by.reason == 'not_following'

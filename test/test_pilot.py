@@ -437,3 +437,10 @@ def test_slow_time_slows_the_plan():
     assert np.ptp([told.start[0] for told in run(it, 900, 1100)][1:]) == 0
     it.scale.use(1.0)
     assert run(it, 1100, 3000)[-1].start[0] == pytest.approx(1.0, abs=1e-3)
+
+
+def test_where_the_clock_is_set_back_the_plan_goes_on_by_a_period():
+    pilot = Pilot(('a',), LIMITS, Timing.at_rate(50.0, 0.3))
+    for at in (1000, 1020, 720, 740):
+        pilot.tick(at * MS)
+    assert pilot.scale.at(740 * MS) == 1060 * MS

@@ -9,7 +9,8 @@ from pi0_ros.control import safety
 from pi0_ros.control.config import ControlConfig, SafetyConfig
 from pi0_ros.control.guard import Guard
 from pi0_ros.control.pilot import Pilot, Timing
-from pi0_ros.control.rules import GuardRules
+from pi0_ros.control.rules import GuardRules, Watchdog
+from pi0_ros.control.timing import Delays
 from pi0_ros.evaluation.execution import Execution
 from pi0_ros.motion.limits import LimitsError, RobotLimits, Rules
 from pi0_ros.observation.buffers import JointBuffer, LatestBuffer
@@ -127,3 +128,22 @@ def test_one_owner_of_the_limits_keeps_what_is_configured():
     assert limits.now.velocity == 0.4 and not limits.describe('no xml')
     assert limits.describe(robot_urdf(a='revolute -2 2 1')) and limits.problem is None
     assert limits.now.velocity == 0.4 and not limits.now.unknown
+
+
+def test_the_watchdog_says_how_long_it_waited():
+    it, rules = Watchdog(), GuardRules(hang_ns=2 * 10**9)
+    assert it.hanging(10**12, 0, rules) is None and it.arming_late(10**12) is None
+    it.working_since_ns = it.arming_since_ns = 10**12
+    assert it.hanging(10**12 + 2 * 10**9, 0, rules) is None
+    found = it.hanging(10**12 + 3 * 10**9, 0, rules)
+    assert (found.reason, found.amount, found.allowed) == ('policy_hangs', 3.0, 2.0)
+    assert it.hanging(10**12 + 4 * 10**9, 10**9, rules) is None  # five times what is usual
+    found = it.arming_late(10**12 + 6 * 10**9)
+    assert (found.reason, found.amount, found.allowed) == ('arming_late', 6.0, 5.0)
+
+
+@pytest.mark.parametrize('steps, counted', [(3, 3), (-4, 0), (70, 50)])
+def test_an_inference_takes_between_no_step_and_the_chunk(steps, counted):
+    it = Delays()
+    it.measure(steps, 50, False)
+    assert it.last == it.longest == counted
