@@ -27,6 +27,8 @@ LONGEST_STEP_NS = 50_000_000
 STILL = 1e-6               # slower is at rest
 SLACK = 1 + 1e-6
 CLOSE = 1e-9
+NEAR = 1e-4                # radians or metres from the plan, to try to go on with it
+REJOIN_NS = 800_000_000    # after it keeps the limits, in which a plan must be caught up with
 
 
 def limit(plan: Knots, start_ns: int, limits: JointLimits
@@ -38,38 +40,74 @@ def limit(plan: Knots, start_ns: int, limits: JointLimits
     """
     times = plan[0]
     first = int(np.searchsorted(times, start_ns))
-    if limits.none or first >= len(times) - 1 or keeps(tuple(part[first:] for part in plan),
-                                                       limits):
+    coming = tuple(part[first:] for part in plan)
+    if limits.none or first >= len(times) - 1:
         return plan, None, False
-    new, clamped, slowed = _follow(plan, start_ns, limits)
+    broken = breaks(coming, limits)
+    if not broken.any():
+        return plan, None, False
+    free_ns = int(coming[0][np.flatnonzero(broken)[-1] + 1])
+    new, clamped, slowed = (_rejoin(coming, free_ns, limits) or _follow(plan, start_ns, limits))
     return tuple(np.concatenate([old[:first], part]) for old, part in zip(plan, new)), clamped, \
         slowed
 
 
 def keeps(plan: Knots, limits: JointLimits) -> bool:
     """Return whether a plan, a cubic between its knots, keeps the limits as it is."""
+    return not breaks(plan, limits).any()
+
+
+def breaks(plan: Knots, limits: JointLimits) -> np.ndarray:
+    """Return for each piece between two knots, [N - 1], whether it breaks the limits."""
     times, positions, velocities = plan
     length = np.diff(times)[:, None] / 1e9
     begin, end = velocities[:-1], velocities[1:]
     slope = np.diff(positions, axis=0) / length
     at_begin = (6 * slope - 4 * begin - 2 * end) / length
     at_end = (2 * begin + 4 * end - 6 * slope) / length
-    most = limits.acceleration * SLACK
-    if (np.abs(at_begin) > most).any() or (np.abs(at_end) > most).any():
-        return False
-    # Where the acceleration changes its sign, the velocity has a vertex inside.
     hardest = np.maximum(np.abs(at_begin), np.abs(at_end))
+    # Where the acceleration changes its sign, the velocity has a vertex inside.
     vertex = np.where(at_begin * at_end < 0, length * hardest / 2, 0.0)
     fastest = np.maximum(np.abs(begin), np.abs(end)) + vertex
-    if (fastest > limits.velocity * SLACK).any():
-        return False
+    out = ((hardest > limits.acceleration * SLACK) | (fastest > limits.velocity * SLACK)).any(1)
     room = velocities * np.abs(velocities) / (2 * limits.acceleration)
-    stops = np.minimum(room, 0.0), np.maximum(room, 0.0)
+    outside = ((positions + np.minimum(room, 0.0) < limits.lower - CLOSE)
+               | (positions + np.maximum(room, 0.0) > limits.upper + CLOSE)).any(1)
     between = times[:-1] + np.diff(times) // 4 * np.arange(1, 4)[:, None]
-    inner, _ = cubic(*plan, np.sort(between.ravel()))
-    low = min((positions + stops[0] - limits.lower).min(), (inner - limits.lower).min())
-    high = max((positions + stops[1] - limits.upper).max(), (inner - limits.upper).max())
-    return low >= -CLOSE and high <= CLOSE
+    inner, _ = cubic(*plan, between.ravel())
+    beyond = ((inner < limits.lower - CLOSE) | (inner > limits.upper + CLOSE)).any(1)
+    return out | outside[:-1] | outside[1:] | beyond.reshape(3, -1).any(0)
+
+
+def _rejoin(plan: Knots, free_ns: int, limits: JointLimits
+            ) -> tuple[Knots, np.ndarray | None, bool] | None:
+    """Return the plan followed until it keeps the limits by itself, and as it is from there on.
+
+    None where it cannot be caught up with soon: it is then followed to its end.
+
+    :param free_ns: from when on it keeps the limits.
+    """
+    times, positions, velocities = plan
+    count = min(int(free_ns - times[0]) + REJOIN_NS, int(times[-1] - times[0])) // STEP_NS
+    at = times[0] + STEP_NS * np.arange(count + 1, dtype=np.int64)
+    if count < 1 or count > MOST_STEPS // 2 or times[-1] - free_ns < REJOIN_NS // 2:
+        return None  # little would be left of it
+    way = _Way(plan, at, limits)
+    for number in range(1, count + 1):
+        way.go(number, count)
+        if at[number] < free_ns or way.apart(number) > NEAR:
+            continue
+        row = int(np.searchsorted(times, at[number] + STEP_NS // 2))
+        if row == len(times):
+            break
+        here = (at[number], way.walk.now, way.walk.speed)
+        piece = tuple(np.array([begin, end]) for begin, end in zip(here, (
+            part[row] for part in plan)))
+        if keeps(piece, limits):
+            out = tuple(np.concatenate([made, part[row:]]) for made, part in zip(
+                (at[:number + 1], way.positions, way.velocities), plan))
+            return out, way.outside, way.slowed
+    return None
 
 
 def _follow(plan: Knots, start_ns: int, limits: JointLimits
@@ -81,38 +119,61 @@ def _follow(plan: Knots, start_ns: int, limits: JointLimits
     length = int(plan[0][-1]) - start_ns
     step_ns = min(max(STEP_NS, length // MOST_STEPS), LONGEST_STEP_NS)
     count = max(1, -(-length // step_ns))
-    at = start_ns + step_ns * np.arange(count + 1, dtype=np.int64)
-    wanted, paces = cubic(*plan, at)
-    inside = limits.clamp(wanted)
-    outside = np.abs(inside - wanted).max(axis=0)
-    paces[inside != wanted] = 0.0
-    (now,), (speed,) = cubic(*plan, at[:1])
-    # What is behind may not overtake: no further than the plan ever goes from here on.
-    highest = np.maximum.accumulate(inside[::-1])[::-1]
-    lowest = np.minimum.accumulate(inside[::-1])[::-1]
-    walk = _Walk(now.tolist(), speed.tolist(), limits, step_ns / 1e9)
-    rows = [part.tolist() for part in (inside, paces, lowest, highest)]
-    patient = count + CATCH_UP_NS // step_ns
-    positions, velocities, slowed, number = [walk.now], [walk.speed], False, 0
-    while number < count or (number < patient and any(walk.speed)):
+    way = _Way(plan, start_ns + step_ns * np.arange(count + 1, dtype=np.int64), limits)
+    patient, number = count + CATCH_UP_NS // step_ns, 0
+    while number < count or (number < patient and any(way.walk.speed)):
         number += 1
-        target, pace, low, high = (part[min(number, count)] for part in rows)
-        behind = walk.behind(target, pace)
-        if number > count and max(map(abs, behind)) < SETTLED:
+        if not way.go(number, count):
             number -= 1
             break
-        walk.step(walk.towards(behind, pace), low, high)
-        slowed = slowed or any(abs(here - there) > 10 * SETTLED
-                               for here, there in zip(walk.now, target))
-        positions.append(walk.now)
-        velocities.append(walk.speed)
     times = start_ns + step_ns * np.arange(number + 1, dtype=np.int64)
     # Whatever still moves is braked exactly; there is room for it.
-    rest = stop(np.array(walk.now), np.array(walk.speed),
+    rest = stop(np.array(way.walk.now), np.array(way.walk.speed),
                 replace(limits, stopping=limits.acceleration), 0)
-    out = (np.concatenate([times, times[-1] + rest[0][1:]]),
-           np.concatenate([positions, rest[1][1:]]), np.concatenate([velocities, rest[2][1:]]))
-    return out, outside if (outside > SETTLED).any() else None, slowed
+    return (np.concatenate([times, times[-1] + rest[0][1:]]),
+            np.concatenate([way.positions, rest[1][1:]]),
+            np.concatenate([way.velocities, rest[2][1:]])), way.outside, way.slowed
+
+
+class _Way:
+    """The way of a robot that follows a plan, step by step."""
+
+    def __init__(self, plan: Knots, at: np.ndarray, limits: JointLimits) -> None:
+        """Begin where the plan is at the first of the times ``at`` [N], a step apart."""
+        wanted, paces = cubic(*plan, at)
+        inside = limits.clamp(wanted)
+        outside = np.abs(inside - wanted).max(axis=0)
+        self.outside = outside if (outside > SETTLED).any() else None  # [D] it led out so far
+        paces[inside != wanted] = 0.0
+        (now,), (speed,) = wanted[:1], cubic(*plan, at[:1])[1]
+        # What is behind may not overtake: no further than the plan ever goes from here on.
+        ever = limits.clamp(plan[1][np.searchsorted(plan[0], at[-1]):])
+        highest = np.maximum.accumulate(np.vstack([ever.max(0, initial=-np.inf)[None],
+                                                   inside[::-1]]))[:0:-1]
+        lowest = np.minimum.accumulate(np.vstack([ever.min(0, initial=np.inf)[None],
+                                                  inside[::-1]]))[:0:-1]
+        self.walk = _Walk(now.tolist(), speed.tolist(), limits, int(at[1] - at[0]) / 1e9)
+        self._rows = [part.tolist() for part in (inside, paces, lowest, highest)]
+        self.positions, self.velocities = [self.walk.now], [self.walk.speed]
+        self.slowed = False
+
+    def go(self, number: int, count: int) -> bool:
+        """Take a step; return False instead where the end has been reached already."""
+        walk, row = self.walk, min(number, count)
+        target, pace, low, high = (part[row] for part in self._rows)
+        behind = walk.behind(target, pace)
+        if number > count and max(map(abs, behind)) < SETTLED:
+            return False
+        walk.step(walk.towards(behind, pace), low, high)
+        self.slowed = self.slowed or any(abs(here - there) > 10 * SETTLED
+                                         for here, there in zip(walk.now, target))
+        self.positions.append(walk.now)
+        self.velocities.append(walk.speed)
+        return True
+
+    def apart(self, number: int) -> float:
+        """Return how far the joint that is furthest from the plan is after a step."""
+        return max(abs(here - there) for here, there in zip(self.walk.now, self._rows[0][number]))
 
 
 class _Walk:
