@@ -1,13 +1,15 @@
 # Two commands for a fresh machine: `make demo` and `make test`. They set up what they need.
 VENV ?= $(if $(and $(ROS_DISTRO),$(AMENT_PREFIX_PATH)),.venv-ros,.venv)
 PYTHON = $(VENV)/bin/python
+WORKERS ?= auto --maxprocesses 4
 
 .PHONY: help demo test fuzz mutants setup clean
 
 help:
 	@echo 'make demo              a simulated robot takes the blocks it is told to take'
 	@echo 'make demo ARGS=--live  the same, and you give the instructions'
-	@echo 'make test              all tests; ARGS="-k plan" for some'
+	@echo 'make test              all tests; ARGS="-k plan" for some, ARGS="-m "not live"" for those'
+	@echo '                       without whole programs'
 	@echo 'make fuzz              ten million control ticks of random lives, hours'
 	@echo 'make mutants           sixty faults in the control core: do the tests notice?'
 
@@ -18,7 +20,7 @@ demo: setup
 	@PYTHONPATH="$(CURDIR):$$PYTHONPATH" $(PYTHON) -m pi0_ros demo $(ARGS)
 
 test: setup
-	@PYTHONPATH="$(CURDIR):$$PYTHONPATH" $(PYTHON) -m pytest $(ARGS)
+	@PYTHONPATH="$(CURDIR):$$PYTHONPATH" $(PYTHON) -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
 
 fuzz: setup
 	@PYTHONPATH="$(CURDIR):$$PYTHONPATH" $(PYTHON) test/fuzz.py $(ARGS)

@@ -13,6 +13,11 @@ settings.register_profile('default', deadline=None, print_blob=True, database=No
 settings.load_profile('default')
 
 
+def pytest_collection_modifyitems(items):
+    """Begin with what takes longest and needs a worker for itself."""
+    items.sort(key=lambda item: item.get_closest_marker('live') is None)
+
+
 @pytest.fixture(autouse=True)
 def published_commands(monkeypatch):
     """Check every trajectory that any test in this process publishes."""

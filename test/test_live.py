@@ -18,6 +18,7 @@ from pi0_ros.ros.demo.processes import Children, private_environment, share_file
 from pi0_ros.ros.links import qos  # noqa: E402
 from support import command_problem  # noqa: E402
 
+pytestmark = [pytest.mark.live, pytest.mark.xdist_group('live')]
 SEED = 7
 
 

@@ -13,6 +13,8 @@ from pi0_ros.sim import arm  # noqa: E402
 from pi0_ros.sim.recording import Recording  # noqa: E402
 from test_live import live  # noqa: E402, F401
 
+pytestmark = [pytest.mark.live, pytest.mark.xdist_group('live')]
+
 
 def positions(live):  # noqa: F811
     """Return the measured joints, and when, since the recording began."""
