@@ -11,7 +11,7 @@ help:
 	@echo 'make test              all tests; ARGS="-k plan" for some, ARGS="-m "not live"" for those'
 	@echo '                       without whole programs'
 	@echo 'make fuzz              ten million control ticks of random lives, hours'
-	@echo 'make mutants           sixty faults in the control core: do the tests notice?'
+	@echo 'make mutants           sixty faults in control and motion: do the tests notice?'
 
 setup:
 	@scripts/setup $(VENV)

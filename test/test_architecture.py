@@ -17,21 +17,7 @@ ROS = {'rclpy', 'launch', 'launch_ros', 'cv_bridge', 'ament_index_python', 'rcl_
 CORE = ('observation', 'checkpoint', 'engine', 'policy', 'motion', 'control')
 CLOCKS = {'time', 'time_ns', 'monotonic', 'monotonic_ns', 'perf_counter', 'perf_counter_ns', 'now',
           'utcnow', 'today', 'sleep'}
-# Each room may import from itself and from these.
-ARROWS = {
-    'observation': set(), 'checkpoint': set(), 'engine': {'checkpoint'},
-    'policy': {'observation', 'checkpoint', 'engine'}, 'motion': {'policy', 'observation'},
-    'control': {'motion', 'policy', 'observation'},
-    'sim': {'observation', 'checkpoint', 'policy', 'motion', 'control'},
-    'configuration': {'checkpoint', 'observation', 'policy', 'motion', 'control'},
-    'bags': {'observation', 'checkpoint'},
-    'dataset': {'observation', 'checkpoint', 'bags', 'evaluation'},
-    'evaluation': {'observation', 'checkpoint', 'policy', 'motion', 'control', 'bags',
-                   'configuration'},
-    'training': {'observation', 'checkpoint', 'engine', 'policy', 'motion', 'control', 'sim',
-                 'dataset'},
-    'verbs': {'observation', 'checkpoint', 'policy', 'bags', 'dataset', 'evaluation',
-              'configuration'}}
+DRAWING = (ROOT / 'docs' / 'architecture.md').read_text()
 MOST_FILES = 12  # in a room
 
 
@@ -54,11 +40,46 @@ def test_only_the_shell_imports_ros(path):
         assert not {name.split('.')[0] for name in imports(path)} & ROS
 
 
-@pytest.mark.parametrize('path', [p for p in FILES if folder(p) in ARROWS],
-                         ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_arrows_point_one_way(path):
-    targets = {name.split('.')[1] for name in imports(path) if name.startswith('pi0_ros.')}
-    assert targets - {folder(path), 'setting'} <= ARROWS[folder(path)]
+def through_others(uses):
+    """Return what every room uses, itself and through others."""
+    while True:
+        more = {room: found.union(*(uses[other] for other in found))
+                for room, found in uses.items()}
+        if more == uses:
+            return uses
+        uses = more
+
+
+def test_rooms_and_arrows_are_those_of_the_drawing():
+    rooms = {folder(path) for path in FILES if path.parent != PACKAGE}
+    uses = {room: set() for room in rooms}
+    for path in FILES:
+        if folder(path) in rooms:
+            uses[folder(path)] |= {name.split('.')[1] for name in imports(path)
+                                   if name.startswith('pi0_ros.')} & rooms - {folder(path)}
+    drawn = {room: set() for room in rooms}
+    for begin, end in re.findall(r'^ {2}(\w+) --> (\w+)$', DRAWING, re.M):
+        drawn[begin].add(end)
+    found = through_others(uses)
+    assert found == through_others(drawn)
+    assert not [room for room, used in found.items() if room in used], 'a circle'
+    assert {name for name in re.findall(r'^\| `(\w+)` \|', DRAWING, re.M)} == rooms
+
+
+def test_no_two_files_of_a_room_import_each_other_in_a_circle():
+    names = {str(path.relative_to(PACKAGE.parent).with_suffix('')).replace('/', '.'): path
+             for path in FILES}
+    uses = {}
+    for name, path in names.items():
+        uses[name] = {found for found in imports(path) if found in names} - {name}
+    circles = [name for name, used in through_others(uses).items() if name in used]
+    assert not circles, circles
+
+
+def test_rooms_stay_small():
+    for room in {path.parent for path in FILES} - {PACKAGE}:
+        count = len([path for path in room.glob('*.py') if path.name != '__init__.py'])
+        assert count <= MOST_FILES, f'{room} has {count} files'
 
 
 @pytest.mark.parametrize('path', [p for p in FILES if folder(p) in CORE],

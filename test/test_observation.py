@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from pi0_ros.observation.buffers import Arrivals, JointBuffer, LatestBuffer
 from pi0_ros.observation.observation import Freshness, NotReady, ObservationBuilder
+from pi0_ros.observation.streams import Streams
 from support import MS
 
 NAMES = ('pan', 'lift', 'grip')
@@ -172,3 +173,27 @@ def test_a_joint_state_that_comes_out_of_order_does_not_replace_a_newer_one():
     assert joints.get().value.tolist() == [0.2, 0.2]
     joints.put(['a', 'b'], np.array([0.3, 0.3]), now - 5 * 10**9, now + 2)
     assert joints.get().value.tolist() == [0.3, 0.3]
+
+
+@pytest.mark.parametrize('after_ms, waits_ms', [(10, None), (16, None), (18, 15), (30, 3),
+                                                (34, None), (200, None)])
+def test_a_decision_waits_for_a_frame_that_comes_within_half_its_period(after_ms, waits_ms):
+    it = Streams(NAMES, ('top', '', 'wrist'), Freshness(1, 1, 1))
+    assert it.next_frame(0) is None
+    for number in range(30):
+        for ahead_ms, camera in enumerate(('wrist', 'top')):
+            at = (1000 + 33 * number + 5 * ahead_ms) * MS
+            it.cameras[camera].put(camera, at, at)
+    found = it.next_frame((1000 + 33 * 29 + after_ms) * MS)
+    if waits_ms is None:
+        assert found is None
+    else:
+        assert found[0] is it.cameras['wrist'] and found[1] == waits_ms * MS
+
+
+def test_a_slow_camera_keeps_no_decision_waiting():
+    it = Streams(NAMES, ('top',), Freshness(1, 1, 1))
+    for number in range(30):
+        it.cameras['top'].put(0, (1000 + 200 * number) * MS, (1000 + 200 * number) * MS)
+    assert it.next_frame((1000 + 200 * 29 + 120) * MS) is None
+    assert it.next_frame((1000 + 200 * 29 + 190) * MS)[1] == 10 * MS

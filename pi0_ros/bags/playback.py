@@ -15,6 +15,7 @@ from pi0_ros.observation.streams import Streams
 CLOCK_JUMP_NS = 1_000_000_000  # as control/pilot.py
 OTHER_CLOCK_NS = 1_000_000_000
 SILENCE_NS = 10_000_000_000
+LATE_NS = 200_000_000  # joint states of a time come so much later, at most
 STATE_GAP_NS = 500_000_000     # between joint states that are still one motion
 
 

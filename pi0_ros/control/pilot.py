@@ -200,6 +200,12 @@ class Pilot(Teller):
             return (self.chunk_obs_ns is None or now_ns - self.chunk_obs_ns >= replan_ns
                     or plan.before_stop_ns(scaled_ns) <= self._needed_ns())
 
+    def lasts(self, now_ns: int, longer_ns: int) -> bool:
+        """Return whether the next inference may begin so much later: the plan lasts."""
+        with self.lock:
+            left_ns = self._plan.before_stop_ns(self.scale.at(now_ns))
+            return self.state is State.MOVING and left_ns > self._needed_ns() + longer_ns
+
     def _needed_ns(self) -> int:
         """Return how long an inference may take: half as long again as measured, and two ticks."""
         slack_ns = min(2 * self.timing.period_ns, MOST_SLACK_NS)

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 
 from pi0_ros.bags.actions import ActionPath
-from pi0_ros.bags.playback import Moment, Playback
-from pi0_ros.evaluation.moments import LATE_NS
+from pi0_ros.bags.playback import LATE_NS, Moment, Playback
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,12 @@ from typing import Any
 import numpy as np
 
 from pi0_ros.bags.actions import ActionPath
-from pi0_ros.bags.playback import Moment, Playback
+from pi0_ros.bags.playback import LATE_NS, Moment, Playback
 from pi0_ros.evaluation.execution import Execution
 from pi0_ros.observation.observation import NotReady, Observation
 from pi0_ros.policy.pi0 import Pi0Policy
 from pi0_ros.policy.policy import ActionChunk
 
-LATE_NS = 200_000_000  # joint states of a time come so much later, at most
 OVER_NS = 100_000_000  # over which the last velocity is measured
 
 

@@ -11,6 +11,8 @@ from pi0_ros.observation.buffers import Arrivals, JointBuffer, LatestBuffer
 from pi0_ros.observation.finding import Finding
 from pi0_ros.observation.observation import Decode, Freshness, ObservationBuilder
 
+MOST_WAIT_NS = 25_000_000  # for a frame: no more than is gained by it
+
 
 class Streams:
     """Joint states and cameras of one robot, and the observations that are built from them.
@@ -50,6 +52,20 @@ class Streams:
         if found and self.joint_error:
             return replace(found, text=f'{found} ({self.joint_error})')
         return found
+
+    def next_frame(self, now_ns: int) -> tuple[LatestBuffer, int] | None:
+        """Return the camera to wait for before a decision, and for how many nanoseconds.
+
+        The one whose newest frame is the oldest, if its next comes within half of its period:
+        then waiting makes the robot react sooner. None where it does not pay.
+        """
+        oldest = min(self.cameras.values(), default=None, key=lambda buffer: (
+            newest.received_ns if (newest := buffer.get()) else 0))
+        newest, rate_hz = oldest and oldest.get(), oldest and oldest.arrivals.rate_hz(now_ns)
+        if not newest or not rate_hz:
+            return None
+        due_ns = newest.received_ns + round(1e9 / rate_hz) - now_ns
+        return (oldest, due_ns) if 0 < due_ns < min(5e8 / rate_hz, MOST_WAIT_NS) else None
 
     def clear(self) -> None:
         """Forget everything received, for example after the clock went back."""

@@ -203,6 +203,7 @@ class Session:
             return self._look_ahead(policy, preview)
         if not (self._asked.instruction and self.guard.wants_chunk(self.now())):
             return None
+        self.inputs.await_frame(lambda ns: self.pilot.lasts(self.now(), ns), self._closing)
         epoch = self.pilot.epoch  # first: whatever stops the robot from here on counts
         now_ns, instruction = self.now(), self._asked.instruction
         if not (instruction and self.guard.wants_chunk(now_ns)):

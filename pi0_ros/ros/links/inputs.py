@@ -1,5 +1,8 @@
 """Subscriptions: every callback keeps the newest message and its stamp, and nothing else."""
 
+import threading
+import time
+from collections.abc import Callable
 from functools import partial
 
 from rclpy.lifecycle import LifecycleNode
@@ -11,6 +14,9 @@ from pi0_ros.observation.config import InputConfig
 from pi0_ros.observation.finding import Finding
 from pi0_ros.observation.streams import Streams
 from pi0_ros.ros.links import conversions, qos
+
+POLL_S = 0.0005  # between two looks for the next frame
+LATE_S = 0.002   # that it may come later than usual
 
 
 class Inputs(Streams):
@@ -42,6 +48,19 @@ class Inputs(Streams):
             return Finding('no_clock', 'there is no /clock yet: start the simulator or the bag, '
                            "or set parameter 'use_sim_time' to false", 'clock')
         return super().problem(now_ns)
+
+    def await_frame(self, allowed: Callable[[int], bool], closing: threading.Event) -> None:
+        """Wait for the next frame where that pays, see ``next_frame``.
+
+        :param allowed: whether there is time for so many nanoseconds. :param closing: ends it.
+        """
+        found = self.next_frame(self._node.get_clock().now().nanoseconds)
+        if not found or not allowed(found[1]):
+            return
+        camera, due_ns = found
+        before, end_s = camera.get(), time.monotonic() + due_ns / 1e9 + LATE_S
+        while camera.get() is before and time.monotonic() < end_s and not closing.wait(POLL_S):
+            pass
 
     def close(self) -> None:
         """Unsubscribe."""
