@@ -132,7 +132,7 @@ class Live:
         self.wait(lambda: session.command.followed() and not session.guard.why_not(
             session.now(), session.inputs.problem(session.now())))
         session.guard.arm(session.now())
-        session.operator._on_instruction(String(data=instruction))
+        self.node.operator._on_instruction(String(data=instruction))
         self.wait(lambda: session.pilot.speaking)
 
     def measure_all(self) -> None:
