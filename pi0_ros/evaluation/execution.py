@@ -9,7 +9,7 @@ from pi0_ros.control.config import ControlConfig, SafetyConfig
 from pi0_ros.control.following import LAGS_NS
 from pi0_ros.control.pilot import Timing
 from pi0_ros.control.rules import check_chunk
-from pi0_ros.motion.handover import CONTINUING, make_handover
+from pi0_ros.motion.handover import make_handover
 from pi0_ros.motion.limits import JointLimits, RobotLimits
 from pi0_ros.motion.plan import Plan, leftover
 from pi0_ros.motion.splice import Rules, splice
@@ -61,7 +61,7 @@ class Execution:
     @property
     def continues(self) -> bool:
         """Return whether the policy is told what is planned."""
-        return self.handover in CONTINUING
+        return make_handover(self.handover, self.timing.fade_ns).continues
 
     def describe(self, urdf: str | None) -> None:
         """Take the limits of a robot description."""

@@ -10,8 +10,6 @@ and the little that is left between the two is faded over.
 
 import numpy as np
 
-STRATEGIES = ('synchronous', 'switch', 'blend', 'ensemble', 'rtc', 'rtc_trained')
-CONTINUING = ('rtc', 'rtc_trained')
 JACOBIANS = ('identity', 'full')
 ACT_DECAY = 0.01
 
@@ -80,16 +78,24 @@ def rtc_kind(handover: str, jacobian: str) -> str:
     return {'rtc': jacobian, 'rtc_trained': 'trained'}.get(handover, '')
 
 
+# Each by its name, made of how long a chunk is faded in.
+HANDOVERS = {
+    'synchronous': lambda fade_ns: Switch(fade_ns, waits=True),
+    'switch': Switch,
+    'blend': Blend,
+    'ensemble': Ensemble,
+    'rtc': lambda fade_ns: Blend(fade_ns, continues=True),
+    'rtc_trained': lambda fade_ns: Blend(fade_ns, continues=True),
+}
+STRATEGIES = tuple(HANDOVERS)
+
+
 def make_handover(strategy: str, fade_ns: int) -> Switch:
     """Return the strategy of that name; ``fade_ns`` is how long a chunk is faded in.
 
     :raises ValueError: there is none.
     """
-    if strategy not in STRATEGIES:
+    if strategy not in HANDOVERS:
         raise ValueError(f"hand-over '{strategy}' is unknown, expected one of "
                          f"{', '.join(STRATEGIES)}")
-    if strategy == 'ensemble':
-        return Ensemble(fade_ns)
-    if strategy == 'blend' or strategy in CONTINUING:
-        return Blend(fade_ns, continues=strategy in CONTINUING)
-    return Switch(fade_ns, waits=strategy == 'synchronous')
+    return HANDOVERS[strategy](fade_ns)

@@ -14,9 +14,7 @@ from pi0_ros.ros.session import Session
 DISCOVERY_S = 1.0   # in which a missing input is not news
 WATCH_PERIOD_S = 0.1
 NEWS_AFTER_S = 1.0  # for which inputs must be fresh before that is told: some come and go
-# After these a disarmed robot says why, until it is armed again.
-TELLING = ('controller_gone', 'two_commanders', 'moved', 'not_following', 'controller_departed',
-           'controller_silent', 'arming_late', 'clock_jump')
+BY_HAND = ('operator', 'node')  # who disarms, and needs not be told so
 
 
 class Monitor:
@@ -68,10 +66,16 @@ class Monitor:
             if guard.fault:
                 self._log.error(f'fault, disarmed: {advised(guard.fault)}')
         last = guard.stopped_by
-        if last is not self._told_stop and last and last.reason in TELLING[:-1]:
+        if last is not self._told_stop and self._is_news(last):
             self._log.error(f'disarmed: {advised(last)}')
         self._told_stop = last
         self._board.show(*self._summary(problem), self._asked.instruction)
+
+    def _is_news(self, last: Finding | None) -> bool:
+        """Return whether the robot was disarmed for a reason that nobody else tells."""
+        return (last is not None and not self._session.pilot.enabled
+                and last is not self._guard.fault and last.subject not in BY_HAND
+                and last.reason != 'clock_jump')
 
     def _tell_inputs(self, problem: Finding | None) -> None:
         """Log an input that fails, and once all have been fresh for a while."""
@@ -104,7 +108,7 @@ class Monitor:
             return status.WARN, state.value, 'loading', armed, 'loading the policy again'
         if not armed:
             last = guard.stopped_by
-            found = problem or (last if last and last.reason in TELLING else None)
+            found = problem or (last if last and last.subject not in BY_HAND else None)
             arm = f'call {session.node.get_fully_qualified_name()}/enable to arm'
             return (status.WARN if found else status.OK, state.value,
                     found.reason if found else '', armed, advised(found or arm))

@@ -20,7 +20,7 @@ class CommandPublisher:
     def __init__(self, node: LifecycleNode, interface: str, dry_run: bool = False) -> None:
         """Create the publisher.
 
-        :param interface: one of parameter_table.INTERFACES.
+        :param interface: one of control.config.INTERFACES.
         :param dry_run: publish where no robot listens.
         """
         self._node, self._dry_run = node, dry_run
