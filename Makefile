@@ -8,8 +8,8 @@ WORKERS ?= auto --maxprocesses 4
 help:
 	@echo 'make demo              a simulated robot takes the blocks it is told to take'
 	@echo 'make demo ARGS=--live  the same, and you give the instructions'
-	@echo 'make test              all tests; ARGS="-k plan" for some, ARGS="-m "not live"" for those'
-	@echo '                       without whole programs'
+	@echo 'make test              all tests; ARGS="-k plan" for some'
+	@echo "make test ARGS=\"-m 'not live'\"  without those that run whole programs"
 	@echo 'make fuzz              ten million control ticks of random lives, hours'
 	@echo 'make mutants           sixty faults in control and motion: do the tests notice?'
 

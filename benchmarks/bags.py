@@ -71,10 +71,9 @@ def generate(path: Path, seconds: float) -> None:
 def perform(task: str, path: Path, scratch: Path) -> dict:
     """Do a task in this process; return what it took."""
     from pi0_ros.bags.playback import Playback
-    from pi0_ros.bags.routes import resolve
+    from pi0_ros.bags.routes import Wanted, resolve
     from pi0_ros.configuration.file import read_all_parameters
-    from pi0_ros.evaluation.evaluate import wanted_by
-    wanted = wanted_by(read_all_parameters(None, policy='mock_hold', cameras=list(CAMERAS),
+    wanted = Wanted.of(read_all_parameters(None, policy='mock_hold', cameras=list(CAMERAS),
                                            joint_names=list(arm.JOINT_NAMES)))
     count, started, before = 0, time.perf_counter(), time.process_time()
     if task in ('rosbags', 'rosbags_messages'):

@@ -8,9 +8,8 @@ from pi0_ros.bags import bag as bag_module
 from pi0_ros.bags.actions import ActionPath
 from pi0_ros.bags.bag import Bag, BagError
 from pi0_ros.bags.playback import Moment, Playback
-from pi0_ros.bags.routes import parse_remaps, resolve
+from pi0_ros.bags.routes import Wanted, parse_remaps, resolve
 from pi0_ros.configuration.file import read_all_parameters
-from pi0_ros.evaluation.evaluate import wanted_by
 from pi0_ros.observation.decoding import to_ns
 from pi0_ros.sim.demonstration import START_NS, BagWriter, make, trajectory
 
@@ -24,7 +23,7 @@ def playback(path, remaps=(), chosen='', instruction='', **values):
     bag = Bag(path)
     bag.__enter__()
     found = parameters(**values)
-    wanted = wanted_by(found)
+    wanted = Wanted.of(found)
     routes = resolve(bag, wanted, parse_remaps(remaps), chosen, not instruction)
     return Playback(bag, routes, wanted, instruction)
 

@@ -16,10 +16,10 @@ import pytest
 from bags import MS, STRING, Tape, write_demonstration
 from pi0_ros.bags.bag import Bag, _store
 from pi0_ros.bags.playback import Playback
-from pi0_ros.bags.routes import resolve
+from pi0_ros.bags.routes import Wanted, resolve
 from pi0_ros.configuration.file import read_all_parameters
 from pi0_ros.evaluation import measures, moments
-from pi0_ros.evaluation.evaluate import decided_by, wanted_by
+from pi0_ros.evaluation.evaluate import decided_by
 from pi0_ros.verbs import evaluate
 from pi0_ros.policy.factory import make_local_policy
 from pi0_ros.policy.provenance import configuration_hash, fingerprint
@@ -322,7 +322,7 @@ def record_inferences(bag, path, count=3):
     policy.warm_up()
     records = []
     with Bag(bag) as source:
-        play = Playback(source, resolve(source, wanted_by(config), {}), wanted_by(config))
+        play = Playback(source, resolve(source, Wanted.of(config), {}), Wanted.of(config))
         for moment in play.moments(700 * MS):
             if len(records) == count:
                 break

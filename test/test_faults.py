@@ -12,13 +12,16 @@ import cv2
 import numpy as np
 import pytest
 
-from pi0_ros.control.guard import GuardRules
+from pi0_ros.control.guard import Guard, GuardRules
+from pi0_ros.control.pilot import Pilot, Timing
+from pi0_ros.observation.buffers import JointBuffer, LatestBuffer
 from pi0_ros.observation.decoding import compressed_to_rgb
 from pi0_ros.observation.finding import Finding
+from pi0_ros.observation.observation import Freshness, Observation, ObservationBuilder
 from pi0_ros.policy.policy import PolicyGone
 from pi0_ros.sim.controller import TrajectoryController
 from rig import ACCELERATION, NAMES, START_MS, Rig
-from support import MS, chunk
+from support import MS, box, chunk
 
 HARDEST = 1.02 * ACCELERATION
 
@@ -448,3 +451,49 @@ def test_a_policy_of_ten_hertz_may_step_further():
     fast = chunk(values, t_obs_ns=seen.t_obs_ns)
     assert rig.guard.check(slow, seen, rig.now * MS) is None
     assert rig.guard.check(fast, seen, rig.now * MS).reason == 'chunk_start'
+
+
+def test_a_motion_by_positions_that_came_late_goes_on_where_it_was_told_to_be():
+    """There is no window: the robot stands at the last command, also after it is armed again."""
+    pilot = Pilot(NAMES, box(2, -2, 2, 1.0, 5.0, 0.2, 0.3),
+                  Timing.at_rate(50.0, 0.3, 'blend', coasts=False))
+    joints, camera = JointBuffer(NAMES), LatestBuffer()
+    guard = Guard(pilot, ObservationBuilder(joints, {'front': camera}, lambda image: image,
+                                            Freshness(10**10, 10**10, 10**10)), GuardRules())
+    at, now = np.zeros(2), 10**12
+
+    def tick(after_ms=20):
+        nonlocal at, now
+        now += after_ms * MS
+        joints.put(list(NAMES), at, now, now)
+        camera.put(0, now, now)
+        told, _ = guard.tick(now)
+        at = at if told is None else told.start
+        return told
+
+    for _ in range(40):
+        tick()
+    guard.arm(now)
+    seen = Observation(now, at, {}, {}, 'go')
+    rising = chunk(0.008 * np.arange(1, 51)[:, None] * np.ones(2), t_obs_ns=now)
+    assert guard.accept(rising, seen, now, pilot.epoch) is None
+    for _ in range(25):
+        tick()
+    tick(90)
+    for _ in range(60):
+        tick()
+    guard.disarm(Finding('operator', 'disarmed', 'operator'))
+    for _ in range(60):
+        tick()
+    last = at
+    assert guard.arm(now) is None
+    np.testing.assert_allclose(pilot.plan.rest, last, atol=1e-9)
+
+
+def test_a_fault_that_was_reset_is_no_reason_any_more():
+    rig = Rig().start()
+    rig.guard.latch(Finding('tracking', 'it does not follow', 'a'))
+    rig.run(1500)
+    assert rig.guard.stopped_by.reason == 'tracking'
+    assert rig.guard.reset(rig.steady * MS) is None
+    assert rig.guard.stopped_by is None

@@ -188,7 +188,7 @@ def test_a_decision_waits_for_a_frame_that_comes_within_half_its_period(after_ms
     if waits_ms is None:
         assert found is None
     else:
-        assert found[0] is it.cameras['wrist'] and found[1] == waits_ms * MS
+        assert found[0] is it.cameras['wrist'] and found[2] == waits_ms * MS
 
 
 def test_a_slow_camera_keeps_no_decision_waiting():
@@ -196,4 +196,4 @@ def test_a_slow_camera_keeps_no_decision_waiting():
     for number in range(30):
         it.cameras['top'].put(0, (1000 + 200 * number) * MS, (1000 + 200 * number) * MS)
     assert it.next_frame((1000 + 200 * 29 + 120) * MS) is None
-    assert it.next_frame((1000 + 200 * 29 + 190) * MS)[1] == 10 * MS
+    assert it.next_frame((1000 + 200 * 29 + 190) * MS)[2] == 10 * MS

@@ -18,9 +18,8 @@ from bags import MS, STRING, write_demonstration  # noqa: E402
 from graph import Graph  # noqa: E402
 from pi0_ros.bags.bag import Bag, _store  # noqa: E402
 from pi0_ros.bags.playback import Playback  # noqa: E402
-from pi0_ros.bags.routes import resolve  # noqa: E402
+from pi0_ros.bags.routes import Wanted, resolve  # noqa: E402
 from pi0_ros.configuration.file import read_all_parameters  # noqa: E402
-from pi0_ros.evaluation.evaluate import wanted_by  # noqa: E402
 from pi0_ros.verbs import evaluate  # noqa: E402
 from pi0_ros.policy.record import InferenceRecord  # noqa: E402
 from pi0_ros.ros.links import qos  # noqa: E402
@@ -124,7 +123,7 @@ def same(one, other):
 def test_node_and_reader_see_the_same(bag, graph):
     made = graph(policy='mock_hold')
     player, every_ns = Player(made), 250 * MS
-    wanted = wanted_by(read_all_parameters(SIM, policy='mock_hold',
+    wanted = Wanted.of(read_all_parameters(SIM, policy='mock_hold',
                                            image_transport='compressed'))
     live = {}
     with Bag(bag) as source:

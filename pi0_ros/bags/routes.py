@@ -5,8 +5,7 @@ from dataclasses import dataclass, field
 
 from pi0_ros.bags import actions
 from pi0_ros.bags.bag import Bag, BagError
-from pi0_ros.checkpoint.config import RobotConfig
-from pi0_ros.observation.config import InputConfig
+from pi0_ros.configuration.configuration import Configuration
 from pi0_ros.observation.observation import Freshness
 
 RAW, PACKED = 'sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage'
@@ -34,10 +33,12 @@ class Wanted:
     trajectories: bool = True     # rather than positions
 
     @staticmethod
-    def of(robot: RobotConfig, inputs: InputConfig, trajectories: bool = True) -> 'Wanted':
+    def of(config: Configuration) -> 'Wanted':
         """Return what a node that is configured so takes."""
+        robot, inputs = config.robot, config.inputs
         return Wanted(robot.commanded, robot.observed, robot.cameras, inputs.freshness,
-                      inputs.image_transport == 'compressed', trajectories)
+                      inputs.image_transport == 'compressed',
+                      config.control.command_interface == 'trajectory')
 
 
 @dataclass(frozen=True)

@@ -78,6 +78,8 @@ class Faults:
                     return hanging
             if asked is not None and self.fault is not asked:
                 return self.fault
+            if self.stopped_by is self.fault:
+                self.stopped_by = None
             self.fault, self._in_a_row = None, 0
             self.pilot.reset()
             return None

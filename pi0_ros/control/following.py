@@ -202,8 +202,9 @@ class Follower:
 
     def note_rest(self) -> None:
         """Remember where the newest message told the robot to rest."""
-        if self._pilot.newest is not None:
-            self._told = self._pilot.newest.positions[-1]
+        newest = self._pilot.newest
+        if newest is not None:  # positions alone have no end: they say where the robot is now
+            self._told = newest.positions[-1] if self._pilot.timing.coasts else newest.start
 
     def _came(self, measured: np.ndarray) -> bool:
         """Return whether the robot, [D], was seen to go the last of the way it was told.
@@ -211,9 +212,11 @@ class Follower:
         Then its controller was on, and holds what it was told; how a robot that did not move is
         held nobody has seen.
         """
-        least = 2 * MARGIN_SHARE * _held(self._pilot.limits)
-        for told, joints in reversed(self._way):
-            far = self._told - told
+        least, last = 2 * MARGIN_SHARE * _held(self._pilot.limits), self._told
+        if last is None:
+            return False
+        for told, joints in reversed(self._way.copy()):  # the control thread goes on meanwhile
+            far = last - told
             moved = np.abs(far) >= least
             if moved.any():
                 return bool(((measured - joints) * np.sign(far) >= np.abs(far) / 2)[moved].any())
@@ -276,6 +279,7 @@ class Follower:
         if report is None:
             return self._controller.silent(now_ns)
         if self._pilot.waits(now_ns):
+            self._departed_since_ns = None
             return None  # it goes where the motion begins, in its own way
         finding = safety.check_reference(
             report.reference, self._pilot.told(min(report.stamp_ns or now_ns, now_ns) - LAGS_NS),

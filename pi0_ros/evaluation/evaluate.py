@@ -11,7 +11,6 @@ import numpy as np
 from tqdm import tqdm
 
 from pi0_ros.bags.bags import Bags
-from pi0_ros.bags.routes import Wanted
 from pi0_ros.configuration.configuration import Configuration
 from pi0_ros.evaluation import measures, moments
 from pi0_ros.evaluation.execution import Execution
@@ -43,12 +42,6 @@ def decided_by(config: Configuration) -> dict[str, object]:
                          config.control.jacobian)
 
 
-def wanted_by(config: Configuration) -> Wanted:
-    """Return what is taken from bags."""
-    return Wanted.of(config.robot, config.inputs,
-                     config.control.command_interface == 'trajectory')
-
-
 def wrong_instruction(instructions: list[str]) -> Callable[[str], str]:
     """Return a function to another one of ``instructions`` for each.
 
@@ -72,8 +65,11 @@ def evaluate(run: Run, args: argparse.Namespace, bags: Bags, bar: tqdm) -> dict[
     key = {'version': 1, 'configuration': decided_by(config) | {'seed': 0},
            'control': {'control_rate': control.control_rate} | {
                name: getattr(safety, name) for name in (
-                   'joint_limits', 'velocity_scale', 'max_acceleration', 'acceleration_scale',
-                   'position_margin', 'max_jump', 'max_chunk_age', 'gripper_joints')} | {
+                   'velocity_scale', 'max_acceleration', 'acceleration_scale',
+                   'position_margin', 'max_jump', 'max_chunk_age')} | {
+               # As evaluations that were begun before have it.
+               name: getattr(safety, name) or ('',) for name in (
+                   'joint_limits', 'gripper_joints')} | {
                name: getattr(inputs, name) for name in (
                    'max_joint_age', 'max_image_age', 'max_skew')},
            'bags': [[bag.name, bag.begin_ns, bag.end_ns] for bag in bags.bags],

@@ -12,8 +12,9 @@ from tqdm import tqdm
 
 from pi0_ros.bags.bag import Bag, BagError
 from pi0_ros.bags.bags import Bags
+from pi0_ros.bags.routes import Wanted
 from pi0_ros.configuration.configuration import Configuration
-from pi0_ros.evaluation.evaluate import decided_by, wanted_by, write_json
+from pi0_ros.evaluation.evaluate import decided_by, write_json
 from pi0_ros.observation.decoding import message_to_rgb, to_ns
 from pi0_ros.observation.observation import Observation
 from pi0_ros.policy.factory import make_local_policy
@@ -31,7 +32,7 @@ def reproduce(config: Configuration, args: argparse.Namespace) -> int:
     :raises ValueError: the bags hold no record, or the checkpoint does not fit.
     """
     with ExitStack() as stack:
-        bags = Bags(args, wanted_by(config), stack, needs_instruction=False)
+        bags = Bags(args, Wanted.of(config), stack, needs_instruction=False)
         records = _records(bags, args.records, stack)
         _compare_configurations(records[0], config)
         policy = make_local_policy(config.policy, config.robot, config.control.rtc)

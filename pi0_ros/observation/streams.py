@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from pi0_ros.observation import decoding
-from pi0_ros.observation.buffers import Arrivals, JointBuffer, LatestBuffer
+from pi0_ros.observation.buffers import Arrivals, JointBuffer, LatestBuffer, Stamped
 from pi0_ros.observation.finding import Finding
 from pi0_ros.observation.observation import Decode, Freshness, ObservationBuilder
 
@@ -53,8 +53,8 @@ class Streams:
             return replace(found, text=f'{found} ({self.joint_error})')
         return found
 
-    def next_frame(self, now_ns: int) -> tuple[LatestBuffer, int] | None:
-        """Return the camera to wait for before a decision, and for how many nanoseconds.
+    def next_frame(self, now_ns: int) -> tuple[LatestBuffer, Stamped, int] | None:
+        """Return the camera to wait for before a decision, its newest frame, and how long, in ns.
 
         The one whose newest frame is the oldest, if its next comes within half of its period:
         then waiting makes the robot react sooner. None where it does not pay.
@@ -65,7 +65,7 @@ class Streams:
         if not newest or not rate_hz:
             return None
         due_ns = newest.received_ns + round(1e9 / rate_hz) - now_ns
-        return (oldest, due_ns) if 0 < due_ns < min(5e8 / rate_hz, MOST_WAIT_NS) else None
+        return (oldest, newest, due_ns) if 0 < due_ns < min(5e8 / rate_hz, MOST_WAIT_NS) else None
 
     def clear(self) -> None:
         """Forget everything received, for example after the clock went back."""

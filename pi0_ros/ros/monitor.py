@@ -68,7 +68,8 @@ class Monitor:
         last = guard.stopped_by
         if last is not self._told_stop and self._is_news(last):
             self._log.error(f'disarmed: {advised(last)}')
-        self._told_stop = last
+        if last is None or not session.pilot.enabled:  # else it is being disarmed just now
+            self._told_stop = last
         self._board.show(*self._summary(problem), self._asked.instruction)
 
     def _is_news(self, last: Finding | None) -> bool:

@@ -19,12 +19,13 @@ from pi0_ros.ros.operator import Operator
 from pi0_ros.ros.session import Session
 
 
-def _close(session: Session, monitor: Monitor) -> None:
+def _close(session: Session, monitor: Monitor | None) -> None:
     """Close the session, and after it, whatever became of that, who tells of it."""
     try:
         session.close()
     finally:
-        monitor.close()
+        if monitor is not None:
+            monitor.close()
 
 
 class _ToRos(logging.Handler):
@@ -36,7 +37,7 @@ class _ToRos(logging.Handler):
         self._warn = node.get_logger().warning
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._say.get(record.levelno, self._warn)(record.getMessage())
+        self._say.get(record.levelno, self._warn)(advised(record.getMessage()))
 
 
 class Pi0Node(LifecycleNode):
@@ -122,8 +123,9 @@ class Pi0Node(LifecycleNode):
     def _configure(self) -> None:
         asked = self.operator.asked
         session = Session(self, parameters.read(self, self._problems), asked)
-        monitor = Monitor(session, asked)
+        monitor = None
         try:
+            monitor = Monitor(session, asked)
             with INTERRUPT.raising(True):
                 session.load()
         except BaseException:

@@ -285,8 +285,9 @@ class Session:
 
     def _inference_failed(self, error: BaseException) -> None:
         text, gone = f'{type(error).__name__}: {error}', isinstance(error, PolicyGone)
-        self._log.error(f'inference failed: {text}' + ('' if gone else f'\n{trace(error)}'),
-                        throttle_duration_sec=1.0)
+        self._log.error(
+            f'inference failed: {advised(text)}' + ('' if gone else f'\n{trace(error)}'),
+            throttle_duration_sec=1.0)
         self.guard.failed(str(error) if gone else text, self.now(), gone)
         self.urgent()
 

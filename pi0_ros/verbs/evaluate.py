@@ -10,12 +10,13 @@ from pathlib import Path
 from tqdm import tqdm
 
 from pi0_ros.bags.bags import FULL, KEPT, Bags, add_bag_arguments
+from pi0_ros.bags.routes import Wanted
 from pi0_ros.checkpoint.spec import CheckpointError
 from pi0_ros.configuration.advice import advised
 from pi0_ros.configuration.configuration import Configuration
 from pi0_ros.configuration.file import read_all_parameters
 from pi0_ros.evaluation.evaluate import (SHUFFLED, Run, as_text, compare, evaluate,
-                                         wanted_by, wrong_instruction, write_json)
+                                         wrong_instruction, write_json)
 from pi0_ros.policy.factory import checkpoint_folder
 
 
@@ -124,7 +125,7 @@ def main(argv: list[str] | None = None) -> int:
 def _run(args: argparse.Namespace) -> int:
     given = read_values(args)
     with ExitStack() as stack:
-        bags = [Bags(args, wanted_by(config), stack) for _, config in given]
+        bags = [Bags(args, Wanted.of(config), stack) for _, config in given]
         print(bags[0].describe())
         runs = [(Run(name, config, lambda text: text), of)
                 for (name, config), of in zip(given, bags)]

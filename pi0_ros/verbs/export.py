@@ -11,12 +11,12 @@ from pi0_ros.bags import actions
 from pi0_ros.bags import routes as topics
 from pi0_ros.bags.bag import Bag, BagError
 from pi0_ros.bags.bags import FULL, KEPT, Bags, add_bag_arguments
+from pi0_ros.bags.routes import Wanted
 from pi0_ros.configuration.advice import advised
 from pi0_ros.configuration.configuration import Configuration
 from pi0_ros.configuration.file import read_all_parameters
 from pi0_ros.dataset.export import export
 from pi0_ros.dataset.video import CODECS
-from pi0_ros.evaluation.evaluate import wanted_by
 
 NAMED_NS = 2 * 10**9  # in which every publisher of joint states has spoken
 
@@ -90,7 +90,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         config = read_values(args)
         with ExitStack() as stack:
-            bags = Bags(args, wanted_by(config), stack)
+            bags = Bags(args, Wanted.of(config), stack)
             print(bags.describe())
             for text in export(args, config.robot, config.inputs, bags):
                 print(f'note: {text}')

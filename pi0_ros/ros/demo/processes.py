@@ -12,6 +12,8 @@ from pathlib import Path
 PR_SET_PDEATHSIG = 1
 DOMAINS = range(1, 101)  # all platforms allow these
 PROFILE = 'fastdds.xml'
+FIRST_TAKEN = 64_000  # of ports: who holds it has that domain, before anybody speaks in it
+_taken: list[socket.socket] = []
 
 
 def share_file(name: str) -> Path:
@@ -35,14 +37,22 @@ def private_environment(domain: int | None = None) -> dict[str, str]:
 
 
 def free_domain() -> int:
-    """Return a domain id whose first port nobody on this host uses."""
+    """Return a domain id that nobody on this host uses, nor takes while this process lives."""
     for domain in random.sample(DOMAINS, len(DOMAINS)):
+        taken = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        try:
+            taken.bind(('127.0.0.1', FIRST_TAKEN + domain))
+        except OSError:
+            taken.close()
+            continue
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
             try:
                 probe.bind(('127.0.0.1', 7400 + 250 * domain + 10))  # of its first participant
             except OSError:
+                taken.close()
                 continue
-            return domain
+        _taken.append(taken)
+        return domain
     raise RuntimeError(f'all ROS domains from {DOMAINS[0]} to {DOMAINS[-1]} are in use')
 
 

@@ -55,10 +55,10 @@ class Inputs(Streams):
         :param allowed: whether there is time for so many nanoseconds. :param closing: ends it.
         """
         found = self.next_frame(self._node.get_clock().now().nanoseconds)
-        if not found or not allowed(found[1]):
+        if not found or not allowed(found[2]):
             return
-        camera, due_ns = found
-        before, end_s = camera.get(), time.monotonic() + due_ns / 1e9 + LATE_S
+        camera, before, due_ns = found
+        end_s = time.monotonic() + due_ns / 1e9 + LATE_S
         while camera.get() is before and time.monotonic() < end_s and not closing.wait(POLL_S):
             pass
 
