@@ -17,12 +17,13 @@ FIXTURES = ('lerobot_mean_std', 'lerobot_untied_embeddings', 'lerobot_relative',
 MS = 1_000_000
 
 
-def chunk(values, t_obs_ns=0, dt_ns=20 * MS, instruction='go', number=0) -> ActionChunk:
+def chunk(values, t_obs_ns=0, dt_ns=20 * MS, instruction='go', number=0, offset=1
+          ) -> ActionChunk:
     """Return a chunk; one-dimensional values make a chunk of one joint."""
     positions = np.asarray(values, float)
     if positions.ndim == 1:
         positions = positions[:, None]
-    return ActionChunk(t_obs_ns, dt_ns, positions, instruction, number)
+    return ActionChunk(t_obs_ns, dt_ns, positions, instruction, number, offset=offset)
 
 
 class Planner:

@@ -16,7 +16,7 @@ from pi0_ros.checkpoint.network import network_config
 from pi0_ros.checkpoint.normalise import lerobot_normaliser, openpi_normaliser
 from pi0_ros.checkpoint.spec import CheckpointError, Choices
 from pi0_ros.checkpoint.tensors import read_header, stored_names
-from pi0_ros.policy.factory import checkpoint_folder
+from pi0_ros.policy.factory import DEMO, checkpoint_folder
 from pi0_ros.policy.pi0 import Pi0Policy
 from support import DATA, FIXTURES
 
@@ -453,3 +453,13 @@ def test_statistics_of_openpi_may_be_longer_not_shorter():
                        ({'mean': [1, 2], 'std': [1, -1]}, "'state.std' is negative")):
         with pytest.raises(ValueError, match=words):
             openpi_normaliser('state', bad, 2)
+
+
+def test_when_the_first_action_is_due_is_what_the_checkpoint_says_or_with_the_observation(copy):
+    assert checkpoint.read(copy).action_offset == 0  # as LeRobot's recorder stores them
+    edit(copy / 'config.json', action_offset=1)
+    assert checkpoint.read(copy).action_offset == 1
+    assert checkpoint.read(DEMO).action_offset == 1  # its demonstrator's are the next states
+    edit(copy / 'config.json', action_offset=-1)
+    with pytest.raises(CheckpointError, match='its action_offset is -1, expected 0 to 10'):
+        checkpoint.read(copy)

@@ -274,7 +274,8 @@ def test_a_bag_without_what_the_policy_needs_says_why(tmp_path, capsys):
 # ---- measures ----
 
 def record(number, state, predicted, done, **more):
-    return {'bag': 0, 'moment': number, 'skipped': '', 'dt_ns': 20 * MS, 'state': state,
+    return {'bag': 0, 'moment': number, 'skipped': '', 'dt_ns': 20 * MS, 'action_offset': 1,
+            'state': state,
             'velocity': [1.0, 0.0], 'predicted': predicted, 'done': done, 'refused': '',
             'clamped': False, 'slowed': False, 'jump': None, 'border': None, 'inside': None,
             'joint_age_s': 0.01, 'image_age_s': {'front': 0.02}, 'skew_s': {'front': -0.01},

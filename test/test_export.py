@@ -12,12 +12,14 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 
-from bags import Tape, write_demonstration
+from bags import MS, Tape, write_demonstration
+from pi0_ros.bags.actions import ActionPath
 from pi0_ros.bags.bag import Bag
 from pi0_ros.dataset import statistics
 from pi0_ros.dataset import writer as dataset
 from pi0_ros.verbs import export
 from pi0_ros.observation.decoding import message_to_rgb
+from pi0_ros.sim import arm
 
 ROOT = Path(__file__).parents[1]
 SIM = str(ROOT / 'config' / 'sim.yaml')
@@ -70,12 +72,21 @@ def test_rows_are_what_the_bag_says_at_these_times(bag, made):
     np.testing.assert_allclose([row['timestamp'] for row in rows], np.arange(len(rows)) / 25,
                                atol=1e-5)
     assert {row['task_index'] for row in rows} == {1} == {row['episode_index'] for row in rows}
-    # The action of a row is what was commanded for one period later: the state follows it,
-    # as well as the arm can.
-    states = np.array([row['observation.state'] for row in rows])[:, :4]
-    actions = np.array([row['action'] for row in rows])[:, :4]
-    one_later = np.abs(actions[:-1] - states[1:]).max()
-    assert one_later < 0.5 * np.abs(actions[:-1] - states[:-1]).max()
+    # The action of a row is what was commanded then.
+    actions = np.array([row['action'] for row in rows])
+    with Bag(bag) as source:
+        path = ActionPath(tuple(arm.JOINT_NAMES))
+        for _, received_ns, message in source.messages(['/joint_trajectory']):
+            path.put(message, received_ns)
+        path.known_ns = source.end_ns
+        states = [(received_ns, np.float32(message.position)) for _, received_ns, message
+                  in source.messages(['/joint_states'])]
+    for row in (5, 20, 40):
+        shown = np.float32(rows[row]['observation.state'])
+        seen_ns, = [at for at, positions in states if (positions == shown).all()]
+        apart = [np.abs(path.sample(np.array([seen_ns + after_ms * MS]))[0] - actions[row]).max()
+                 for after_ms in range(0, 61)]
+        assert min(apart) < 1e-3 and np.argmin(apart) <= 10  # a frame's state is that old
     with Bag(bag) as source:
         told = [message for _, _, message in source.messages(['/joint_states'])]
     known = {tuple(np.float32(message.position)) for message in told}
@@ -196,6 +207,46 @@ def test_without_a_parameter_file_the_bag_names_everything(tmp_path):
     np.testing.assert_allclose([row['observation.state'][0] for row in rows],
                                np.sin(later_s - 40 / 300), atol=1e-6)
     assert len(lengths(folder)) == 2
+
+
+def test_an_action_is_the_command_of_its_frame_as_lerobot_records_it(tmp_path):
+    """A leader at 50 Hz whose values are its times of issue, as world/bags/16 has it."""
+    tape = Tape(tmp_path / 'bag')
+    tape.say(0, 'go')
+    for at_ms in range(0, 3000, 5):
+        tape.joints(at_ms, [at_ms / 1000, 0.0])
+        if at_ms % 20 == 0:
+            tape.joints(at_ms + 3, [(at_ms + 3) / 1000, 0.0], topic='/leader/joint_states')
+            tape.image(at_ms)
+    folder = tmp_path / 'd'
+    given = [str(tape.close()), '--dataset', str(folder), '--fps', '30']
+    assert export.main([*given, '--actions', '/leader/joint_states']) == 0
+    rows = table(folder, 'data/chunk-000/file-000.parquet')
+    apart = np.array([row['action'][0] - row['observation.state'][0] for row in rows])
+    assert len(apart) > 80 and apart.min() >= -1e-4 and apart.max() <= 0.020
+    assert json.loads((folder / 'meta/pi0_ros.json').read_text()) == {'action_offset': 0}
+
+
+def test_without_commands_an_action_is_the_next_state_and_the_data_set_says_so(tmp_path, capsys):
+    first, folder = tape(tmp_path / 'first'), tmp_path / 'd'
+    assert export.main([str(first), '--dataset', str(folder), '--fps', '25']) == 0
+    rows = table(folder, 'data/chunk-000/file-000.parquet')
+    actions = np.array([row['action'][0] for row in rows])
+    states = np.array([row['observation.state'][0] for row in rows])  # 20 ms old, see above
+    at_ms = 40 * (1 + np.arange(len(rows)))
+    np.testing.assert_allclose(actions, np.sin((at_ms + 40) / 300), atol=1e-3)
+    np.testing.assert_allclose(states, np.sin((at_ms - 20) / 300), atol=1e-6)
+    assert json.loads((folder / 'meta/pi0_ros.json').read_text()) == {'action_offset': 1}
+    assert "parameter 'action_offset' 1" in capsys.readouterr().out
+    other = Tape(tmp_path / 'other')
+    other.say(0, 'go')
+    for at_ms in range(0, 1000, 20):
+        other.joints(at_ms, [0.0, 0.0])
+        other.image(at_ms)
+        other.command(at_ms, [(0, [0.0, 0.0]), (100, [0.0, 0.0])])
+    assert export.main([str(first), str(other.close()), '--dataset', str(tmp_path / 'both'),
+                        '--fps', '25']) == 1
+    assert 'some bags have commands and some have none' in capsys.readouterr().err
 
 
 def test_every_frame_shows_what_was_newest_then(tmp_path):

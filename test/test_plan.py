@@ -219,12 +219,12 @@ def test_a_plan_at_its_end_is_counted_as_starved():
 
 def test_leftover_is_what_is_planned_for_the_next_chunk():
     it = Planner(brake_ns=200 * MS)
-    assert len(it.plan.leftover(0, DT, 50)) == 0
+    assert len(it.plan.leftover(DT, DT, 50)) == 0
     it.take(chunk(np.arange(1, 51)), 0)
-    rest = it.plan.leftover(400 * MS, DT, 50)[:, 0]
+    rest = it.plan.leftover(400 * MS + DT, DT, 50)[:, 0]
     np.testing.assert_allclose(rest, np.arange(21, 46))  # the stop begins at 0.9 s
     stopped = it.plan.stopped(500 * MS, it.rules.limits, 200 * MS)
-    assert len(stopped.leftover(500 * MS, DT, 50)) == 0
+    assert len(stopped.leftover(500 * MS + DT, DT, 50)) == 0
 
 
 def test_every_action_knows_where_it_comes_from():
@@ -265,3 +265,22 @@ def test_a_plan_that_begins_later_leaves_what_comes_before_alone():
     np.testing.assert_array_equal(late.sample(before), it.plan.sample(before))
     np.testing.assert_allclose(late.sample(after + 7 * MS), it.plan.sample(after), atol=1e-12)
     assert late.begin_ns == it.plan.begin_ns + 7 * MS
+
+
+@pytest.mark.parametrize('offset', [0, 1, 2])
+def test_step_k_is_due_at_observation_plus_k_plus_offset_periods(offset):
+    """0: an action is what was commanded with the observation; one more of them is late."""
+    it = Planner()
+    it.take(chunk([0.0] * 30), 0)
+    made = chunk(np.arange(1, 31), t_obs_ns=100 * MS, offset=offset)
+    assert made.due_ns[0] == (100 + 20 * offset) * MS and made.end_ns == made.due_ns[-1]
+    it.take(made, 150 * MS)
+    assert it.plan.late_steps == 3 - offset
+    assert it.at(200, 300) == [6 - offset, 11 - offset]
+
+
+@pytest.mark.parametrize('offset', [0, 1])
+def test_who_stands_comes_to_the_first_step_in_a_period_whatever_it_is_due(offset):
+    it = Planner()
+    it.take(chunk([1, 2, 3, 4], t_obs_ns=0, offset=offset), 500 * MS)
+    assert it.plan.late_steps == 0 and it.at(500, 520, 540) == [0, 1, 2]

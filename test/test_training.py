@@ -258,7 +258,7 @@ def test_an_episode_with_a_peg_ends_with_the_block_or_at_the_peg(end):
                 command = expert.advance(table, command, world.behind(robot.world), 0.02)
                 world.step(table, command, 0.02)
                 out[k] = command[0]
-            return ActionChunk(seen.t_obs_ns, 20_000_000, out, seen.instruction)
+            return ActionChunk(seen.t_obs_ns, 20_000_000, out, seen.instruction, offset=1)
 
     robots, begin = [], SimulatedRobot.__init__
     with pytest.MonkeyPatch.context() as patch:

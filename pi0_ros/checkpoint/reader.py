@@ -15,6 +15,7 @@ from pi0_ros.checkpoint.spec import CheckpointError, Choices, PolicySpec, read_j
 from pi0_ros.checkpoint.tensors import Stored, read_header
 
 EMBEDDINGS = 'model.vlm.vision_tower.embeddings.'
+MOST_OFFSET = 10  # periods
 MOST_STEPS, MOST_PIXELS = 1000, 2048
 OTHER_NETWORKS = {'pi05': 'pi0.5', 'pi0_5': 'pi0.5', 'pi0.5': 'pi0.5', 'pi0fast': 'pi0-FAST',
                   'pi0_fast': 'pi0-FAST'}
@@ -48,7 +49,8 @@ def read(folder: Path, choices: Choices = Choices()) -> PolicySpec:
     try:
         spec = layout.describe(folder.absolute(), config, choices)
         spec = replace(spec, warnings=spec.warnings + _still(spec),
-                       trained_delay=whole(config, 'trained_delay', 0))
+                       trained_delay=whole(config, 'trained_delay', 0),
+                       action_offset=whole(config, 'action_offset', 0))
         _require_sane(spec, config)
         _require_image_size(spec, stored)
         return spec
@@ -75,6 +77,8 @@ def _require_sane(spec: PolicySpec, config: dict) -> None:
             ('prompt length', spec.max_prompt_tokens, MOST_STEPS)):
         if not 1 <= value <= high:
             raise ValueError(f'its {what} is {value}, expected 1 to {high}')
+    if not 0 <= spec.action_offset <= MOST_OFFSET:
+        raise ValueError(f'its action_offset is {spec.action_offset}, expected 0 to {MOST_OFFSET}')
     if not 0 <= spec.trained_delay <= spec.chunk_length:
         raise ValueError(f'its trained_delay is {spec.trained_delay}, expected 0 to '
                          f'{spec.chunk_length}')

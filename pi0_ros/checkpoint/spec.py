@@ -52,6 +52,7 @@ class PolicySpec:
     trainer: str                  # what is known of the version that trained it
     warnings: tuple[str, ...] = ()
     renamed: Mapping[str, str] = field(default_factory=dict)  # the data set's cameras: names here
+    action_offset: int = 0        # periods after the observation at which step 0 is due
     trained_delay: int = 0        # so many first actions training gave it, for rtc_trained
 
 

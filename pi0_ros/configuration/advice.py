@@ -24,8 +24,8 @@ ADVICE = {
 
 
 # A setting that a room speaks of is a parameter here.
-SETTING = re.compile(r"(?<=set )'(%(it)s)'|(?<=with )'(%(it)s)'|(?:^|(?<=; )|(?<=: ))'(%(it)s)'"
-                     % {'it': '|'.join(BY_NAME)})
+SETTING = re.compile(r"(?:(?<=set )|(?<=with )|(?<=needs )|(?<=; )|(?<=: )|^)'(?:%s)'"
+                     % '|'.join(BY_NAME))
 
 
 def advised(found: object) -> str:

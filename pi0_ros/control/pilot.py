@@ -35,7 +35,7 @@ class Pilot(Teller):
         self.handover: Switch = make_handover(timing.handover, timing.fade_ns)
         self.clamped: np.ndarray | None = None  # [D] how far the newest plan led out, if it did
         self._delays = Delays()
-        self._chunk_ns = self._dt_ns = 0
+        self._chunk_ns = self._dt_ns = self._steps = self._offset = 0  # of the newest chunk
 
     def use(self, timing: Timing) -> None:
         """Use other times; the strategy of hand-over stays."""
@@ -209,7 +209,8 @@ class Pilot(Teller):
     def _needed_ns(self) -> int:
         """Return how long an inference may take: half as long again as measured, and two ticks."""
         slack_ns = min(2 * self.timing.period_ns, MOST_SLACK_NS)
-        return 3 * self.delay * self._dt_ns // 2 + slack_ns
+        took_ns = (self.delay + self._offset - 1) * self._dt_ns
+        return 3 * took_ns // 2 + slack_ns
 
     def leftover(self, seen: Observation) -> Leftover | None:
         """Return what the next chunk shall continue; None where the hand-over wants none.
@@ -219,11 +220,12 @@ class Pilot(Teller):
             one before it shall not make the arm react late.
         """
         with self.lock:
-            plan, dt_ns, chunk_ns = self._plan, self._dt_ns, self._chunk_ns
+            plan, dt_ns, steps = self._plan, self._dt_ns, self._steps
             delay, last, obs_ns = self.delay, self._delays.last, self.scale.at(seen.t_obs_ns)
         if not (self.handover.continues and dt_ns):
             return None
-        return leftover(plan, obs_ns, seen, dt_ns, chunk_ns // dt_ns, delay, last, self.limits)
+        return leftover(plan, obs_ns + self._offset * dt_ns, seen, dt_ns, steps, delay, last,
+                        self.limits)
 
     def accept(self, chunk: ActionChunk, now_ns: int, epoch: int, stance: Stance | None = None
                ) -> str | None:
@@ -307,7 +309,8 @@ class Pilot(Teller):
         """Put a plan in place that was made of ``base``."""
         counters, first = self.counters, self._plan.instruction is None
         seen_ns = self.scale.at(chunk.t_obs_ns)
-        self._delays.measure((made.begin_ns - seen_ns) // chunk.dt_ns, len(chunk.positions), first)
+        self._delays.measure((made.begin_ns - seen_ns) // chunk.dt_ns + 1 - chunk.offset,
+                             len(chunk.positions), first)
         counters.merged += 1
         counters.late_steps += made.late_steps
         counters.starved += made.starved
@@ -323,3 +326,4 @@ class Pilot(Teller):
         self.machine.change(State.MOVING)
         self.chunk_obs_ns, self._dt_ns = chunk.t_obs_ns, chunk.dt_ns
         self._chunk_ns = chunk.end_ns - chunk.t_obs_ns
+        self._steps, self._offset = len(chunk.positions), chunk.offset

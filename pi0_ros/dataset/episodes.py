@@ -9,6 +9,7 @@ import numpy as np
 
 from pi0_ros.bags.actions import ActionPath
 from pi0_ros.bags.playback import LATE_NS, Moment, Playback
+from pi0_ros.bags.routes import Routes
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,7 @@ class Frame:
 
     at_ns: int
     state: np.ndarray      # [N] in the order of Observation.state
-    action: np.ndarray     # [D] what was commanded, or measured, for one period later
+    action: np.ndarray     # [D] what was commanded then, or measured one period later
     images: dict[str, Any]  # messages, by camera
     begins: bool           # whether a new episode begins with it
     task: str
@@ -33,16 +34,23 @@ class _Pending:
     path: ActionPath
 
 
+def action_offset(routes: Routes) -> int:
+    """Return how many periods after its frame an action of a bag is due, see ActionChunk."""
+    return 0 if routes.actions else 1
+
+
 def frames(playback: Playback, fps: int, marker: str = '') -> Iterator[Frame]:
     """Yield the frames of a bag, in order.
 
-    The action of a frame is due one period after it, as the first step of a chunk is after its
-    observation; the state is the newest, up to a period of the joint states older. An episode is
-    what was done until another instruction. It ends where an input was missing or late, where
+    The action of a frame is what was commanded then, as LeRobot records it; where no commands were
+    recorded, where the joints were measured one period later: see ``action_offset``. The state is
+    the newest, up to a period of the joint states older. An episode is what was done until another
+    instruction. It ends where an input was missing or late, where
     nothing was commanded yet, where the clock jumped, and with every message on ``marker``; if
     that is of std_msgs/Bool, true begins an episode and false ends it.
     """
     period_ns = round(1e9 / fps)
+    after_ns = action_offset(playback.routes) * period_ns
     waiting: deque[_Pending] = deque()
     broken, wanted, task, path = True, True, '', playback.path
     left_out = playback.left_out
@@ -71,10 +79,10 @@ def frames(playback: Playback, fps: int, marker: str = '') -> Iterator[Frame]:
                 playback.path))
         while waiting and (waiting[0].path is not playback.path
                            or now_ns > waiting[0].at_ns + period_ns + LATE_NS):
-            yield from known.settle(waiting.popleft(), period_ns, left_out)
+            yield from known.settle(waiting.popleft(), after_ns, left_out)
         playback.path.forget((waiting[0].at_ns if waiting else now_ns) - LATE_NS)
     for one in waiting:
-        yield from known.settle(one, period_ns, left_out)
+        yield from known.settle(one, after_ns, left_out)
 
 
 class _Known:
@@ -83,8 +91,8 @@ class _Known:
     def __init__(self) -> None:
         self._broken = True
 
-    def settle(self, one: _Pending, period_ns: int, left_out: Counter[str]) -> Iterator[Frame]:
-        action = one.path.sample(np.array([one.at_ns + period_ns]))[0]
+    def settle(self, one: _Pending, after_ns: int, left_out: Counter[str]) -> Iterator[Frame]:
+        action = one.path.sample(np.array([one.at_ns + after_ns]))[0]
         if not np.isfinite(action).all():
             self._broken = True
             left_out['no_action'] += 1

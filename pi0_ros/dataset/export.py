@@ -11,7 +11,7 @@ from pi0_ros.bags.bags import Bags
 from pi0_ros.bags.playback import Playback
 from pi0_ros.checkpoint.config import RobotConfig
 from pi0_ros.checkpoint.mapping import NONE
-from pi0_ros.dataset.episodes import Frame, frames
+from pi0_ros.dataset.episodes import Frame, action_offset, frames
 from pi0_ros.dataset.writer import DatasetWriter
 from pi0_ros.observation.config import InputConfig
 
@@ -58,7 +58,13 @@ def export(args: argparse.Namespace, robot: RobotConfig, inputs: InputConfig, ba
         if marker and not bag.knows(marker):
             raise BagError(f"topic '{marker}' is {bag.topics[marker].kind}, expected a standard "
                            'type, such as std_msgs/msg/Bool')
-    key = {'version': 1, 'fps': args.fps, 'states': state_names, 'actions': robot.commanded,
+    offsets = {action_offset(routes) for routes in bags.routes}
+    if len(offsets) > 1:
+        raise BagError('some bags have commands and some have none: an action would be the '
+                       'command of its frame in the ones, the next state in the others. Export '
+                       "them apart, or take what the joints did in all: --actions joint_states")
+    offset = offsets.pop()
+    key = {'version': 2, 'fps': args.fps, 'states': state_names, 'actions': robot.commanded,
            'bags': [[bag.name, bag.begin_ns, bag.end_ns] for bag in bags.bags],
            'routes': [routes.roles for routes in bags.routes], 'marker': marker,
            'fresh': [inputs.max_joint_age, inputs.max_image_age, inputs.max_skew],
@@ -94,11 +100,14 @@ def export(args: argparse.Namespace, robot: RobotConfig, inputs: InputConfig, ba
         if seen != len(writer.episodes):
             raise ValueError(f"'{writer.partial}' has {len(writer.episodes)} episodes, of which "
                              f'{seen} were found again: say --overwrite')
-        folder = writer.finish(args.robot_type)
+        folder = writer.finish(args.robot_type, offset)
     except ValueError as error:
         writer.give_up()
         raise ValueError('; '.join([str(error), *told])) from error
     tasks = list(dict.fromkeys(one['task'] for one in writer.episodes))
+    if offset:
+        told.append('no commands were recorded, so an action is the next state: a policy that is '
+                    "trained on it needs 'action_offset' 1 (meta/pi0_ros.json says so)")
     print(f'{folder}: {len(writer.episodes)} episodes, {writer.frames} frames, '
           f'{writer.frames / args.fps:.1f} s; tasks: ' + '; '.join(tasks))
     return told

@@ -160,9 +160,10 @@ class DatasetWriter:
         join([self._video(camera, number) for number in numbers],
              self.partial / _at(VIDEO, file, IMAGES + camera), self.fps)
 
-    def finish(self, robot_type: str) -> Path:
+    def finish(self, robot_type: str, action_offset: int = 0) -> Path:
         """Write what tells of the data, read everything back, and give the folder its name.
 
+        :param action_offset: periods after its frame, at which an action is due.
         :raises ValueError: what was written is not what was meant to be.
         """
         if not self.episodes:
@@ -178,6 +179,8 @@ class DatasetWriter:
         self._write_episodes(by_episode, self._join_videos(),
                              meta / 'episodes/chunk-000/file-000.parquet')
         (meta / 'info.json').write_text(json.dumps(self._info(len(tasks), robot_type), indent=4))
+        # Beside LeRobot's own files: what it does not record.
+        (meta / 'pi0_ros.json').write_text(json.dumps({'action_offset': action_offset}) + '\n')
         check(self.partial)
         self.partial.replace(self.folder)
         (self.folder / self._manifest.name).unlink()

@@ -62,14 +62,13 @@ def evaluate(run: Run, args: argparse.Namespace, bags: Bags, bar: tqdm) -> dict[
     """
     config = run.config.with_policy(torch_threads=args.threads)  # which round otherwise
     robot, control, safety, inputs = config.robot, config.control, config.safety, config.inputs
-    key = {'version': 1, 'configuration': decided_by(config) | {'seed': 0},
-           'control': {'control_rate': control.control_rate} | {
+    key = {'version': 2, 'configuration': decided_by(config) | {'seed': 0},
+           'control': {'control_rate': control.control_rate,
+                       'action_offset': config.policy.action_offset} | {
                name: getattr(safety, name) for name in (
                    'velocity_scale', 'max_acceleration', 'acceleration_scale',
                    'position_margin', 'max_jump', 'max_chunk_age')} | {
-               # As evaluations that were begun before have it.
-               name: getattr(safety, name) or ('',) for name in (
-                   'joint_limits', 'gripper_joints')} | {
+               name: getattr(safety, name) for name in ('joint_limits', 'gripper_joints')} | {
                name: getattr(inputs, name) for name in (
                    'max_joint_age', 'max_image_age', 'max_skew')},
            'bags': [[bag.name, bag.begin_ns, bag.end_ns] for bag in bags.bags],

@@ -91,12 +91,14 @@ class Execution:
             return None
         return plan
 
-    def leftover(self, seen: Observation, dt_ns: int, steps: int) -> Leftover | None:
+    def leftover(self, seen: Observation, dt_ns: int, steps: int, offset: int
+                 ) -> Leftover | None:
         """Return what the next chunk shall continue; None where nothing is planned."""
-        plan, delay = self._goes_on(seen.t_obs_ns), self.delay_ns // dt_ns
+        plan, delay = self._goes_on(seen.t_obs_ns), self.delay_ns // dt_ns + 1 - offset
+        first_ns = seen.t_obs_ns + offset * dt_ns
         if plan is None or not self.continues:
             return None
-        return leftover(plan, seen.t_obs_ns, seen, dt_ns, steps, delay, delay, self.limits)
+        return leftover(plan, first_ns, seen, dt_ns, steps, delay, delay, self.limits)
 
     def take(self, chunk: ActionChunk, seen: Observation) -> Fate:
         """Hand a chunk over; return what the safety checks and the plan before make of it."""
@@ -134,8 +136,9 @@ class Execution:
 
     def _compare(self, plan: Plan, chunk: ActionChunk, now_ns: int) -> dict[str, np.ndarray]:
         """Return how a chunk differs from the plan, and how the plan moved since it began."""
-        step = min(self.delay_ns // chunk.dt_ns, len(chunk.positions) - 1)
-        due_ns = np.array([chunk.t_obs_ns + (step + 1) * chunk.dt_ns])
+        late = int((chunk.due_ns <= chunk.t_obs_ns + self.delay_ns).sum())
+        step = min(late, len(chunk.positions) - 1)
+        due_ns = chunk.due_ns[step:step + 1]
         planned = plan.sample(due_ns)
         new = self.limits.nearest_turn(chunk.positions[step:step + 1], planned[0])
         out = {'jump': np.abs(new - planned)[0]}

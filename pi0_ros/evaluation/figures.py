@@ -73,13 +73,13 @@ def draw_horizon(axis: Axes, runs: Sequence[Shown], result: dict[str, Any]) -> N
     """Draw the error over the steps of a chunk, against the baselines."""
     for run in runs:
         steps = result['runs'][run.name]['steps_error_share']
-        after_s = run.rows.dt_s * np.arange(1, len(steps['policy']['mean']) + 1)
+        after_s = run.rows.after_s
         axis.plot(after_s, _percent(steps['policy']['mean']), color=run.colour,
                   label=legend(run.name), linewidth=2)
         axis.plot(after_s, _percent(steps['policy']['p95']), color=run.colour, linewidth=0.8,
                   alpha=0.6, label=None)
     steps = result['runs'][runs[0].name]['steps_error_share']
-    after_s = runs[0].rows.dt_s * np.arange(1, len(steps['policy']['mean']) + 1)
+    after_s = runs[0].rows.after_s
     for name, (label, colour, line) in BASELINES.items():
         axis.plot(after_s, _percent(steps[name]['mean']), line, color=colour, label=label)
     axis.set(xlabel='seconds ahead', ylabel='error, % of range', ylim=(0, None))
@@ -141,7 +141,7 @@ def draw_joint(axis: Axes, run: Shown, bag: int, joint: int, part: tuple[float, 
     """Draw what was done with one joint, and fans of what the policy would have done."""
     rows, chosen = run.rows, np.flatnonzero((run.bags == bag) & (run.seconds >= part[0] - 0.01)
                                             & (run.seconds <= part[1]))
-    steps = rows.dt_s * np.arange(1, rows.done.shape[1] + 1)
+    steps = rows.after_s
     known: dict[float, float] = {}
     for index in chosen:
         t_obs_s = run.seconds[index] - (rows.records[index]['now_ns']

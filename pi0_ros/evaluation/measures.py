@@ -37,13 +37,14 @@ class Rows:
         self.state = array('state', -1)[:, :joints]                       # [M, D]
         self.velocity = array('velocity', joints)                         # [M, D]
         self.turns = turns
-        after_s = self.dt_s * np.arange(1, steps + 1)[:, None]
+        # After the observation, when each step is due, [T].
+        self.after_s = self.dt_s * (first['action_offset'] + np.arange(steps))
         still = np.repeat(self.state[:, None], steps, axis=1)
+        moving = still + self.velocity[:, None] * self.after_s[:, None]
         self.errors = {
             'policy': np.abs(self._apart(self.predicted, self.done[:, None])).mean(axis=1),
             'hold_still': np.abs(self._apart(still, self.done)),
-            'last_velocity': np.abs(self._apart(still + self.velocity[:, None] * after_s,
-                                                self.done))}              # each [M, T, D]
+            'last_velocity': np.abs(self._apart(moving, self.done))}  # each [M, T, D]
 
     def _apart(self, one: np.ndarray, other: np.ndarray) -> np.ndarray:
         out = one - other

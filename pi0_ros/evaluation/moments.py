@@ -84,7 +84,8 @@ def _decide(bag: int, moment: Moment, playback: Playback, policy: Pi0Policy,
         if not sample:
             first = noise
     executed = chunks[0]
-    leftover = execution.leftover(seen, policy.dt_ns, len(executed.positions))
+    leftover = execution.leftover(seen, policy.dt_ns, len(executed.positions),
+                                  executed.offset)
     if leftover is not None:
         executed = policy.infer(seen, first, leftover)
     fate = execution.take(executed, seen)
@@ -92,6 +93,7 @@ def _decide(bag: int, moment: Moment, playback: Playback, policy: Pi0Policy,
     stamps = seen.image_stamps_ns
     record |= {
         't_obs_ns': seen.t_obs_ns, 'asked': asked, 'dt_ns': policy.dt_ns,
+        'action_offset': executed.offset,
         'state': seen.state.tolist(), 'velocity': (moved / seconds).tolist(),
         'predicted': [chunk.positions.tolist() for chunk in chunks],
         'executed': executed.positions.tolist() if leftover is not None else None,
@@ -102,8 +104,7 @@ def _decide(bag: int, moment: Moment, playback: Playback, policy: Pi0Policy,
         'refused': fate.refused, 'clamped': fate.clamped, 'slowed': fate.slowed,
         'jump': _list(fate.jump), 'border': _list(fate.border), 'inside': _list(fate.inside),
         'latency_ms': latency}
-    steps = np.arange(1, len(executed.positions) + 1)
-    return _Pending(record, playback.path, seen.t_obs_ns + policy.dt_ns * steps)
+    return _Pending(record, playback.path, executed.due_ns)
 
 
 def _list(row: np.ndarray | None) -> list[float] | None:
@@ -118,7 +119,8 @@ def _again(record: dict, execution: Execution) -> dict:
     seen = Observation(record['t_obs_ns'], np.array(record['state']), {}, {}, record['asked'])
     executed = record['executed']
     positions = record['predicted'][0] if executed is None else executed
-    execution.take(ActionChunk(seen.t_obs_ns, record['dt_ns'], positions, record['asked']), seen)
+    execution.take(ActionChunk(seen.t_obs_ns, record['dt_ns'], np.array(positions),
+                               record['asked'], offset=record['action_offset']), seen)
     return record
 
 

@@ -82,9 +82,12 @@ class Plan:
         """Return how long it goes on before it begins to stop."""
         return max(0, self.end_ns - now_ns)
 
-    def leftover(self, t_obs_ns: int, dt_ns: int, length: int) -> np.ndarray:
-        """Return what is planned, [M, D], for the first M steps of a chunk of ``length`` steps."""
-        due = t_obs_ns + dt_ns * np.arange(1, length + 1)
+    def leftover(self, first_ns: int, dt_ns: int, length: int) -> np.ndarray:
+        """Return what is planned, [M, D], for the first M steps of a chunk of ``length`` steps.
+
+        :param first_ns: when its first step is due.
+        """
+        due = first_ns + dt_ns * np.arange(length)
         return self.sample(due[due <= self.end_ns])
 
     def source(self, time_ns: int) -> ActionChunk | None:
@@ -132,14 +135,15 @@ class Plan:
         return tuple(part[max(0, begin):end] for part in self.knots)
 
 
-def leftover(plan: Plan, obs_ns: int, seen: Observation, dt_ns: int, steps: int, delay: int,
+def leftover(plan: Plan, first_ns: int, seen: Observation, dt_ns: int, steps: int, delay: int,
              last_delay: int, limits: JointLimits) -> Leftover | None:
     """Return what of ``plan`` a chunk of ``steps`` shall continue, None where nothing is left.
 
-    :param obs_ns: when it was seen, on the plan's clock. :param delay: in steps, the longest of
-        late; of a plan for another instruction only ``last_delay`` steps are left.
+    :param first_ns: when its first step is due, on the plan's clock.
+    :param delay: in steps, the longest of late; of a plan for another instruction only
+        ``last_delay`` steps are left.
     """
-    positions = plan.leftover(obs_ns, dt_ns, steps)
+    positions = plan.leftover(first_ns, dt_ns, steps)
     if seen.instruction != plan.instruction:
         delay = last_delay
         positions = positions[:delay]

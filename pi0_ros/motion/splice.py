@@ -42,9 +42,9 @@ def splice(plan: Plan, chunk: ActionChunk, at_ns: int, rules: Rules) -> Plan | s
     stands = not plan.remaining_ns(at_ns)
     # Who has stood still since the observation has executed nothing meanwhile.
     since = plan.times[-1] <= chunk.t_obs_ns or len(plan.times) == 1
-    begin_ns = at_ns if rules.handover.waits or (stands and since) else chunk.t_obs_ns
-    begin_ns = max(begin_ns, chunk.t_obs_ns)
-    due = begin_ns + chunk.dt_ns * np.arange(1, len(chunk.positions) + 1)
+    due = chunk.due_ns
+    if rules.handover.waits or (stands and since):  # it comes to the first step within a period
+        due = due + max(0, at_ns + chunk.dt_ns - int(due[0]))
     if due[-1] <= at_ns:
         return f'chunk came too late: its last action was due {(at_ns - due[-1]) / 1e9:.3f} s ago'
     if due[0] > at_ns + (chunk.end_ns - chunk.t_obs_ns):

@@ -50,6 +50,12 @@ class PolicyConfig:
         0.0, 'Control rate of the training data, which times the actions; 0 takes the '
         "checkpoint's. A guess here makes the robot too fast or too slow.",
         unit='Hz', low=0.0, high=1000.0)
+    action_offset: int = setting(
+        -1, 'Periods after the observation at which the first action of a chunk is due: 0 where '
+        'the training data has the command that was sent after the observation (recorded by '
+        "LeRobot, ALOHA, openpi's examples), 1 where it has the next state; -1 takes the "
+        "checkpoint's, which is 0 unless it says otherwise.",
+        unit='periods', low=-1, high=10)
     relative_joints: tuple[str, ...] = setting(
         (), "Joints whose actions are relative to the observation's state; [none] for none. "
         'Empty takes what the checkpoint records; openpi records nothing.')

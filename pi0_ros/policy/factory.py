@@ -51,7 +51,8 @@ def make_local_policy(config: PolicyConfig, robot: RobotConfig, rtc: str = '') -
                 -1, joints) if config.policy == 'mock_scripted' else None)
     from pi0_ros.policy.pi0 import Pi0Policy  # torch takes seconds to import, a mock needs none
     policy = Pi0Policy(
-        checkpoint_folder(config.checkpoint), dt_ns=config.dt_ns, device=config.device,
+        checkpoint_folder(config.checkpoint), dt_ns=config.dt_ns, offset=config.action_offset,
+        device=config.device,
         dtype=config.dtype, steps=config.denoising_steps, seed=config.seed,
         threads=config.torch_threads, tokenizer=config.tokenizer,
         choices=config.choices(robot.joint_names), engine=config.engine, compiled=config.compile,

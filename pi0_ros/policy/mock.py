@@ -55,7 +55,8 @@ class MockPolicy:
         number, self.number = self.number, self.number + 1
         positions = self._positions(observation, number)
         return ActionChunk(observation.t_obs_ns, self.dt_ns, positions,
-                           observation.instruction, number, observation.image_stamps_ns)
+                           observation.instruction, number, observation.image_stamps_ns,
+                           offset=1)
 
     def _positions(self, observation: Observation, number: int) -> np.ndarray:
         stands = observation.state[:self.joints]

@@ -22,13 +22,14 @@ log = logging.getLogger(__name__)
 class Pi0Policy:
     """Decides with a PI0 checkpoint: normalise, letterbox, tokenise, denoise, restore."""
 
-    def __init__(self, folder: Path, *, dt_ns: int = 0, device: str = 'auto', dtype: str = 'auto',
-                 steps: int = 0, seed: int = 0, threads: int = 1,
-                 tokenizer: str = '', choices: Choices = Choices(),
+    def __init__(self, folder: Path, *, dt_ns: int = 0, offset: int = -1,
+                 device: str = 'auto', dtype: str = 'auto', steps: int = 0, seed: int = 0,
+                 threads: int = 1, tokenizer: str = '', choices: Choices = Choices(),
                  engine: str = 'auto', compiled: str = 'auto', rtc: str = '') -> None:
         """Read what the checkpoint is; ``load`` reads the weights.
 
         :param dt_ns: control period of the training data; 0 takes the checkpoint's.
+        :param offset: periods until the first action is due; -1 takes the checkpoint's.
         :param device: auto, cpu or cuda. :param dtype: auto, float32 or bfloat16.
         :param steps: denoising steps; 0 takes the checkpoint's.
         :param threads: processor threads of torch in the thread that infers.
@@ -45,6 +46,7 @@ class Pi0Policy:
                 "rtc_trained (trained_delay in config.json): set 'handover' to rtc, "
                 'which needs no training')
         self.dt_ns = dt_ns or round((self.spec.dt_s or 0) * 1e9)
+        self.offset = self.spec.action_offset if offset < 0 else offset
         if not self.dt_ns:
             raise CheckpointError(
                 f"checkpoint '{folder}' does not record its control rate: set "
@@ -164,7 +166,7 @@ class Pi0Policy:
         positions[:, relative] += raw[relative]
         return ActionChunk(observation.t_obs_ns, self.dt_ns, self.joints.actions_out(positions),
                            observation.instruction, number, observation.image_stamps_ns, seed,
-                           given)
+                           given, self.offset)
 
     def _guide(self, leftover: Leftover | None, raw: np.ndarray
                ) -> tuple[int, tuple[torch.Tensor, ...]]:

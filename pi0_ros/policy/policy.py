@@ -13,7 +13,9 @@ from pi0_ros.observation.observation import Observation
 class ActionChunk:
     """Joint positions for the near future, decided from one observation.
 
-    Step k is due at ``t_obs_ns + (k + 1) * dt_ns``.
+    Step k is due at ``t_obs_ns + (k + offset) * dt_ns``: 0 where the training data has with an
+    observation the command that was sent after it (LeRobot, openpi, ALOHA), 1 where it has the
+    next state.
     """
 
     t_obs_ns: int          # stamp of the joint state that was used
@@ -24,11 +26,17 @@ class ActionChunk:
     image_stamps_ns: Mapping[str, int] = field(default_factory=dict)  # of what it was decided from
     seed: int | None = None  # the noise is that of numpy's default_rng((seed, number))
     given: int = 0         # so many first steps are executed as planned before
+    offset: int = 0        # periods after the observation, at which step 0 is due
 
     @property
     def end_ns(self) -> int:
         """Return when the last step is due."""
-        return self.t_obs_ns + len(self.positions) * self.dt_ns
+        return self.t_obs_ns + (self.offset + len(self.positions) - 1) * self.dt_ns
+
+    @property
+    def due_ns(self) -> np.ndarray:
+        """Return when every step is due, [T] int64."""
+        return self.t_obs_ns + self.dt_ns * (self.offset + np.arange(len(self.positions)))
 
 
 @dataclass(frozen=True)

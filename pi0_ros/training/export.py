@@ -41,6 +41,7 @@ def export(folder: Path, weights: dict[str, torch.Tensor], samples: Samples,
         'relative_exclude_joints': ['gripper'], 'action_feature_names': list(arm.JOINT_NAMES),
         'image_resolution': [IMAGE_SIZE, IMAGE_SIZE], 'empty_cameras': 0,
         'normalization_mapping': NORM_MAP, 'tokenizer_max_length': MAX_TOKENS,
+        'action_offset': 1,  # the demonstrator's actions are the next states
         'vlm_config': network['vlm_config'], 'dit_config': network['dit_config'],
         **({'trained_delay': trained_delay} if trained_delay else {})})
     _json(folder / 'train_config.json', {'env': {'type': 'pi0_ros_sim', 'fps': round(1 / DT)}})

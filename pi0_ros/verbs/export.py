@@ -93,7 +93,7 @@ def main(argv: list[str] | None = None) -> int:
             bags = Bags(args, Wanted.of(config), stack)
             print(bags.describe())
             for text in export(args, config.robot, config.inputs, bags):
-                print(f'note: {text}')
+                print(f'note: {advised(text)}')
     except OSError as error:
         print(f'pi0_ros export: {advised(error)}' + KEPT * (error.errno in FULL), file=sys.stderr)
     except ValueError as error:

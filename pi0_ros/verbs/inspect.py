@@ -51,6 +51,7 @@ def describe(spec: PolicySpec) -> dict[str, object]:
         'tokenizer': str(spec.tokenizer) if spec.tokenizer else None,
         'chunk_length': spec.chunk_length, 'denoising_steps': spec.denoising_steps,
         'action_rate_hz': None if spec.dt_s is None else round(1 / spec.dt_s, 3),
+        'action_offset': spec.action_offset,
         'state': _feature(spec.state, spec.state_names),
         'action': _feature(spec.action, spec.action_names),
         'relative_actions': _relative(spec), 'warnings': [
@@ -154,7 +155,9 @@ def as_text(facts: dict) -> str:
         ('tokenizer', facts['tokenizer'] or 'not found: set parameter tokenizer'),
         ('chunk', f"{facts['chunk_length']} steps{seconds}; {facts['denoising_steps']} denoising "
          'steps'),
-        ('actions', kind)]
+        ('actions', f"{kind}; the first is due " + (
+            f"{facts['action_offset']} periods after the observation"
+            if facts['action_offset'] else 'with the observation'))]
     out = [f'{name:11} {value}' for name, value in lines]
     out += ['', *_statistics(facts), '']
     out += [f'warning: {text}' for text in facts['warnings']]

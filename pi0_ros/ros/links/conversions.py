@@ -76,6 +76,6 @@ def chunk_message(chunk: ActionChunk, joint_names: tuple[str, ...]) -> JointTraj
     out = JointTrajectory(joint_names=list(joint_names))
     out.header.stamp = Time(nanoseconds=chunk.t_obs_ns).to_msg()
     out.points = [JointTrajectoryPoint(positions=positions,
-                                       time_from_start=duration((step + 1) * chunk.dt_ns))
-                  for step, positions in enumerate(chunk.positions.tolist())]
+                                       time_from_start=duration(due_ns - chunk.t_obs_ns))
+                  for due_ns, positions in zip(chunk.due_ns.tolist(), chunk.positions.tolist())]
     return out
