@@ -12,6 +12,7 @@ from pi0_ros.motion.handover import STRATEGIES, make_handover
 from pi0_ros.motion.limits import unlimited
 from pi0_ros.motion.plan import Plan
 from pi0_ros.observation.observation import Observation
+from rig import Rig
 from support import MS, Planner, chunk
 
 TICK = 20 * MS
@@ -223,3 +224,35 @@ def test_two_chunks_at_once_a_pause_and_a_clock_that_jumps(strategy):
     with pytest.raises(ClockJump):
         it.tick(41 * TICK - 5_000 * MS)
     assert not it.enabled and math.isfinite(it.plan.sample(np.array([0]))[0, 0])
+
+
+class Led(Rig):
+    """Its policy has learnt a leader: step k is what that did k + offset periods after it saw."""
+
+    offset = 0
+
+    @staticmethod
+    def leader(at_ms):
+        return np.stack([0.3 * np.sin(at_ms / 700), 0.2 * np.sin(at_ms / 500)], axis=-1)
+
+    def decide(self, seen):
+        at_ms = seen.t_obs_ns / MS + 20 * (self.offset + np.arange(50))
+        values = self.leader(at_ms)
+        away = seen.state - self.leader(seen.t_obs_ns / MS)
+        back = np.exp(-(at_ms - seen.t_obs_ns / MS) / 300)[:, None]
+        return chunk(values + back * away, t_obs_ns=seen.t_obs_ns, offset=self.offset)
+
+
+@pytest.mark.parametrize('offset', [0, 1])
+@pytest.mark.parametrize('infer_ms', [30, 150])
+@pytest.mark.parametrize('strategy', ['blend', 'switch', 'ensemble', 'rtc'])
+def test_the_robot_does_what_the_leader_did_when_he_did_it(strategy, infer_ms, offset):
+    rig = Led(strategy=strategy, infer_ms=infer_ms)
+    rig.offset = offset
+    rig.run(100)
+    while rig.arm() is not None:
+        rig.run(10)
+    rig.run(6000)
+    at_ms = rig.now - np.arange(2000)[::-1]
+    apart = np.abs(np.array(rig.path[-2000:]) - rig.leader(at_ms)).max()
+    assert apart < 0.45 * 0.020  # rad: a control period at the leader's fastest
