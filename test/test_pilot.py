@@ -444,3 +444,13 @@ def test_where_the_clock_is_set_back_the_plan_goes_on_by_a_period():
     for at in (1000, 1020, 720, 740):
         pilot.tick(at * MS)
     assert pilot.scale.at(740 * MS) == 1060 * MS
+
+
+@pytest.mark.parametrize('far, seconds', [(0.1, 2 * np.sqrt(0.1 / 5)), (-1.0, 1.0 / 1.5 + 0.3),
+                                          (1.9, 1.9 / 1.5 + 0.3)])
+def test_the_way_to_a_place_takes_as_long_as_the_limits_ask(far, seconds):
+    """From rest to rest: ramps at 5 rad/s^2, and between them, if it is far, 1.5 rad/s."""
+    times, positions, speeds = way(np.zeros(1), np.zeros(1), np.full(1, far), LIMITS, 0)
+    assert times[-1] / 1e9 == pytest.approx(seconds, abs=1e-6)
+    assert positions[-1, 0] == pytest.approx(far, abs=1e-6) and speeds[-1, 0] == 0
+    assert np.abs(speeds).max() == pytest.approx(min(1.5, np.sqrt(5 * abs(far))), rel=1e-6)

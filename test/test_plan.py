@@ -284,3 +284,10 @@ def test_who_stands_comes_to_the_first_step_in_a_period_whatever_it_is_due(offse
     it = Planner()
     it.take(chunk([1, 2, 3, 4], t_obs_ns=0, offset=offset), 500 * MS)
     assert it.plan.late_steps == 0 and it.at(500, 520, 540) == [0, 1, 2]
+
+
+def test_who_was_armed_after_the_observation_begins_with_the_first_step():
+    it = Planner()
+    it.plan = Plan.standing(np.zeros(1), 300 * MS)
+    assert it.take(chunk(np.arange(1, 21), t_obs_ns=100 * MS), 400 * MS) is None
+    assert it.plan.late_steps == 0 and it.at(400, 420, 440) == [0, 1, 2]

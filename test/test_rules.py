@@ -12,7 +12,8 @@ from pi0_ros.control.pilot import Pilot, Timing
 from pi0_ros.control.rules import GuardRules, Watchdog
 from pi0_ros.control.timing import Delays
 from pi0_ros.evaluation.execution import Execution
-from pi0_ros.motion.limits import LimitsError, RobotLimits, Rules
+from pi0_ros.motion import limiter
+from pi0_ros.motion.limits import LimitsError, RobotLimits, Rules, unlimited
 from pi0_ros.observation.buffers import JointBuffer, LatestBuffer
 from pi0_ros.observation.finding import Finding
 from pi0_ros.observation.observation import Freshness, Observation, ObservationBuilder
@@ -86,7 +87,6 @@ def test_a_plan_is_made_without_the_lock(monkeypatch):
 
 def test_the_slowest_limits_that_parameters_allow_take_few_steps(monkeypatch):
     """0.001 rad/s^2: a stop from 1.5 rad/s takes 25 minutes, and is not walked."""
-    from pi0_ros.motion import limiter
     pilot = Pilot(tuple('abcdefghijklmn'), box(14, -2, 2, 1.5, 0.001), Timing.at_rate(50.0, 0.3))
     pilot.enable(np.zeros(14), 0)
     steps, step = [], limiter._Walk.step
@@ -138,6 +138,7 @@ def test_the_watchdog_says_how_long_it_waited():
     found = it.hanging(10**12 + 3 * 10**9, 0, rules)
     assert (found.reason, found.amount, found.allowed) == ('policy_hangs', 3.0, 2.0)
     assert it.hanging(10**12 + 4 * 10**9, 10**9, rules) is None  # five times what is usual
+    assert it.arming_late(10**12 + 4 * 10**9) is None
     found = it.arming_late(10**12 + 6 * 10**9)
     assert (found.reason, found.amount, found.allowed) == ('arming_late', 6.0, 5.0)
 
@@ -147,3 +148,26 @@ def test_an_inference_takes_between_no_step_and_the_chunk(steps, counted):
     it = Delays()
     it.measure(steps, 50, False)
     assert it.last == it.longest == counted
+
+
+def test_the_joint_that_stood_is_named_and_no_other():
+    moved, told = np.array([0.5, 0.0, 0.01]), np.array([0.6, 0.3, 0.2])
+    found = safety.check_follows(moved, told, 0.25, box(3, -2, 2, 1.5, 5.0, 0.2, 0.3), 'abc')
+    assert found.reason == 'not_following' and found.subject == 'b'
+
+
+def test_a_long_plan_that_breaks_its_limits_is_followed_in_few_steps(monkeypatch):
+    pilot = Pilot(('a',), box(1, -2, 2, 1.5, 5.0), Timing.at_rate(50.0, 0.3))
+    pilot.enable(np.zeros(1), 0)
+    steps, step = [], limiter._Walk.step
+    monkeypatch.setattr(limiter._Walk, 'step', lambda *given: (steps.append(1), step(*given)))
+    swinging = np.sin(np.arange(500) / 5)
+    assert pilot.accept(chunk(swinging), 0, pilot.epoch) is None
+    assert 100 < len(steps) < 300 and pilot.counters.slowed == 1
+
+
+def test_a_robot_without_limits_is_slowed_by_none():
+    pilot = Pilot(('a',), unlimited(1), Timing.at_rate(50.0, 0.3))
+    pilot.enable(np.zeros(1), 0)
+    assert pilot.accept(chunk(np.linspace(0, 9, 50)), 0, pilot.epoch) is None
+    assert pilot.counters.slowed == 0 and pilot.counters.clamped == 0
