@@ -1,7 +1,11 @@
 """Reading bags: formats, damage, and what is odd about recordings."""
 
+import shutil
+import sqlite3
+
 import numpy as np
 import pytest
+import yaml
 
 from bags import MS, PACKED, STRING, Tape, messages, ordinary, write_demonstration
 from pi0_ros.bags import bag as bag_module
@@ -463,3 +467,94 @@ def test_the_node_repeats_instructions(tmp_path, said, chosen):
     for text in ('a', 'b', ''):
         tape.say(20, text, topic='/pi0/active_instruction')
     assert playback(tape.close()).routes.instruction == chosen
+
+
+# ---- bags as they are: shared/world/bags ----
+
+def count(path, topic='/joint_states'):
+    found, warnings, _ = messages(path, [topic])
+    return len(found), warnings
+
+
+def test_metadata_of_another_qos_makes_no_message_disappear(tmp_path):
+    path = ordinary(tmp_path / 'bag')
+    before, _ = count(path)
+    told = path / 'metadata.yaml'
+    content = yaml.safe_load(told.read_text())
+    for one in content['rosbag2_bagfile_information']['topics_with_message_count']:
+        one['topic_metadata']['offered_qos_profiles'] = [
+            dict(history='keep_last', depth=7, reliability='best_effort', durability='volatile',
+                 deadline=dict(sec=1, nsec=0), lifespan=dict(sec=1, nsec=0),
+                 liveliness='automatic',
+                 liveliness_lease_duration=dict(sec=1, nsec=0),
+                 avoid_ros_namespace_conventions=False)]
+    told.write_text(yaml.safe_dump(content))
+    assert count(path) == (before, []) and before == 300
+    content['rosbag2_bagfile_information']['topics_with_message_count'][-1]['message_count'] = 999
+    name = content['rosbag2_bagfile_information']['topics_with_message_count'][-1][
+        'topic_metadata']['name']
+    told.write_text(yaml.safe_dump(content))
+    _, warnings = count(path)
+    assert f"metadata.yaml counts 999 messages on '{name}', the files have" in warnings[0]
+
+
+def test_a_split_bag_is_read_without_the_file_that_is_missing(tmp_path):
+    path = ordinary(tmp_path / 'bag')
+    told = path / 'metadata.yaml'
+    content = yaml.safe_load(told.read_text())
+    content['rosbag2_bagfile_information']['relative_file_paths'].append('bag_1.mcap')
+    told.write_text(yaml.safe_dump(content))
+    found, warnings = count(path)
+    assert found == 300 and "lacks bag_1.mcap, which its metadata.yaml names" in warnings[0]
+
+
+def test_the_log_of_a_recorder_that_was_killed_is_read_too(tmp_path):
+    path = ordinary(tmp_path / 'bag', storage='sqlite3')
+    file, killed = next(path.glob('*.db3')), tmp_path / 'killed'
+    killed.mkdir()
+    database = sqlite3.connect(file)
+    database.execute('PRAGMA journal_mode=WAL')
+    database.execute('PRAGMA wal_autocheckpoint=0')
+    database.execute('INSERT INTO messages SELECT id + 10000, topic_id, timestamp + 3000000000, '
+                     'data FROM messages')
+    database.commit()
+    for one in (file, file.with_name(f'{file.name}-wal')):
+        shutil.copyfile(one, killed / one.name)
+    database.close()
+    found, warnings = count(killed)
+    assert found == 600 and any('write-ahead log' in text for text in warnings)
+    assert sorted(one.suffix for one in killed.iterdir()) == ['.db3', '.db3-wal']  # as they were
+
+
+def test_commands_under_their_controllers_name_are_found_and_told(tmp_path):
+    tape = Tape(tmp_path / 'bag')
+    tape.say(0, 'go')
+    for at_ms in range(0, 1000, 20):
+        tape.joints(at_ms, [0.0, 0.0])
+        tape.image(at_ms)
+        for name in ('arm_controller/joint_trajectory', 'pi0/action_chunk'):
+            tape.command(at_ms, [(0, [0.5, 0.0])], topic=f'/{name}')
+    with Bag(tape.close()) as bag:
+        routes = resolve(bag, Wanted.of(parameters()), {})
+    assert routes.actions == '/arm_controller/joint_trajectory'
+    assert 'actions are /arm_controller/joint_trajectory' in ' '.join(routes.notes)
+
+
+def test_the_first_trajectory_begins_where_the_joints_were_measured():
+    path = ActionPath(('a', 'b'))
+    path.measured = np.array([0.2, 0.1])
+    path.put(make('trajectory_msgs/msg/JointTrajectory',
+                  header=make('std_msgs/msg/Header', stamp=make(
+                      'builtin_interfaces/msg/Time', sec=10, nanosec=0), frame_id=''),
+                  joint_names=['a', 'b'], points=trajectory([(2000 * MS, [2.2, 0.1])])), 0)
+    path.known_ns = 20 * 10**9
+    np.testing.assert_allclose(path.sample(10**9 * np.array([10, 11, 12, 15])),
+                               [[0.2, 0.1], [1.2, 0.1], [2.2, 0.1], [2.2, 0.1]], atol=1e-6)
+
+
+def test_a_git_lfs_pointer_is_called_that(tmp_path):
+    path = tmp_path / 'bag.mcap'
+    path.write_text('version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n')
+    with pytest.raises(BagError, match='is a Git LFS pointer, the bag itself is not here'):
+        with Bag(path):
+            pass

@@ -16,11 +16,11 @@ HELD_NS = 50_000_000  # a command that is not followed by another for so long is
 class ActionPath:
     """Positions of D joints over time.
 
-    A trajectory replaces what an older one said of the time after its start; the first begins at
-    its first point. Commands that come seldom are steps, each held until the next; those that
-    stream are joined by lines. A joint that moves by more than half a turn from one to the next
-    went the other way round. Between measurements that are further apart than ``gap_ns`` nothing
-    is known. What nobody commands is where it was measured when the others were commanded.
+    A trajectory replaces what an older one said of the time after its start; the first begins
+    where the joints were measured. Commands that come seldom are steps, each held until the next;
+    those that stream are joined by lines. A joint that moves by more than half a turn from one to
+    the next went the other way round. Between measurements that are further apart than ``gap_ns``
+    nothing is known. What nobody commands is where it was measured when the others were commanded.
     """
 
     def __init__(self, joint_names: tuple[str, ...], gap_ns: int | None = None) -> None:
@@ -69,8 +69,9 @@ class ActionPath:
                 here = _between(self._times[-1], self._values[-1], after_ns, after,
                                 np.array([start_ns]))[0]
             self._append(start_ns - (times[0] <= start_ns), here)
-        elif times[0] > start_ns:
-            self._append(start_ns, rows[0])
+        elif times[0] > start_ns:  # from where the robot is, as a controller does
+            here = self.measured
+            self._append(start_ns, here if np.isfinite(here).all() else rows[0])
         for at_ns, row in zip(times, rows):
             self._append(at_ns, row)
         return None

@@ -1,12 +1,17 @@
 """Bags of rosbag2, read without ROS: sqlite3 and MCAP, split, compressed by file or message."""
 
+import contextlib
 import heapq
+import shutil
+import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+import yaml
 from rosbags.rosbag2 import Reader
 from rosbags.serde import SerdeError
 from rosbags.typesys import Stores, get_typestore
@@ -14,6 +19,7 @@ from rosbags.typesys import Stores, get_typestore
 SUFFIXES = ('.mcap', '.db3')
 _store = get_typestore(Stores.ROS2_JAZZY)  # whatever we read is of standard types
 
+LFS = b'version https://git-lfs'
 OTHERS = 'decompress files that end with .zstd; rosbags-convert converts bags of ROS 1'
 REPAIR = ('If it is damaged, repair it: `mcap recover IN.mcap -o OUT.mcap` for MCAP, `sqlite3 '
           'IN.db3 .recover` for sqlite3, then `ros2 bag reindex FOLDER`')
@@ -46,6 +52,7 @@ class Bag:
         self.warnings: list[str] = []
         self.damage = ''
         self._readers: list[Reader] = []
+        self._told: dict[str, int] = {}  # by metadata.yaml: how many messages a topic has
         self._stack = ExitStack()
 
     @property
@@ -66,7 +73,10 @@ class Bag:
         bad = []
         for path in self._files():
             try:
-                self._readers.append(self._stack.enter_context(Reader(path)))
+                self._readers.append(self._stack.enter_context(Reader(self._whole(path))))
+            except BagError:
+                self._stack.close()
+                raise
             except Exception as error:  # whatever a damaged file makes a library raise
                 bad.append(f"'{path}' cannot be opened: {_text(error)}")
         if not self._readers:
@@ -78,6 +88,11 @@ class Bag:
             kind = before.kind if one.msgtype in before.kind.split(', ') else (
                 f'{before.kind}, {one.msgtype}')
             self.topics[one.topic] = Topic(kind, before.count + one.msgcount)
+        self.warnings += [
+            f"metadata.yaml counts {count} messages on '{topic}', the files have "
+            f'{self.topics[topic].count if topic in self.topics else 0}'
+            for topic, count in self._told.items()
+            if count > (self.topics[topic].count if topic in self.topics else 0)]
         full = [reader for reader in self._readers if reader.message_count]
         if not full:
             self._stack.close()
@@ -101,7 +116,7 @@ class Bag:
                                f"{', '.join(SUFFIXES)}: {OTHERS}")
             return [self.path]
         if (self.path / 'metadata.yaml').exists():
-            return [self.path]
+            return self._files_of_metadata()
         files = sorted(path for path in self.path.iterdir() if path.suffix in SUFFIXES)
         if not files:
             raise BagError(f"bag '{self.path}' has neither metadata.yaml nor a file of "
@@ -109,6 +124,51 @@ class Bag:
         self.warnings.append(f"'{self.path.name}' has no metadata.yaml, as after a recorder that "
                              'was killed: its files are read as they are')
         return files
+
+    def _files_of_metadata(self) -> list[Path]:
+        """Return the files that metadata.yaml names, or the folder where they are compressed.
+
+        The files say themselves what they hold; metadata that says otherwise (other QoS, for
+        example) makes no message disappear.
+        """
+        told = _metadata(self.path / 'metadata.yaml')
+        if told is None or str(told.get('compression_mode') or 'NONE').upper() != 'NONE':
+            return [self.path]
+        names = [Path(str(name)).name for name in told.get('relative_file_paths') or ()]
+        files = [self.path / name for name in names if (self.path / name).is_file()]
+        if not files:
+            return [self.path]
+        lost = sorted(set(names) - {path.name for path in files})
+        if lost:
+            self.warnings.append(f"'{self.path.name}' lacks {', '.join(lost)}, which its "
+                                 'metadata.yaml names: it is left out')
+        self._told = {} if lost else {
+            one['topic_metadata']['name']: one['message_count']
+            for one in told.get('topics_with_message_count') or ()}
+        return files
+
+    def _whole(self, path: Path) -> Path:
+        """Return a file as it is, or a copy with its write-ahead log in it.
+
+        :raises BagError: it is no bag but stands for one.
+        """
+        if path.is_file():
+            with path.open('rb') as file:
+                if file.read(len(LFS)) == LFS:
+                    raise BagError(f"'{path}' is a Git LFS pointer, the bag itself is not here: "
+                                   'git lfs pull')
+        log = path.with_name(f'{path.name}-wal')
+        if path.suffix != '.db3' or not log.is_file() or not log.stat().st_size:
+            return path
+        copy = Path(self._stack.enter_context(TemporaryDirectory(prefix='pi0_ros_'))) / path.name
+        shutil.copyfile(path, copy)
+        shutil.copyfile(log, copy.with_name(log.name))
+        with contextlib.closing(sqlite3.connect(copy)) as database:
+            database.execute('PRAGMA wal_checkpoint(TRUNCATE)')
+            database.execute('PRAGMA journal_mode=DELETE')
+        self.warnings.append(f"'{log.name}' is the write-ahead log of a recorder that was killed: "
+                             'a copy of both is read')
+        return copy
 
     def messages(self, topics: Iterable[str], begin_ns: int | None = None,
                  end_ns: int | None = None) -> Iterator[tuple[str, int, Any]]:
@@ -154,6 +214,14 @@ class Bag:
         width = max(len(name) for name in self.topics)
         return '\n'.join(f'  {name:{width}}  {topic.kind}  {topic.count}'
                          for name, topic in sorted(self.topics.items()))
+
+
+def _metadata(path: Path) -> dict | None:
+    """Return what metadata.yaml says of the bag, None where it says nothing that is known."""
+    try:
+        return yaml.safe_load(path.read_text())['rosbag2_bagfile_information']
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+        return None
 
 
 def _text(error: Exception) -> str:

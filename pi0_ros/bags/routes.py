@@ -19,6 +19,7 @@ NAMES = (*CAMERAS, 'joint_states', 'joint_trajectory', 'position_commands', 'ins
 # recorder listens; the node repeats what it took on ~/active_instruction.
 ENDINGS = {'instruction': ('/instruction', '/active_instruction'),
            'robot_description': ('/robot_description',), 'inference': ('/inference',)}
+NO_COMMANDS = ('/action_chunk', '/dry_run/joint_trajectory')  # trajectories that nobody follows
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,7 @@ def resolve(bag: Bag, wanted: Wanted, remaps: dict[str, str], chosen: str = '',
     return Routes(cameras, joints,
                   instruction(),
                   one('robot_description', TEXT, False),
-                  _actions(bag, wanted, remaps, chosen, joints),
+                  _actions(bag, wanted, remaps, chosen, joints, notes),
                   one('inference', TEXT, False),
                   '/clock' if '/clock' in bag.topics and bag.topics['/clock'].count else '',
                   tuple(notes))
@@ -161,8 +162,8 @@ def _require(bag: Bag, topic: str, kinds: Sequence[str]) -> None:
                        f"expected {' or '.join(kinds)}")
 
 
-def _actions(bag: Bag, wanted: Wanted, remaps: dict[str, str], chosen: str, joints: str
-             ) -> str:
+def _actions(bag: Bag, wanted: Wanted, remaps: dict[str, str], chosen: str, joints: str,
+             notes: list[str]) -> str:
     if chosen:
         if chosen == 'joint_states':
             return ''
@@ -181,6 +182,15 @@ def _actions(bag: Bag, wanted: Wanted, remaps: dict[str, str], chosen: str, join
         if name in remaps:
             raise BagError(f"bag '{bag.path}' has no topic '{topic}' for the {name}. It has:\n"
                            f'{bag.table()}')
+    others = sorted(found for found, of in bag.topics.items()
+                    if of.kind == actions.TRAJECTORY and of.count
+                    and not found.endswith(NO_COMMANDS))
+    if len(others) == 1:
+        notes.append(f'actions are {others[0]}, the only one that they can be')
+        return others[0]
+    if others:
+        notes.append(f"commands may be {' or '.join(others)}: choose with --actions; what the "
+                     'joints did is taken')
     return ''
 
 

@@ -63,6 +63,9 @@ def read_values(args: argparse.Namespace) -> Configuration:
             raise BagError(f"'{chosen}' has positions without names: say with --params-file, as "
                            'joint_names, in which order')
         joints = remaps.get('joint_states', '/joint_states')
+        if joints in bag.topics and bag.topics[joints].kind != topics.JOINTS:
+            raise BagError(f"topic '{joints}' of bag '{bag.path}' is {bag.topics[joints].kind}, "
+                           f'expected {topics.JOINTS}')
         known = dict.fromkeys(name for _, _, message in bag.messages(
             [joints], None, bag.begin_ns + NAMED_NS) for name in message.name)
         if not known:
