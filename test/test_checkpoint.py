@@ -463,3 +463,24 @@ def test_when_the_first_action_is_due_is_what_the_checkpoint_says_or_with_the_ob
     edit(copy / 'config.json', action_offset=-1)
     with pytest.raises(CheckpointError, match='its action_offset is -1, expected 0 to 10'):
         checkpoint.read(copy)
+
+
+@pytest.mark.parametrize('mode, low, high', [
+    ('MIN_MAX', 'min', 'max'), ('QUANTILES', 'q01', 'q99')])
+def test_statistics_that_would_mirror_an_action_are_refused(mode, low, high):
+    stats = {f'action.{low}': np.array([0.0, 2.0]), f'action.{high}': np.array([1.0, -2.0])}
+    words = f"'action.{low}' is above 'action.{high}' at 1, 2.0 and -2.0"
+    with pytest.raises(ValueError, match=words):
+        lerobot_normaliser(mode, 'action', stats, 2)
+
+
+def test_a_feature_that_never_moved_is_a_number_in_the_layout_of_transformers(tmp_path):
+    """transformers' own processor adds 1e-8 to the deviation."""
+    from pi0_ros.checkpoint.layout_transformers import describe
+    (tmp_path / 'processor_config.json').write_text(json.dumps({
+        'state_mean': [0.5, 0.0], 'state_std': [0.0, 1.0], 'actions_mean': [0.1],
+        'actions_std': [0.0]}))
+    spec = describe(tmp_path, {}, Choices())
+    assert spec.state.normalise(np.array([0.5, 0.3])) == pytest.approx([0.0, 0.3])
+    assert np.isfinite(spec.state.normalise(np.array([9.0, 0.0]))).all()
+    assert spec.action.restore(np.array([3.0])) == pytest.approx([0.1], abs=1e-6)

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -372,3 +373,19 @@ def test_inspect_tells_still_joints_units_and_a_file_that_the_node_takes(tmp_pat
     taken = infer_verb.read_parameters(params)
     assert len(taken.robot.joint_names) == 7 and taken.robot.cameras == ('front', 'wrist')
     assert taken.robot.conversions == ('*: degree',)
+
+
+def test_a_token_that_the_network_does_not_know_is_named():
+    policy = load_fixture(FIXTURES[0])
+    known = policy.model.model.vlm.get_input_embeddings().num_embeddings
+
+    class Other:
+        def encode(self, text, add_special_tokens):
+            return type('Encoding', (), {'ids': [3, known + 5]})
+
+        def token_to_id(self, text):
+            return 2
+
+    policy._tokenizer = Other()
+    with pytest.raises(ValueError, match=f'has the token {known + 5}, the network knows {known}'):
+        policy.infer(replace(fixture_observation(FIXTURES[0]), instruction='another text'))

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from pi0_ros.checkpoint.normalise import Normaliser, openpi_normaliser
+from pi0_ros.checkpoint.normalise import EPS, Normaliser, openpi_normaliser
 from pi0_ros.checkpoint.spec import (
     PALIGEMMA, CheckpointError, Choices, PolicySpec, find_tokenizer, read_json, relative_mask,
     whole)
@@ -22,7 +22,7 @@ def describe(folder: Path, config: dict[str, Any], choices: Choices) -> PolicySp
             raise CheckpointError(
                 f"checkpoint '{folder}' has no {name}_mean and {name}_std in "
                 'processor_config.json: without statistics its numbers mean nothing to a robot')
-        normalisers[name] = openpi_normaliser(name, {'mean': mean, 'std': std}, len(mean), 0.0)
+        normalisers[name] = openpi_normaliser(name, {'mean': mean, 'std': std}, len(mean), EPS)
     width = len(processor['actions_mean'])
     relative = relative_mask(choices.relative_joints or (), width)
     vision = config.get('vlm_config', {}).get('vision_config', {})

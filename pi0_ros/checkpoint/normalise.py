@@ -79,6 +79,11 @@ def lerobot_normaliser(mode: str, feature: str, statistics: Mapping[str, np.ndar
         mean, std = values
         return Normaliser(mean, 1 / (std + eps), std, mean)
     low, high = values
+    if (low > high).any():
+        first, second = NEEDS[mode]
+        at = int(np.flatnonzero(low > high)[0])
+        raise ValueError(f"statistic '{feature}.{first}' is above '{feature}.{second}' at {at}, "
+                         f'{low[at]} and {high[at]}: it would mirror what the policy does')
     span = np.where(high == low, eps, high - low)
     return Normaliser(low + span / 2, 2 / span, span / 2, low + span / 2)
 

@@ -250,6 +250,11 @@ class Pi0Policy:
         if self._prompt is None or self._prompt[0] != instruction:
             ids = prompt_ids(self._tokenizer, instruction, self.spec.prompt)
             most = self.spec.max_prompt_tokens
+            known = self.model.model.vlm.get_input_embeddings().num_embeddings
+            if max(ids) >= known:
+                raise ValueError(f"instruction '{instruction}' has the token {max(ids)}, the "
+                                 f'network knows {known}: the tokenizer is not the one that it '
+                                 'was trained with')
             if len(ids) > most:
                 log.warning(f"instruction '{instruction}' has {len(ids)} tokens, the policy reads "
                             f'the first {most}: say it in fewer words')
