@@ -558,3 +558,12 @@ def test_a_git_lfs_pointer_is_called_that(tmp_path):
     with pytest.raises(BagError, match='is a Git LFS pointer, the bag itself is not here'):
         with Bag(path):
             pass
+
+
+def test_messages_that_were_compressed_one_by_one_need_no_metadata(tmp_path):
+    path = write_demonstration(tmp_path / 'bag', colours=('red',), storage='sqlite3',
+                               compression='message')
+    before, _ = count(path)
+    (path / 'metadata.yaml').unlink()
+    found, warnings = count(path)
+    assert found == before > 200 and not [text for text in warnings if 'cannot be read' in text]

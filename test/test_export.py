@@ -446,3 +446,28 @@ def test_a_wrong_video_is_found_when_it_is_read_back(made, tmp_path):
         out.mux(stream.encode())
     with pytest.raises(ValueError, match='frames, expected'):
         dataset.check(folder)
+
+
+def test_a_depth_image_beside_the_colour_image_is_left_out_and_told(tmp_path, capsys):
+    tape = Tape(tmp_path / 'bag')
+    tape.say(0, 'go')
+    for at_ms in range(0, 2000, 20):
+        tape.joints(at_ms, [np.sin(at_ms / 300), 0.5])
+        tape.image(at_ms)
+        tape.image(at_ms, topic='/camera_1/depth/image_raw', encoding='16UC1')
+    folder = tmp_path / 'd'
+    assert export.main([str(tape.close()), '--dataset', str(folder), '--fps', '25']) == 0
+    assert "'/camera_1/depth/image_raw' holds depth images" in capsys.readouterr().out
+    assert list(info(folder)['features'])[-1] != 'observation.images.camera_1_depth'
+
+
+def test_what_is_left_out_is_told_with_what_was_found(tmp_path, capsys):
+    """A camera whose stamps count from boot."""
+    tape = Tape(tmp_path / 'bag')
+    tape.say(0, 'go')
+    for at_ms in range(0, 2000, 20):
+        tape.joints(at_ms, [0.0, 0.5])
+        tape.image(at_ms, stamp_ms=at_ms - 10_000_000)
+    assert export.main([str(tape.close()), '--dataset', str(tmp_path / 'd'), '--fps', '25']) == 1
+    told = capsys.readouterr().err
+    assert "left out: camera_silent (camera 'camera_1'" in told and 'allowed are' in told

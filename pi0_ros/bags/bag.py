@@ -16,9 +16,17 @@ from rosbags.rosbag2 import Reader
 from rosbags.serde import SerdeError
 from rosbags.typesys import Stores, get_typestore
 
+try:
+    from compression import zstd
+except ImportError:  # Python before 3.14; rosbags brings it
+    from backports import zstd
+
 SUFFIXES = ('.mcap', '.db3')
 _store = get_typestore(Stores.ROS2_JAZZY)  # whatever we read is of standard types
 
+PROFILE = (', which MCAP files of other tools lack: it may be right all the same, write it anew '
+           'with `ros2 bag convert`')
+ZSTD = b'\x28\xb5\x2f\xfd'  # how what it compressed begins; CDR begins with a 0
 LFS = b'version https://git-lfs'
 OTHERS = 'decompress files that end with .zstd; rosbags-convert converts bags of ROS 1'
 REPAIR = ('If it is damaged, repair it: `mcap recover IN.mcap -o OUT.mcap` for MCAP, `sqlite3 '
@@ -78,7 +86,8 @@ class Bag:
                 self._stack.close()
                 raise
             except Exception as error:  # whatever a damaged file makes a library raise
-                bad.append(f"'{path}' cannot be opened: {_text(error)}")
+                bad.append(f"'{path}' cannot be opened: {_text(error)}" + PROFILE * (
+                    'Profile is not' in str(error)))
         if not self._readers:
             raise BagError('; '.join(f'bag {text}' for text in bad) + f'. {REPAIR}')
         self.warnings += [f'{text}: it is left out. {REPAIR}' for text in bad]
@@ -192,11 +201,18 @@ class Bag:
             except StopIteration:
                 break
             except Exception as error:  # checksums, truncated records, a broken compression
-                self.damage = f"bag '{self.path}' is damaged: {_text(error)}"
+                self.damage = (
+                    f"bag '{self.path}' cannot be read from here on: its messages are not in the "
+                    'order of their times, as `--storage-preset-profile fastwrite` leaves them; '
+                    'sort it: mcap sort IN.mcap -o OUT.mcap' if 'timestamp order' in str(error)
+                    else f"bag '{self.path}' is damaged: {_text(error)}")
                 break
             try:
+                if bytes(raw[:len(ZSTD)]) == ZSTD:  # compressed, with no metadata.yaml to say so
+                    raw = zstd.decompress(bytes(raw))
                 message = _store.deserialize_cdr(raw, connection.msgtype)
-            except (SerdeError, KeyError, ValueError, UnicodeError, IndexError) as error:
+            except (SerdeError, zstd.ZstdError, KeyError, ValueError, UnicodeError,
+                    IndexError) as error:
                 said = said or f"on '{connection.topic}' ({_text(error)})"
                 unreadable += 1
                 continue

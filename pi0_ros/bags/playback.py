@@ -10,6 +10,7 @@ from pi0_ros.bags.bag import Bag
 from pi0_ros.bags.health import Health
 from pi0_ros.bags.routes import Routes, Wanted
 from pi0_ros.observation.decoding import to_ns
+from pi0_ros.observation.finding import Finding
 from pi0_ros.observation.streams import Streams
 
 CLOCK_JUMP_NS = 1_000_000_000  # as control/pilot.py
@@ -47,6 +48,7 @@ class Playback:
         self._older_paths: list[ActionPath] = []
         self.health = Health(routes)
         self.left_out: Counter[str] = Counter()  # moments that were of no use, by reason
+        self.why: dict[str, Finding] = {}        # the first finding of each of these reasons
         self.now_ns: int | None = None
         self.begin_ns: int | None = None  # the node's time at the first message
         self._shift_ns: int | None = None if not routes.clock else 0

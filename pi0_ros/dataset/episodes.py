@@ -69,7 +69,10 @@ def frames(playback: Playback, fps: int, marker: str = '') -> Iterator[Frame]:
         finding = problem or streams.builder.check(now_ns)
         if finding:
             broken = True
-            left_out[getattr(finding, 'reason', finding)] += 1
+            reason = getattr(finding, 'reason', finding)
+            left_out[reason] += 1
+            if reason is not finding:
+                playback.why.setdefault(reason, finding)
         else:
             begins = broken or playback.instruction != task or playback.path is not path
             broken, task, path = False, playback.instruction, playback.path

@@ -85,7 +85,8 @@ def export(args: argparse.Namespace, robot: RobotConfig, inputs: InputConfig, ba
                         pass  # it was written before
                     continue
                 seen += _write(writer, first, episode, source, order, args, told)
-            told += [f'{count} frames of {playback.bag.name} left out: {reason}'
+            told += [f'{count} frames of {playback.bag.name} left out: {reason}' + (
+                f' ({playback.why[reason]})' if reason in playback.why else '')
                      for reason, count in sorted(playback.left_out.items())]
             limit_ns = inputs.oldest_ns
             told += [*playback.dropped(), *_too_fast(playback, args.fps),

@@ -1,6 +1,7 @@
 """Verb ``export``: make a LeRobotDataset v3 of bags."""
 
 import argparse
+import itertools
 import sys
 from contextlib import ExitStack
 from pathlib import Path
@@ -18,6 +19,7 @@ from pi0_ros.configuration.file import read_all_parameters
 from pi0_ros.dataset.export import export
 from pi0_ros.dataset.video import CODECS
 
+DEPTHS = ('16UC1', '32FC1', '16SC1')
 NAMED_NS = 2 * 10**9  # in which every publisher of joint states has spoken
 
 
@@ -71,8 +73,11 @@ def read_values(args: argparse.Namespace) -> Configuration:
         if not known:
             raise BagError(f"bag '{bag.path}' has no joint states on '{joints}': name the topic "
                            f'with --remap joint_states:=TOPIC. It has:\n{bag.table()}')
+        depth = [topic for topic in bag.topics if _is_depth(bag, topic)]
         images = sorted({topic.removesuffix('/compressed') for topic, of in bag.topics.items()
-                         if of.kind in (topics.RAW, topics.PACKED)})
+                         if of.kind in (topics.RAW, topics.PACKED)} - set(depth))
+        for topic in depth:
+            print(f"note: '{topic}' holds depth images, no colours: it is left out")
         slots = [remaps[slot] for slot in topics.CAMERAS if slot in remaps] or images
     names = [topic.removesuffix('/image_raw').strip('/').replace('/', '_') for topic in slots]
     if not 0 < len(slots) <= len(topics.CAMERAS):
@@ -81,6 +86,14 @@ def read_values(args: argparse.Namespace) -> Configuration:
     args.remap = args.remap + [f'{slot}:={topic}' for slot, topic in zip(topics.CAMERAS, slots)]
     return read_all_parameters(None, policy='mock_hold', joint_names=list(known),
                                cameras=names)
+
+
+def _is_depth(bag: Bag, topic: str) -> bool:
+    """Return whether the first image of a topic has one channel of distances."""
+    if bag.topics[topic].kind != topics.RAW:
+        return False
+    return any(message.encoding in DEPTHS
+               for _, _, message in itertools.islice(bag.messages([topic]), 1))
 
 
 def main(argv: list[str] | None = None) -> int:
