@@ -185,7 +185,8 @@ class Life:
         begins = self.pilot.told(np.array([at]))[0]
         values = begins + (np.cumsum(wild, axis=0) if rng.random() < 0.5 else wild)
         made = chunk(np.clip(values, -900, 900), at - int(rng.integers(0, 400)) * MS,
-                     int(rng.choice(DUE_MS)) * MS, str(rng.choice(['one', 'two'])))
+                     int(rng.choice(DUE_MS)) * MS, str(rng.choice(['one', 'two'])),
+                     offset=int(rng.integers(0, 2)))
         seen = Observation(made.t_obs_ns, self.path[-1] - self.sag, {}, {}, made.instruction)
         self.hear(at)
         self.guard.accept(made, seen, at, self.pilot.epoch)

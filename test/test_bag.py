@@ -567,3 +567,41 @@ def test_messages_that_were_compressed_one_by_one_need_no_metadata(tmp_path):
     (path / 'metadata.yaml').unlink()
     found, warnings = count(path)
     assert found == before > 200 and not [text for text in warnings if 'cannot be read' in text]
+
+
+def plain_mcap(path, profile, chunks, order=lambda rows: rows, json=False):
+    """Write the messages of an ordinary bag as another tool would."""
+    from mcap.writer import Writer
+    source = ordinary(path.with_name('ordinary'))
+    with Bag(source) as bag:
+        reader, = bag._readers
+        rows = [(one.topic, one.msgtype, at, bytes(raw)) for one, at, raw in reader.messages()]
+    path.mkdir()
+    with (path / 'bag.mcap').open('wb') as file:
+        out, channels = Writer(file, use_chunking=chunks), {}
+        out.start(profile=profile)
+        for topic, kind in sorted({(topic, kind) for topic, kind, _, _ in rows}):
+            schema = out.register_schema(kind, 'ros2msg', b'')
+            channels[topic] = out.register_channel(topic, 'cdr', schema)
+        if json:
+            odd = out.register_channel('/log', 'json', 0)
+            out.add_message(odd, rows[0][2], b'{}', rows[0][2])
+        for topic, _, at, raw in order(rows):
+            out.add_message(channels[topic], at, raw, at)
+        out.finish()
+    return path
+
+
+def test_an_mcap_file_without_profile_or_with_other_encodings_is_read(tmp_path):
+    found, warnings = count(plain_mcap(tmp_path / 'bag', '', True, json=True))
+    assert found == 300 and any('left out: /log' in text for text in warnings)
+
+
+def test_an_mcap_file_without_chunks_is_read_in_the_order_of_its_times(tmp_path):
+    def shaken(rows):  # neighbours change places
+        return [rows[i ^ 1] if i ^ 1 < len(rows) else rows[i] for i in range(len(rows))]
+
+    path = plain_mcap(tmp_path / 'bag', 'ros2', False, shaken)
+    found, _, damage = messages(path, ['/joint_states', '/camera_1/image_raw'])
+    times = [at for _, at, _ in found]
+    assert len(found) == 375 and times == sorted(times) and not damage

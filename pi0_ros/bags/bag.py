@@ -16,6 +16,8 @@ from rosbags.rosbag2 import Reader
 from rosbags.serde import SerdeError
 from rosbags.typesys import Stores, get_typestore
 
+from pi0_ros.bags.plain_mcap import PlainMcap, is_plain
+
 try:
     from compression import zstd
 except ImportError:  # Python before 3.14; rosbags brings it
@@ -24,8 +26,6 @@ except ImportError:  # Python before 3.14; rosbags brings it
 SUFFIXES = ('.mcap', '.db3')
 _store = get_typestore(Stores.ROS2_JAZZY)  # whatever we read is of standard types
 
-PROFILE = (', which MCAP files of other tools lack: it may be right all the same, write it anew '
-           'with `ros2 bag convert`')
 ZSTD = b'\x28\xb5\x2f\xfd'  # how what it compressed begins; CDR begins with a 0
 LFS = b'version https://git-lfs'
 OTHERS = 'decompress files that end with .zstd; rosbags-convert converts bags of ROS 1'
@@ -59,7 +59,7 @@ class Bag:
         self.begin_ns = self.end_ns = 0
         self.warnings: list[str] = []
         self.damage = ''
-        self._readers: list[Reader] = []
+        self._readers: list[Reader | PlainMcap] = []
         self._told: dict[str, int] = {}  # by metadata.yaml: how many messages a topic has
         self._stack = ExitStack()
 
@@ -81,13 +81,12 @@ class Bag:
         bad = []
         for path in self._files():
             try:
-                self._readers.append(self._stack.enter_context(Reader(self._whole(path))))
+                self._readers.append(self._stack.enter_context(self._reader(path)))
             except BagError:
                 self._stack.close()
                 raise
             except Exception as error:  # whatever a damaged file makes a library raise
-                bad.append(f"'{path}' cannot be opened: {_text(error)}" + PROFILE * (
-                    'Profile is not' in str(error)))
+                bad.append(f"'{path}' cannot be opened: {_text(error)}")
         if not self._readers:
             raise BagError('; '.join(f'bag {text}' for text in bad) + f'. {REPAIR}')
         self.warnings += [f'{text}: it is left out. {REPAIR}' for text in bad]
@@ -156,6 +155,16 @@ class Bag:
             for one in told.get('topics_with_message_count') or ()}
         return files
 
+    def _reader(self, path: Path) -> Reader | PlainMcap:
+        path = self._whole(path)
+        if not is_plain(path):
+            return Reader(path)
+        reader = PlainMcap(path)
+        if reader.others:
+            self.warnings.append(f"'{path.name}' has topics of another encoding than ROS 2's, "
+                                 f"left out: {', '.join(reader.others)}")
+        return reader
+
     def _whole(self, path: Path) -> Path:
         """Return a file as it is, or a copy with its write-ahead log in it.
 
@@ -201,11 +210,7 @@ class Bag:
             except StopIteration:
                 break
             except Exception as error:  # checksums, truncated records, a broken compression
-                self.damage = (
-                    f"bag '{self.path}' cannot be read from here on: its messages are not in the "
-                    'order of their times, as `--storage-preset-profile fastwrite` leaves them; '
-                    'sort it: mcap sort IN.mcap -o OUT.mcap' if 'timestamp order' in str(error)
-                    else f"bag '{self.path}' is damaged: {_text(error)}")
+                self.damage = f"bag '{self.path}' is damaged: {_text(error)}"
                 break
             try:
                 if bytes(raw[:len(ZSTD)]) == ZSTD:  # compressed, with no metadata.yaml to say so

@@ -156,8 +156,8 @@ def as_text(facts: dict) -> str:
         ('chunk', f"{facts['chunk_length']} steps{seconds}; {facts['denoising_steps']} denoising "
          'steps'),
         ('actions', f"{kind}; the first is due " + (
-            f"{facts['action_offset']} periods after the observation"
-            if facts['action_offset'] else 'with the observation'))]
+            'with the observation' if not facts['action_offset'] else
+            f"{facts['action_offset']} x 1 / rate after the observation"))]
     out = [f'{name:11} {value}' for name, value in lines]
     out += ['', *_statistics(facts), '']
     out += [f'warning: {text}' for text in facts['warnings']]

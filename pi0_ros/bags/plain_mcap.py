@@ -1,0 +1,89 @@
+"""MCAP files that rosbags does not read: without ROS 2's profile, or without chunks.
+
+``ros2 bag record --storage-preset-profile fastwrite`` writes no chunks, and what it received a
+little out of order; files that other tools wrote or merged name no profile. The library mcap
+reads them.
+"""
+
+import heapq
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mcap.reader import NonSeekingReader, make_reader
+
+WINDOW_NS = 3_000_000_000  # by which messages may be out of order
+ENCODING = 'cdr'
+
+
+@dataclass(frozen=True)
+class Connection:
+    """A channel of the file."""
+
+    id: int
+    topic: str
+    msgtype: str
+    msgcount: int
+
+
+def is_plain(path: Path) -> bool:
+    """Return whether a file is one of these."""
+    if path.suffix != '.mcap' or not path.is_file():
+        return False
+    try:
+        with path.open('rb') as file:
+            reader = make_reader(file)
+            summary = reader.get_summary()
+            return bool(summary and summary.statistics) and (
+                reader.get_header().profile != 'ros2'
+                or bool(summary.statistics.message_count and not summary.statistics.chunk_count))
+    except Exception:  # it is damaged: whoever reads it says how
+        return False
+
+
+class PlainMcap:
+    """One of these files, as a context, with what Bag asks of rosbags' Reader."""
+
+    def __init__(self, path: Path) -> None:
+        """Read what is in the file."""
+        self.path = path
+        self._file = path.open('rb')
+        summary = make_reader(self._file).get_summary()
+        counts = summary.statistics.channel_message_counts
+        self.connections = [
+            Connection(number, one.topic, summary.schemas[one.schema_id].name,
+                       counts.get(number, 0))
+            for number, one in summary.channels.items() if one.message_encoding == ENCODING]
+        self.others = sorted(one.topic for one in summary.channels.values()
+                             if one.message_encoding != ENCODING)
+        self.message_count = sum(one.msgcount for one in self.connections)
+        self.start_time = summary.statistics.message_start_time
+        self.end_time = summary.statistics.message_end_time + 1
+
+    def __enter__(self) -> 'PlainMcap':
+        """Return it."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def messages(self, connections: Sequence[Connection], start: int | None = None,
+                 stop: int | None = None) -> Iterator[tuple[Connection, int, Any]]:
+        """Yield connection, time of receipt and bytes, sorted by time."""
+        wanted = {one.id: one for one in connections}
+        waiting: list[tuple[int, int, int, bytes]] = []
+        with self.path.open('rb') as file:
+            for number, (_, channel, message) in enumerate(
+                    NonSeekingReader(file).iter_messages(log_time_order=False)):
+                at_ns = message.log_time
+                if channel.id in wanted and (start or 0) <= at_ns and (
+                        stop is None or at_ns < stop):
+                    heapq.heappush(waiting, (at_ns, number, channel.id, message.data))
+                while waiting and waiting[0][0] < at_ns - WINDOW_NS:
+                    when, _, found, data = heapq.heappop(waiting)
+                    yield wanted[found], when, data
+        while waiting:
+            when, _, found, data = heapq.heappop(waiting)
+            yield wanted[found], when, data
