@@ -351,6 +351,18 @@ def test_renamed_cameras_are_known(copy):
     assert checkpoint.read(copy).renamed == {'top': 'front'}
 
 
+@pytest.mark.parametrize('name', ['../elsewhere', '/etc'])
+def test_a_tokenizer_outside_the_checkpoint_is_not_followed(copy, name):
+    path = copy / 'policy_preprocessor.json'
+    content = json.loads(path.read_text())
+    for step in content['steps']:
+        if step['registry_name'] == 'tokenizer_processor':
+            step['artifacts'] = {'tokenizer_name': name}
+    path.write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match='leads out of the checkpoint'):
+        checkpoint.read(copy)
+
+
 def edit_tokenizer_name(folder, name):
     path = folder / 'policy_preprocessor.json'
     content = json.loads(path.read_text())

@@ -10,8 +10,8 @@ from safetensors.numpy import load_file
 
 from pi0_ros.checkpoint.normalise import EPS, lerobot_normaliser
 from pi0_ros.checkpoint.spec import (
-    CheckpointError, Choices, PolicySpec, Unrecorded, find_tokenizer, read_json, relative_mask,
-    texts, whole)
+    CheckpointError, Choices, PolicySpec, Unrecorded, find_tokenizer, inside, read_json,
+    relative_mask, texts, whole)
 
 IMAGES = 'observation.images.'
 FASTEST_HZ = 1000
@@ -57,7 +57,7 @@ def describe(folder: Path, config: dict[str, Any], choices: Choices) -> PolicySp
         whole(config, 'num_inference_steps', 10), data.control_period, tuple(size),
         choices.letterbox or 'lerobot', 'lerobot',
         whole(tokenize['config'], 'max_length'),
-        find_tokenizer(folder / tokenizer, tokenize['config'].get('tokenizer_name')),
+        find_tokenizer(inside(folder, tokenizer, 'tokenizer_name'), tokenize['config'].get('tokenizer_name')),
         *_trainer(folder, config, choices), _renamed(before))
 
 

@@ -89,6 +89,16 @@ def texts(value: Any, what: str) -> tuple[str, ...]:
     return tuple(value)
 
 
+def inside(folder: Path, name: str, what: str) -> Path:
+    """Return a file that a checkpoint names.
+
+    :raises ValueError: it is not in the checkpoint: who reads it would read somebody else's.
+    """
+    if Path(name).is_absolute() or '..' in Path(name).parts:
+        raise ValueError(f"its {what} is '{name}', which leads out of the checkpoint")
+    return folder / name
+
+
 def relative_mask(indices: Sequence[int], width: int) -> np.ndarray:
     """Return [width] bool, True at ``indices``.
 
