@@ -57,7 +57,8 @@ def describe(folder: Path, config: dict[str, Any], choices: Choices) -> PolicySp
         whole(config, 'num_inference_steps', 10), data.control_period, tuple(size),
         choices.letterbox or 'lerobot', 'lerobot',
         whole(tokenize['config'], 'max_length'),
-        find_tokenizer(inside(folder, tokenizer, 'tokenizer_name'), tokenize['config'].get('tokenizer_name')),
+        find_tokenizer(inside(folder, tokenizer, 'tokenizer_name'),
+                       tokenize['config'].get('tokenizer_name')),
         *_trainer(folder, config, choices), _renamed(before))
 
 
