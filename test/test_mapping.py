@@ -111,10 +111,12 @@ def test_a_robot_that_does_not_fit_is_told_why_beside_a_table(changes, words):
     assert 'checkpoint camera' in str(error.value)
 
 
-def test_a_camera_that_training_renamed_is_found():
+def test_a_camera_may_have_the_name_of_the_data_set_or_of_the_network():
     spec = replace(checkpoint.read(DEMO), renamed={'front': 'overhead'})
-    with pytest.raises(ValueError, match="training renamed 'front' to 'overhead'"):
-        fit(spec, replace(ROBOT, cameras=('front', 'wrist')))
+    for cameras in (('front', 'wrist'), ('overhead', 'wrist')):
+        robot = replace(ROBOT, cameras=cameras)
+        fit(spec, robot)
+        assert unfed(spec, robot) == ()
 
 
 def test_states_and_actions_of_different_joints():

@@ -105,7 +105,7 @@ def _order(problems: list[str], setting: str, wanted: Sequence[str] | None,
 def _cameras(spec: PolicySpec, robot: RobotConfig) -> list[str]:
     out = []
     for name in robot.cameras:
-        if name and name not in spec.cameras:
+        if name and spec.camera(name) not in spec.cameras:
             close = [camera for camera in spec.cameras if plain(camera) == plain(name)]
             hint = f", did you mean '{close[0]}'?" if close else ''
             if name in spec.renamed:
@@ -117,7 +117,8 @@ def _cameras(spec: PolicySpec, robot: RobotConfig) -> list[str]:
 
 def unfed(spec: PolicySpec, robot: RobotConfig) -> tuple[str, ...]:
     """Return the checkpoint's cameras that no slot feeds."""
-    return tuple(name for name in spec.cameras if name not in robot.cameras)
+    fed = {spec.camera(name) for name in robot.cameras}
+    return tuple(name for name in spec.cameras if name not in fed)
 
 
 def table(spec: PolicySpec, robot: RobotConfig) -> str:

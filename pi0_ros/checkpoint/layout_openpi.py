@@ -16,6 +16,12 @@ def describe(folder: Path, config: dict[str, Any], choices: Choices) -> PolicySp
 
     openpi records neither the delta mask nor the rate: the first must come from ``choices``.
     """
+    for key in ('paligemma_variant', 'action_expert_variant'):
+        if str(config.get(key, '')).endswith('_lora'):
+            raise CheckpointError(
+                f"checkpoint '{folder}': its {key} is '{config[key]}', and openpi's conversion of "
+                'such a model drops the adapters: what is left is the base. Merge them in JAX '
+                'before it is converted, or train without LoRA')
     if choices.relative_joints is None:
         raise Unrecorded(
             f"checkpoint '{folder}' is openpi's, which does not record which actions are relative "

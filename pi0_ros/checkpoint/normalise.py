@@ -62,8 +62,10 @@ def lerobot_normaliser(mode: str, feature: str, statistics: Mapping[str, np.ndar
     for name in NEEDS[mode]:
         key = f'{feature}.{name}'
         if key not in statistics:
-            raise ValueError(f"statistics lack '{key}', which normalisation {mode} needs: copy "
-                             'the checkpoint again with its processor files')
+            has = ', '.join(sorted(statistics)[:6]) or 'none'
+            raise ValueError(f"statistics lack '{key}', which normalisation {mode} needs; there "
+                             f'are {has}: copy the checkpoint again with its processor files, or '
+                             'train on one data set at a time')
         value = np.asarray(statistics[key], np.float64)
         if value.shape != (width,):
             raise ValueError(f"statistic '{key}' has shape {value.shape}, expected ({width},)")

@@ -29,7 +29,8 @@ def read(folder: Path, choices: Choices = Choices()) -> PolicySpec:
     if not _is_folder(folder):
         raise CheckpointError(f"checkpoint folder '{folder}' does not exist: give the folder that "
                               'holds config.json and model.safetensors')
-    if (folder / 'params').is_dir() or (folder / '_CHECKPOINT_METADATA').exists():
+    if not (folder / 'model.safetensors').exists() and (
+            (folder / 'params').is_dir() or (folder / '_CHECKPOINT_METADATA').exists()):
         raise CheckpointError(f"checkpoint '{folder}' is openpi's Orbax (JAX) format: convert it "
                               'with openpi/examples/convert_jax_model_to_pytorch.py')
     config = read_json(folder / 'config.json') if (folder / 'config.json').exists() else {}

@@ -55,6 +55,10 @@ class PolicySpec:
     action_offset: int = 0        # periods after the observation at which step 0 is due
     trained_delay: int = 0        # so many first actions training gave it, for rtc_trained
 
+    def camera(self, name: str) -> str:
+        """Return the checkpoint's name of a camera that the data set may call otherwise."""
+        return name if name in self.cameras else self.renamed.get(name, name)
+
 
 @dataclass(frozen=True)
 class Choices:

@@ -25,6 +25,7 @@ RENAMES = (
 HEAD = 'paligemma_with_expert.paligemma.lm_head.weight'
 UNUSED = ('paligemma_with_expert.gemma_expert.lm_head.weight', 'model.dit.embed_tokens.weight')
 PICKLES = ('pytorch_model.bin', 'model.pt', 'model.pth', 'model.bin', 'optimizer.pt')
+LFS = b'version https://git-lfs'
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,11 @@ def read_header(folder: Path) -> tuple[list[str], dict[str, Stored]]:
                 found[name] = Stored(stored, tuple(part.get_shape()), str(part.get_dtype()))
             return list(file.keys()), found
     except (SafetensorError, OSError) as error:
+        with path.open('rb') as file:
+            pointer = file.read(len(LFS)) == LFS
+        if pointer:
+            raise CheckpointError(f"checkpoint file '{path}' is a Git LFS pointer, the weights "
+                                  'are not here: git lfs pull') from error
         raise CheckpointError(f"checkpoint file '{path}' is damaged: {error}; copy it again") \
             from error
 

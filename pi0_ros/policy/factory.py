@@ -62,7 +62,8 @@ def make_local_policy(config: PolicyConfig, robot: RobotConfig, rtc: str = '') -
         raise ValueError("hand-over 'rtc_trained' needs a joint for every action, but joint_names "
                          f"has '{NONE}', which the network would be given a guess for: set "
                          "'handover' to rtc")
-    policy.cameras = tuple(name for name in policy.spec.cameras if name in robot.cameras)
+    fed = {policy.spec.camera(name) for name in robot.cameras}
+    policy.cameras = tuple(name for name in policy.spec.cameras if name in fed)
     log.info(f'{policy.spec.layout} checkpoint ({policy.spec.trainer}) and this robot:\n'
              + table(policy.spec, robot))
     if unfed(policy.spec, robot):

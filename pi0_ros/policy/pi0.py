@@ -223,11 +223,11 @@ class Pi0Policy:
             [max_state_dim], the prompt, images [C, 3, S, S].
         :raises ValueError: the observation does not fit the checkpoint.
         """
-        images = observation.images
+        images = {self.spec.camera(name): image for name, image in observation.images.items()}
         unknown = set(images) - set(self.spec.cameras)
         if unknown or not 0 < len(images) <= len(self.cameras):
             raise ValueError(f"cameras {sorted(images)} do not fit the checkpoint's "
-                             f'{list(self.cameras)}')
+                             f'{list(self.spec.cameras)}')
         if len(observation.state) != self._observed():
             raise ValueError(f'state has {len(observation.state)} joints, expected '
                              f'{self._observed()}')

@@ -44,7 +44,8 @@ def export(folder: Path, weights: dict[str, torch.Tensor], samples: Samples,
         'action_offset': 1,  # the demonstrator's actions are the next states
         'vlm_config': network['vlm_config'], 'dit_config': network['dit_config'],
         **({'trained_delay': trained_delay} if trained_delay else {})})
-    _json(folder / 'train_config.json', {'env': {'type': 'pi0_ros_sim', 'fps': round(1 / DT)}})
+    _json(folder / 'train_config.json', {'dataset': {
+        'repo_id': 'pi0_ros/sim', 'fps': round(1 / DT)}})
     _processors(folder, features, action)
     statistics = _statistics(samples)
     for name in ('policy_preprocessor_step_6_normalizer_processor',

@@ -164,7 +164,7 @@ def main(argv: list[str] | None = None) -> int:
                            tokenizer=args.tokenizer or config.policy.tokenizer,
                            choices=config.policy.choices(config.robot.joint_names),
                            engine='reference' if args.reference else 'auto', compiled='off')
-        policy.cameras = tuple(observation.images)
+        policy.cameras = tuple(policy.spec.camera(name) for name in observation.images)
         policy.joints, state = joint_map(policy.spec, config.robot, observation.state)
         observation = replace(observation, state=state)
         policy.load()
