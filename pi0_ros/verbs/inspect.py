@@ -45,7 +45,8 @@ def describe(spec: PolicySpec) -> dict[str, object]:
         'parameters': parameters, 'dtypes': sorted({part.dtype for part in stored.values()}),
         'memory_gib': {'bfloat16': 2 * parameters / GIB,
                        'float32': 4 * parameters / GIB},
-        'cameras': list(spec.cameras), 'image_size': list(spec.image_size),
+        'cameras': list(spec.cameras), 'renamed': dict(spec.renamed),
+        'image_size': list(spec.image_size),
         'letterbox': spec.letterbox, 'prompt': spec.prompt,
         'max_prompt_tokens': spec.max_prompt_tokens,
         'tokenizer': str(spec.tokenizer) if spec.tokenizer else None,
@@ -128,7 +129,11 @@ def parameter_yaml(spec: PolicySpec, given: str) -> str:
     if spec.layout == 'openpi':
         lines.append("    relative_joints: ['']  # required: joints, or [none]")
     if _unit_warnings(spec):
-        lines.append("    conversions: ['*: degree']  # check: units of the training data")
+        joints = json.loads(guess(spec.action_names, spec.action_width))
+        turning = [f'{name}: degree' for name in joints if 'gripper' not in name.lower()]
+        lines.append('    conversions: ' + json.dumps(
+            turning if len(turning) < len(joints) else ['*: degree'])
+            + '  # check: units of the training data')
     return '\n'.join(lines) + '\n'
 
 
@@ -149,8 +154,8 @@ def as_text(facts: dict) -> str:
         ('weights', f"{facts['parameters'] / 1e6:,.1f} million parameters, stored as "
          f"{' and '.join(facts['dtypes'])}; in memory {_size(memory['bfloat16'])} as bfloat16, "
          f"{_size(memory['float32'])} as float32, and room to work"),
-        ('cameras', f"{', '.join(facts['cameras'])}; fitted to {width} x {height}, letterbox "
-         f"{facts['letterbox']}"),
+        ('cameras', f"{', '.join(_called(facts, name) for name in facts['cameras'])}; fitted to "
+         f"{width} x {height}, letterbox {facts['letterbox']}"),
         ('prompt', f"{facts['prompt']}, at most {facts['max_prompt_tokens']} tokens"),
         ('tokenizer', facts['tokenizer'] or 'not found: set parameter tokenizer'),
         ('chunk', f"{facts['chunk_length']} steps{seconds}; {facts['denoising_steps']} denoising "
@@ -162,6 +167,12 @@ def as_text(facts: dict) -> str:
     out += ['', *_statistics(facts), '']
     out += [f'warning: {text}' for text in facts['warnings']]
     return '\n'.join(out).rstrip() + '\n'
+
+
+def _called(facts: dict, name: str) -> str:
+    """Return a camera's name, and what the data set calls it."""
+    other = [mine for mine, its in facts['renamed'].items() if its == name]
+    return f"{name} (in the data set {other[0]})" if other else name
 
 
 def _size(gib: float) -> str:
