@@ -497,3 +497,19 @@ def test_a_fault_that_was_reset_is_no_reason_any_more():
     assert rig.guard.stopped_by.reason == 'tracking'
     assert rig.guard.reset(rig.steady * MS) is None
     assert rig.guard.stopped_by is None
+
+
+def test_who_is_armed_anew_has_failed_nothing_yet():
+    rig = Rig()
+    rig.run(100)
+    assert rig.arm() is None
+    for again in range(2):
+        for _ in range(2):
+            rig.guard.failed('it raised', rig.now * MS)
+        assert rig.guard.fault is None
+        if not again:
+            rig.pilot.disable()
+            rig.run(2000)
+            assert rig.guard.arm(rig.now * MS) is None
+    rig.guard.failed('it raised', rig.now * MS)
+    assert rig.guard.fault.reason == 'policy_failed' and rig.guard.failures == 5

@@ -452,6 +452,9 @@ def test_a_finding_says_by_how_much():
     it.hear(Report(10**12 + 400 * MS, 10**12, NAMES, np.zeros(2)))
     found = it.problem(10**12)
     assert (found.reason, found.amount, found.allowed) == ('controller_clock', 0.4, 0.1)
+    assert '0.40 s ahead of this one' in found.text
+    it.hear(Report(10**12 - 400 * MS, 10**12, NAMES, np.zeros(2)))
+    assert '0.40 s behind this one' in it.problem(10**12).text
 
 
 def test_one_report_is_no_news_after_a_fifth_of_a_second():
