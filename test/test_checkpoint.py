@@ -622,3 +622,20 @@ def test_an_openpi_conversion_that_lost_its_adapters_is_refused(openpi, key):
     edit(openpi / 'config.json', **{key: 'gemma_2b_lora'})
     with pytest.raises(CheckpointError, match=f"{key} is 'gemma_2b_lora'.*drops the adapters"):
         checkpoint.read(openpi, Choices(relative_joints=()))
+
+
+@pytest.mark.parametrize('prefix', [
+    '_orig_mod.', 'module.', 'module._orig_mod.', '_orig_mod.module.'])
+def test_names_that_a_wrapper_put_a_prefix_before_are_known(copy, prefix):
+    _, before = read_header(copy)
+    path = copy / 'model.safetensors'
+    save_file({prefix + name: value for name, value in load_file(path).items()}, path)
+    _, after = read_header(copy)
+    assert set(after) == set(before)
+
+
+def test_actions_that_are_poses_are_warned_of(copy):
+    edit(copy / 'config.json', action_feature_names=[
+        'x', 'y', 'z', 'roll', 'pitch', 'yaw', 'grip'])
+    assert any('are called x, y, z, roll, pitch, yaw: poses' in text
+               for text in checkpoint.read(copy).warnings)

@@ -14,6 +14,7 @@ from pi0_ros.checkpoint.spec import (
 
 IMAGES = 'observation.images.'
 FASTEST_HZ = 1000
+POSES = ('x', 'y', 'z', 'roll', 'pitch', 'yaw', 'rx', 'ry', 'rz', 'qx', 'qy', 'qz', 'qw')
 # The steps of LeRobot's own pipelines for pi0; what each does is done here, or does nothing here.
 BEFORE = ('rename_observations_processor', 'to_batch_processor', 'pi0_new_line_processor',
           'tokenizer_processor', 'device_processor', 'relative_actions_processor',
@@ -47,6 +48,11 @@ def describe(folder: Path, config: dict[str, Any], choices: Choices) -> PolicySp
     if not isinstance(size, list) or len(size) != 2 or set(map(type, size)) != {int}:
         raise ValueError(f'its image_resolution is {size!r}, expected two whole numbers')
     data = _DataSet(folder)
+    poses = [name for name in names or data.names('action', action_width) or ()
+             if name.lower() in POSES]
+    if len(poses) > 2:
+        warnings.append(f"its actions are called {', '.join(poses)}: poses of a hand, not "
+                        'positions of joints, which this package commands')
     trainer, told = _trainer(folder, config, choices)
     return PolicySpec(
         folder, 'LeRobot', cameras, state_width, action_width, state, action,

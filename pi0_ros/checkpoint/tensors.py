@@ -25,6 +25,8 @@ RENAMES = (
 HEAD = 'paligemma_with_expert.paligemma.lm_head.weight'
 UNUSED = ('paligemma_with_expert.gemma_expert.lm_head.weight', 'model.dit.embed_tokens.weight')
 PICKLES = ('pytorch_model.bin', 'model.pt', 'model.pth', 'model.bin', 'optimizer.pt')
+# What DDP and torch.compile put before a name.
+WRAPPED = re.compile(r'^(module\.|_orig_mod\.)+|\b_orig_mod\.')
 LFS = b'version https://git-lfs'
 
 
@@ -98,6 +100,7 @@ def stored_names(names: Iterable[str], aliases: Mapping[str, str] | None = None
             files.setdefault(alias, stored)
     out, head = {}, None
     for name, stored in files.items():
+        name = WRAPPED.sub('', name)
         if not name.startswith(('model.vlm.', 'model.dit.')):
             name = name.removeprefix('model.')
         if name in UNUSED:
