@@ -55,7 +55,7 @@ def test_a_node_that_is_ended_while_moving_leaves_the_robot_at_rest(live, number
     # A window is 0.2 s at up to 2 rad/s, a stop at 5 rad/s^2 is shorter than that.
     assert rests(live) < 0.5
     _, values = positions(live)
-    assert (values <= arm.UPPER + 1e-6).all() and (values >= arm.LOWER - 1e-6).all()
+    assert (values <= arm.UPPER + 1e-4).all() and (values >= arm.LOWER - 1e-4).all()
 
 
 def test_no_joint_is_faster_or_harder_than_allowed(live):  # noqa: F811
@@ -66,7 +66,8 @@ def test_no_joint_is_faster_or_harder_than_allowed(live):  # noqa: F811
     dt = np.diff(stamps)[:, None]
     speed = np.diff(commands, axis=0) / dt
     assert (np.abs(speed)[dt[:, 0] < 0.1] <= 0.5 * arm.MAX_VELOCITY * 1.01).all()
-    assert (commands <= arm.UPPER + 1e-6).all() and (commands >= arm.LOWER - 1e-6).all()
+    turns = 5.0 * 0.010**2 / 8  # between two steps of the limiter, see there
+    assert (commands <= arm.UPPER + turns).all() and (commands >= arm.LOWER - turns).all()
 
 
 def test_a_recording_that_cannot_be_written_is_told(tmp_path, capsys):

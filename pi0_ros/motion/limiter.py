@@ -5,7 +5,8 @@ for what the plan is ahead, all joints slowed by one factor where one would be t
 is held to what its joint may do: change its velocity by at most a * dt, and keep room to stop,
 v^2 / 2a, before its position limits. Between steps the path is a parabola, so that velocity and
 acceleration hold at every time and not only at the steps; positions to within a h^2 / 8, where a
-step of h = 10 ms turns at its limit (0.06 mrad at 5 rad/s^2), which the pilot clips.
+step of h = 10 ms turns at its limit: 0.06 mrad at 5 rad/s^2, which a gripper, that has no margin,
+may go beyond its limit.
 """
 
 import math
