@@ -478,3 +478,22 @@ def test_a_robot_that_creeps_is_expected_to_follow_within_a_few_seconds():
     assert rig.pilot.enabled
     rig.run(2000)
     assert not rig.pilot.enabled and rig.guard.stopped_by.reason == 'not_following'
+
+
+def test_nobody_is_armed_while_a_first_piece_of_an_earlier_motion_is_on():
+    rig = Rig()
+    rig.sag = np.full(2, 0.1)
+    rig.run(100)
+    assert rig.arm() is None
+    while not rig.commands:
+        rig.run(1)
+    (_, piece), = rig.commands
+    # As long as the limits ask for 0.12 rad, and for the delivery of the message.
+    least_ns = first_piece_ns(rig.pilot.limits, np.full(2, 0.12)) + rig.pilot.timing.lead_ns
+    assert piece.times_ns[0] >= least_ns
+    rig.pilot.disable()
+    rig.pilot.end_stop()  # as when the controller is seen to be gone
+    assert rig.pilot.state is State.DISARMED and rig.arm().reason == 'stopping'
+    assert rig.guard.arm(rig.now * MS).reason == 'stopping'
+    rig.run(1500)
+    assert rig.arm() is None
