@@ -523,6 +523,7 @@ def test_a_model_that_was_fine_tuned_from_a_base_has_the_data_sets_widths_and_ca
     spec = checkpoint.read(copy)
     assert spec.state_width == before.state_width == 7
     assert spec.cameras == base[:2]  # the third was empty
+    assert any('right_wrist_0_rgb of the base was fed by none' in text for text in spec.warnings)
     assert [spec.camera(name) for name in ('front', 'wrist', base[0])] == [*base[:2], base[0]]
     np.testing.assert_array_equal(spec.state.middle, before.state.middle)
 
@@ -639,3 +640,11 @@ def test_actions_that_are_poses_are_warned_of(copy):
         'x', 'y', 'z', 'roll', 'pitch', 'yaw', 'grip'])
     assert any('are called x, y, z, roll, pitch, yaw: poses' in text
                for text in checkpoint.read(copy).warnings)
+
+
+def test_a_camera_that_needed_no_rename_is_kept(copy):
+    """Only the base's own cameras can be empty: another that has its name already is not lost."""
+    edit(copy / 'config.json', input_features=features('front', 'wrist', state=7))
+    step(copy, 'rename_observations_processor', rename_map={
+        'observation.images.top': 'observation.images.front'})
+    assert checkpoint.read(copy).cameras == ('front', 'wrist')

@@ -117,6 +117,8 @@ def test_a_camera_may_have_the_name_of_the_data_set_or_of_the_network():
         robot = replace(ROBOT, cameras=cameras)
         fit(spec, robot)
         assert unfed(spec, robot) == ()
+    with pytest.raises(ValueError, match="names 'front' and 'overhead', which are one camera"):
+        fit(spec, replace(ROBOT, cameras=('front', 'overhead')))
 
 
 def test_states_and_actions_of_different_joints():

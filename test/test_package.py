@@ -42,7 +42,7 @@ def test_every_imported_ros_package_is_a_dependency():
 def test_parameter_file_is_the_table():
     text = (ROOT / 'config' / 'pi0.yaml').read_text()
     assert text == parameters.as_yaml(), (
-        'write it anew: python -c "from pi0_ros import parameters; '
+        'write it anew: python -c "from pi0_ros.configuration import parameters; '
         'print(parameters.as_yaml(), end=\'\')" > config/pi0.yaml')
     values = yaml.safe_load(text)['/**']['ros__parameters']
     assert values == {entry.name: entry.default for entry in parameters.TABLE}

@@ -48,8 +48,8 @@ class PlainMcap:
     def __init__(self, path: Path) -> None:
         """Read what is in the file."""
         self.path = path
-        self._file = path.open('rb')
-        summary = make_reader(self._file).get_summary()
+        with path.open('rb') as file:
+            summary = make_reader(file).get_summary()
         counts = summary.statistics.channel_message_counts
         self.connections = [
             Connection(number, one.topic, summary.schemas[one.schema_id].name,
@@ -66,8 +66,7 @@ class PlainMcap:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close the file."""
-        self._file.close()
+        """Do nothing: each reading opens the file anew."""
 
     def messages(self, connections: Sequence[Connection], start: int | None = None,
                  stop: int | None = None) -> Iterator[tuple[Connection, int, Any]]:

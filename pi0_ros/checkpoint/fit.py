@@ -104,6 +104,12 @@ def _order(problems: list[str], setting: str, wanted: Sequence[str] | None,
 
 def _cameras(spec: PolicySpec, robot: RobotConfig) -> list[str]:
     out = []
+    called: dict[str, str] = {}
+    for name in filter(None, robot.cameras):
+        other = called.setdefault(spec.camera(name), name)
+        if other != name:
+            out.append(f"'cameras' names '{other}' and '{name}', which are one camera: training "
+                       'renamed it')
     for name in robot.cameras:
         if name and spec.camera(name) not in spec.cameras:
             close = [camera for camera in spec.cameras if plain(camera) == plain(name)]

@@ -14,6 +14,7 @@ from pi0_ros.checkpoint.spec import (
 
 IMAGES = 'observation.images.'
 FASTEST_HZ = 1000
+BASE_CAMERAS = ('base_0_rgb', 'left_wrist_0_rgb', 'right_wrist_0_rgb')  # of lerobot/pi0_base
 POSES = ('x', 'y', 'z', 'roll', 'pitch', 'yaw', 'rx', 'ry', 'rz', 'qx', 'qy', 'qz', 'qw')
 # The steps of LeRobot's own pipelines for pi0; what each does is done here, or does nothing here.
 BEFORE = ('rename_observations_processor', 'to_batch_processor', 'pi0_new_line_processor',
@@ -72,8 +73,8 @@ def _cameras(config: dict[str, Any], renamed: dict[str, str], warnings: list[str
              ) -> tuple[str, ...]:
     """Return the cameras that training had, in the order of config.json.
 
-    A fine-tuned model keeps its base's cameras; those that training's renames did not feed were
-    empty. Features of one channel are depth, which is no colour camera.
+    A model that was fine-tuned from pi0_base keeps that one's cameras; those that training's
+    renames did not feed were empty. Features of one channel are depth, which is no colour camera.
     """
     found = {key.removeprefix(IMAGES): of for key, of in config['input_features'].items()
              if isinstance(of, dict) and of.get('type') == 'VISUAL'}
@@ -88,7 +89,11 @@ def _cameras(config: dict[str, Any], renamed: dict[str, str], warnings: list[str
     if depth:
         warnings.append(f"{', '.join(depth)} is a depth image, no colour camera: left out")
     fed = [name for name in out if name in renamed.values()]
-    out = fed or out
+    if fed and set(BASE_CAMERAS) <= set(found) and len(fed) < len(out):
+        unfed = [name for name in out if name not in fed]
+        warnings.append(f"{', '.join(unfed)} of the base was fed by none of training's renames: "
+                        'taken for empty')
+        out = fed
     if not out:
         raise ValueError('it declares no camera')
     return tuple(out)

@@ -209,7 +209,7 @@ class Pilot(Teller):
     def _needed_ns(self) -> int:
         """Return how long an inference may take: half as long again as measured, and two ticks."""
         slack_ns = min(2 * self.timing.period_ns, MOST_SLACK_NS)
-        took_ns = (self.delay + self._offset - 1) * self._dt_ns
+        took_ns = max(0, self.delay + self._offset - 1) * self._dt_ns
         return 3 * took_ns // 2 + slack_ns
 
     def leftover(self, seen: Observation) -> Leftover | None:
