@@ -74,10 +74,17 @@ def breaks(plan: Knots, limits: JointLimits) -> np.ndarray:
     room = velocities * np.abs(velocities) / (2 * limits.acceleration)
     outside = ((positions + np.minimum(room, 0.0) < limits.lower - CLOSE)
                | (positions + np.maximum(room, 0.0) > limits.upper + CLOSE)).any(1)
-    between = times[:-1] + np.diff(times) // 4 * np.arange(1, 4)[:, None]
-    inner, _ = cubic(*plan, between.ravel())
-    beyond = ((inner < limits.lower - CLOSE) | (inner > limits.upper + CLOSE)).any(1)
-    return out | outside[:-1] | outside[1:] | beyond.reshape(3, -1).any(0)
+    out |= outside[:-1] | outside[1:]
+    # A cubic lies between its ends and the two places that its tangents reach in a third of it.
+    third = np.stack([positions[:-1] + length * begin / 3, positions[1:] - length * end / 3])
+    unsure = np.flatnonzero(((third < limits.lower) | (third > limits.upper)).any((0, 2)) & ~out)
+    if len(unsure):
+        quarter = np.diff(times)[unsure] // 4
+        between = times[unsure] + quarter * np.arange(1, 4)[:, None]
+        inner, _ = cubic(*plan, between.ravel())
+        beyond = ((inner < limits.lower - CLOSE) | (inner > limits.upper + CLOSE)).any(1)
+        out[unsure] |= beyond.reshape(3, -1).any(0)
+    return out
 
 
 def _rejoin(plan: Knots, free_ns: int, limits: JointLimits
@@ -142,18 +149,18 @@ class _Way:
     def __init__(self, plan: Knots, at: np.ndarray, limits: JointLimits) -> None:
         """Begin where the plan is at the first of the times ``at`` [N], a step apart."""
         wanted, paces = cubic(*plan, at)
+        now, speed = wanted[0].tolist(), paces[0].tolist()
         inside = limits.clamp(wanted)
         outside = np.abs(inside - wanted).max(axis=0)
         self.outside = outside if (outside > SETTLED).any() else None  # [D] it led out so far
         paces[inside != wanted] = 0.0
-        (now,), (speed,) = wanted[:1], cubic(*plan, at[:1])[1]
         # What is behind may not overtake: no further than the plan ever goes from here on.
         ever = limits.clamp(plan[1][np.searchsorted(plan[0], at[-1]):])
         highest = np.maximum.accumulate(np.vstack([ever.max(0, initial=-np.inf)[None],
                                                    inside[::-1]]))[:0:-1]
         lowest = np.minimum.accumulate(np.vstack([ever.min(0, initial=np.inf)[None],
                                                   inside[::-1]]))[:0:-1]
-        self.walk = _Walk(now.tolist(), speed.tolist(), limits, int(at[1] - at[0]) / 1e9)
+        self.walk = _Walk(now, speed, limits, int(at[1] - at[0]) / 1e9)
         self._rows = [part.tolist() for part in (inside, paces, lowest, highest)]
         self.positions, self.velocities = [self.walk.now], [self.walk.speed]
         self.slowed = False

@@ -44,12 +44,12 @@ def cubic(times_ns: np.ndarray, positions: np.ndarray, velocities: np.ndarray, a
     if len(times_ns) == 1:
         still = np.repeat(positions, len(at_ns), axis=0)
         return still, np.zeros_like(still)
-    row = np.clip(np.searchsorted(times_ns, at_ns, side='right'), 1, len(times_ns) - 1)
-    length = ((times_ns[row] - times_ns[row - 1]) / 1e9)[:, None]
+    row = np.minimum(np.maximum(times_ns.searchsorted(at_ns, 'right'), 1), len(times_ns) - 1)
+    first_ns, begin, start = times_ns[row - 1], positions[row - 1], velocities[row - 1]
     inside = (at_ns >= times_ns[0]) & (at_ns < times_ns[-1])
-    share = np.clip((at_ns - times_ns[row - 1])[:, None] / 1e9 / length, 0.0, 1.0)
-    begin, way = positions[row - 1], positions[row] - positions[row - 1]
-    start, end = velocities[row - 1] * length, velocities[row] * length
+    length = ((times_ns[row] - first_ns) / 1e9)[:, None]
+    share = np.minimum(np.maximum((at_ns - first_ns)[:, None] / 1e9 / length, 0.0), 1.0)
+    way, start, end = positions[row] - begin, start * length, velocities[row] * length
     square, cube = 3 * way - 2 * start - end, start + end - 2 * way
     out = begin + share * (start + share * (square + share * cube))
     speed = (start + share * (2 * square + 3 * share * cube)) / length

@@ -51,10 +51,9 @@ def window(knots: motion.Knots, joint_names: tuple[str, ...], now_ns: int, follo
     past_ns = min(PAST_NS, max(0, stamp_ns - 1))  # a stamp of 0 has another meaning
     begin, end = now_ns - past_ns, now_ns + follow_ns
     inner = times[(times > begin) & (times < end)]
-    (_, last), (_, speed) = cubic(*knots, np.array([begin, end]))
-    tail_ns, tail, tail_speeds = motion.stop(last, speed, limits, rest_ns)
     at = closer(np.concatenate([[begin], inner, [end]]))
-    positions, velocities = cubic(*knots, at)
+    (*positions, start), (*velocities, _) = cubic(*knots, np.append(at, now_ns))
+    tail_ns, tail, tail_speeds = motion.stop(positions[-1], velocities[-1], limits, rest_ns)
     rest = closer(tail_ns)[1:]
     rest_at, rest_speed = cubic(tail_ns, tail, tail_speeds, rest)
     velocities = np.concatenate([velocities, rest_speed])
@@ -62,8 +61,7 @@ def window(knots: motion.Knots, joint_names: tuple[str, ...], now_ns: int, follo
         velocities[-1] = 0.0
     return Trajectory(
         stamp_ns - past_ns, joint_names, np.concatenate([at - begin, end - begin + rest]),
-        np.concatenate([positions, rest_at]), velocities,
-        cubic(*knots, np.array([now_ns]))[0][0])
+        np.concatenate([positions, rest_at]), velocities, start)
 
 
 def first_piece(positions: np.ndarray, joint_names: tuple[str, ...], length_ns: int,
