@@ -6,12 +6,14 @@ import re
 import signal
 import subprocess
 import sys
+from datetime import datetime
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pyarrow.parquet
 import pytest
+import torch
 
 from bags import MS, STRING, Tape, write_demonstration
 from pi0_ros.bags.bag import Bag, _store
@@ -69,7 +71,7 @@ def test_the_report_shows_it_and_needs_nothing_else(done):
     assert 'wrong instructions' in text and '% less than <i>hold still</i>' in text
     assert not re.search(r'(src|href)\s*=\s*"(?!data:)', text) and 'http' not in text
     assert text.count('data:image/jpeg;base64,') == 20  # two cameras at ten moments
-    assert text.count('data:image/png;base64,') >= 4
+    assert text.count('data:image/png;base64,') >= 14  # each of these with a figure
     picture = cv2.imread(str(done / 'report.png'))
     assert picture.shape[1] > 1000 and picture.std() > 10
 
@@ -220,11 +222,24 @@ def test_without_a_parameter_file_it_says_what_to_give(bag, tmp_path, capsys):
 def test_checkpoints_side_by_side(bag, tmp_path):
     given = arguments(bag, tmp_path, '--every', '1', '--samples', '1', '--delay', '0.2')
     given[given.index('demo')] = 'one=demo'
-    assert evaluate.main([*given, '--checkpoint', 'two=demo']) == 0
+    other = tmp_path / 'other.yaml'
+    other.write_text(SIM.read_text() + '    action_offset: 0\n    velocity_scale: 0.2\n')
+    assert evaluate.main([*given, '--checkpoint', 'two=demo', '--params-file', str(other)]) == 0
     result = json.loads((tmp_path / 'evaluation.json').read_text())
     assert list(result['runs']) == ['one', 'two']
-    assert result['runs']['one']['joints'] == result['runs']['two']['joints']
-    assert (tmp_path / 'report.html').read_text().count('class="card"') == 2
+    one, two = (result['runs'][name] for name in ('one', 'two'))
+    # A period too early it is worse.
+    assert (one['action_offset'], two['action_offset']) == (1, 0)
+    assert one['error_share']['policy'] < two['error_share']['policy']
+    assert 'trained by two conventions' in result['note']
+    assert [one['bags'][0]['error_share']] == [one['error_share']['policy']]  # one mean
+    slowed = two['safety']['slowed']
+    assert slowed['chunks'] and 'shoulder_lift' in slowed['joints']
+    report = (tmp_path / 'report.html').read_text()
+    assert report.count('class="card"') == 2
+    for text in (one['fingerprint'], 'other.yaml', 'sim.yaml', f'torch {torch.__version__}',
+                 f"{datetime.now():%Y}", 'shoulder_lift', 'messages of'):
+        assert text in report
 
 
 @pytest.mark.parametrize('handover, joins', [('rtc', True), ('synchronous', False),
@@ -277,7 +292,7 @@ def record(number, state, predicted, done, **more):
     return {'bag': 0, 'moment': number, 'skipped': '', 'dt_ns': 20 * MS, 'action_offset': 1,
             'state': state,
             'velocity': [1.0, 0.0], 'predicted': predicted, 'done': done, 'refused': '',
-            'clamped': False, 'slowed': False, 'jump': None, 'border': None, 'inside': None,
+            'clamped': [], 'slowed': [], 'jump': None, 'border': None, 'inside': None,
             'joint_age_s': 0.01, 'image_age_s': {'front': 0.02}, 'skew_s': {'front': -0.01},
             'now_ns': number, 'instruction': 'go'} | more
 

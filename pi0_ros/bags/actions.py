@@ -1,6 +1,6 @@
 """What a robot did: the path of commands or of joint states that a bag holds."""
 
-from collections import deque
+from collections import Counter, deque
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ from pi0_ros.observation.decoding import to_ns
 TRAJECTORY, ARRAY, STATE = ('trajectory_msgs/msg/JointTrajectory',
                             'std_msgs/msg/Float64MultiArray', 'sensor_msgs/msg/JointState')
 KINDS = (TRAJECTORY, STATE, ARRAY)
+OTHERS = 'of other joints'
 HELD_NS = 50_000_000  # a command that is not followed by another for so long is held till then
 
 
@@ -27,8 +28,7 @@ class ActionPath:
         """Begin empty. :param gap_ns: None: whatever comes last is held."""
         self.joint_names, self._gap_ns = joint_names, gap_ns
         self._row = {name: row for row, name in enumerate(joint_names)}
-        self.problem = ''  # of the last message that was dropped
-        self.dropped = 0
+        self.dropped: Counter[str] = Counter()  # messages, by what was wrong with them
         self.known_ns = 0  # until when everything came that there is; nothing is told of later
         self.changes: list[tuple[int, str]] = []  # when which instruction came
         self.uncommanded: set[str] = set()
@@ -37,29 +37,40 @@ class ActionPath:
         self._values: deque[np.ndarray] = deque()
         self._partial = np.full(len(self.joint_names), np.nan)
 
-    def put(self, message: Any, received_ns: int) -> None:
+    def put(self, message: Any, received_ns: int, stamped: bool = True) -> None:
         """Take a command or joint state; one that cannot be used is dropped and counted.
 
-        A Float64MultiArray has the order of ``joint_names``.
+        A Float64MultiArray has the order of ``joint_names``. :param stamped: whether stamps count.
         """
         kind = message.__msgtype__
-        stamp_ns = received_ns if kind == ARRAY else (to_ns(message.header.stamp) or received_ns)
+        stamp_ns = received_ns if kind == ARRAY or not stamped else (
+            to_ns(message.header.stamp) or received_ns)
         if kind == TRAJECTORY:
             self._put_trajectory(message, stamp_ns)
         elif kind == STATE:
+            if len(message.name) != len(message.position):
+                return self._drop(_unequal(len(message.name), len(message.position)))
             self._take(stamp_ns, self._row_of(message.name, message.position))
         elif len(message.data) != len(self.joint_names):
             self._drop(f'{len(message.data)} positions for {len(self.joint_names)} joints')
         else:
             self._take(stamp_ns, np.array(message.data, float))
+        return None
 
     def _put_trajectory(self, message: Any, start_ns: int) -> None:
         if not message.points:
             return self._drop('a trajectory without points')
-        rows = [self._row_of(message.joint_names, point.positions) for point in message.points]
+        counts = {len(point.positions) for point in message.points}
+        if counts == {0}:
+            return self._drop('a trajectory without positions')
+        if counts != {len(message.joint_names)}:
+            return self._drop(_unequal(len(message.joint_names), max(counts)))
         times = [start_ns + to_ns(point.time_from_start) for point in message.points]
-        if any(row is None for row in rows) or np.any(np.diff(times) <= 0):
-            return self._drop('a trajectory whose points do not fit together')
+        if np.any(np.diff(times) <= 0):
+            return self._drop('a trajectory whose points do not follow each other')
+        rows = [self._row_of(message.joint_names, point.positions) for point in message.points]
+        if rows[0] is None:
+            return self._drop(OTHERS)
         if self._times:
             after_ns, after = self._times[-1], self._values[-1]
             while self._times and self._times[-1] >= start_ns:
@@ -77,10 +88,7 @@ class ActionPath:
         return None
 
     def _row_of(self, names: list[str], positions: np.ndarray) -> np.ndarray | None:
-        """Return positions of all joints, those that the message lacks as they were."""
-        if len(names) != len(positions):
-            self._drop(f'{len(names)} names but {len(positions)} positions')
-            return None
+        """Return positions of all joints, those that the message lacks as they were; or None."""
         found = [(self._row[name], index) for index, name in enumerate(names)
                  if name in self._row]
         if not found:
@@ -113,7 +121,7 @@ class ActionPath:
             self._values.append(row)
 
     def _drop(self, problem: str) -> None:
-        self.problem, self.dropped = problem, self.dropped + 1
+        self.dropped[problem] += 1
 
     def sample(self, times_ns: np.ndarray) -> np.ndarray:
         """Return positions [N, D] at ``times_ns`` [N], NaN where nothing is known."""
@@ -136,6 +144,10 @@ class ActionPath:
         while len(self._times) > 1 and self._times[1] <= before_ns:
             self._times.popleft()
             self._values.popleft()
+
+
+def _unequal(names: int, positions: int) -> str:
+    return f'{names} names but {positions} positions'
 
 
 def _between(low_ns: np.ndarray, low: np.ndarray, high_ns: np.ndarray, high: np.ndarray,

@@ -2,8 +2,10 @@
 
 import contextlib
 import heapq
+import itertools
 import shutil
 import sqlite3
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -16,6 +18,7 @@ from rosbags.rosbag2 import Reader
 from rosbags.serde import SerdeError
 from rosbags.typesys import Stores, get_typestore
 
+from pi0_ros.bags.file_order import WrittenSqlite, one_after_another, set_back_ns
 from pi0_ros.bags.plain_mcap import PlainMcap, is_plain
 
 try:
@@ -29,6 +32,8 @@ _store = get_typestore(Stores.ROS2_JAZZY)  # whatever we read is of standard typ
 ZSTD = b'\x28\xb5\x2f\xfd'  # how what it compressed begins; CDR begins with a 0
 LFS = b'version https://git-lfs'
 OTHERS = 'decompress files that end with .zstd; rosbags-convert converts bags of ROS 1'
+SET_BACK = "the recorder's clock was set back"
+OWN_TIME = 'what came after that is a time of its own'
 REPAIR = ('If it is damaged, repair it: `mcap recover IN.mcap -o OUT.mcap` for MCAP, `sqlite3 '
           'IN.db3 .recover` for sqlite3, then `ros2 bag reindex FOLDER`')
 
@@ -59,7 +64,9 @@ class Bag:
         self.begin_ns = self.end_ns = 0
         self.warnings: list[str] = []
         self.damage = ''
-        self._readers: list[Reader | PlainMcap] = []
+        self.unread: Counter[str] = Counter()  # messages that could not be read, by topic
+        self._readers: list[Reader | PlainMcap | WrittenSqlite] = []
+        self._in_turn = False  # files are read one after the other, not merged by time
         self._told: dict[str, int] = {}  # by metadata.yaml: how many messages a topic has
         self._stack = ExitStack()
 
@@ -106,6 +113,9 @@ class Bag:
             self._stack.close()
             raise BagError(f"bag '{self.path}' holds no message: nothing was recorded, or the "
                            'recorder was killed before it wrote')
+        if one_after_another(full):
+            self._in_turn = True
+            self.warnings.append(f'{SET_BACK} between two files of the bag: {OWN_TIME}')
         self.begin_ns = min(reader.start_time for reader in full)
         self.end_ns = max(reader.end_time for reader in full)
         return self
@@ -155,11 +165,17 @@ class Bag:
             for one in told.get('topics_with_message_count') or ()}
         return files
 
-    def _reader(self, path: Path) -> Reader | PlainMcap:
+    def _reader(self, path: Path) -> Reader | PlainMcap | WrittenSqlite:
         path = self._whole(path)
-        if not is_plain(path):
+        back_ns = set_back_ns(path) if path.is_file() else 0
+        if back_ns:
+            self._in_turn = True
+            self.warnings.append(f'{SET_BACK} by {back_ns / 1e9:.2f} s: {OWN_TIME}')
+        if back_ns and path.suffix == '.db3':
+            return WrittenSqlite(path)
+        if not back_ns and not is_plain(path):
             return Reader(path)
-        reader = PlainMcap(path)
+        reader = PlainMcap(path, bool(back_ns))
         if reader.others:
             self.warnings.append(f"'{path.name}' has topics of another encoding than ROS 2's, "
                                  f"left out: {', '.join(reader.others)}")
@@ -192,18 +208,21 @@ class Bag:
                  end_ns: int | None = None) -> Iterator[tuple[str, int, Any]]:
         """Yield topic, time of receipt in nanoseconds, and message, in the order of receipt.
 
+        Where the recorder's clock was set back, that time goes back once and then on.
+
         Where the bag is damaged the messages end, and ``damage`` says why. A single message that
         cannot be read is left out, and counted in ``warnings``.
 
         :param begin_ns: time of receipt to begin at. :param end_ns: to end before.
         """
-        wanted, unreadable, said = set(topics), 0, ''
+        wanted, unread, said = set(topics), Counter(), ''
         streams = []
         for reader in self._readers:
             connections = [one for one in reader.connections if one.topic in wanted]
             if connections:
                 streams.append(reader.messages(connections, begin_ns, end_ns))
-        merged = streams[0] if len(streams) == 1 else heapq.merge(*streams, key=lambda m: m[1])
+        merged = itertools.chain(*streams) if self._in_turn else heapq.merge(
+            *streams, key=lambda m: m[1])
         while True:
             try:
                 connection, received_ns, raw = next(merged)
@@ -219,12 +238,13 @@ class Bag:
             except (SerdeError, zstd.ZstdError, KeyError, ValueError, UnicodeError,
                     IndexError) as error:
                 said = said or f"on '{connection.topic}' ({_text(error)})"
-                unreadable += 1
+                unread[connection.topic] += 1
                 continue
             yield connection.topic, received_ns, message
-        if unreadable:
-            self.warnings.append(f"{unreadable} messages of '{self.name}' cannot be read, the "
-                                 f'first {said}')
+        self.unread |= unread
+        if unread:
+            self.warnings.append(f"{unread.total()} messages of '{self.name}' cannot be read, "
+                                 f'the first {said}')
 
     def knows(self, topic: str) -> bool:
         """Return whether messages of a topic can be read."""

@@ -4,11 +4,13 @@ import argparse
 import errno
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 from pi0_ros.bags.bag import Bag
 from pi0_ros.bags.playback import Playback
-from pi0_ros.bags.routes import NAMES, Wanted, parse_remaps, resolve
+from pi0_ros.bags.routes import CAMERAS, NAMES, Wanted, parse_remaps, resolve
+from pi0_ros.observation.config import InputConfig
 
 FULL = (errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EFBIG)
 KEPT = ': what was done is kept, and the same command goes on from there'
@@ -23,6 +25,13 @@ def add_bag_arguments(out: argparse.ArgumentParser) -> None:
                      help='what was commanded: JointTrajectory, JointState or Float64MultiArray '
                      "(default: joint_trajectory or position_commands if recorded, else what the "
                      "joints did; 'joint_states' takes that in any case)")
+    out.add_argument('--time', choices=('receipt', 'stamps'), default='receipt',
+                     help='when messages came: as recorded, or by their stamps, for a recorder '
+                     'that stalled (default: receipt, as for the live node)')
+    out.add_argument('--ignore-stamps', action='append', default=[], metavar='INPUT',
+                     choices=(*CAMERAS, 'joint_states'),
+                     help='of this input the time of receipt counts, not its stamps: for a '
+                     'camera with a clock of its own')
     out.add_argument('--instruction', default='', metavar='TEXT',
                      help="what to do, instead of the bag's instructions")
 
@@ -37,10 +46,17 @@ class Bags:
         :raises BagError: one cannot be read, or lacks a topic.
         """
         remaps, self._instruction = parse_remaps(args.remap), args.instruction
-        self._wanted = wanted
+        unstamped = InputConfig(ignore_stamps=tuple(args.ignore_stamps)).unstamped(wanted.cameras)
+        self._wanted = wanted = replace(wanted, unstamped=wanted.unstamped | unstamped)
+        self._by_stamps = args.time == 'stamps'
         self.bags = [stack.enter_context(Bag(path)) for path in args.bags]
         self.routes = [resolve(bag, wanted, remaps, args.actions,
                                needs_instruction and not args.instruction) for bag in self.bags]
+
+    @property
+    def times(self) -> list:
+        """Return what the times of messages follow from."""
+        return [self._by_stamps, sorted(self._wanted.unstamped)]
 
     def instructions(self) -> list[str]:
         """Return every instruction that was given, in order."""
@@ -66,5 +82,5 @@ class Bags:
 
     def playbacks(self) -> list[Playback]:
         """Return a playback of every bag, from its begin."""
-        return [Playback(bag, routes, self._wanted, self._instruction)
+        return [Playback(bag, routes, self._wanted, self._instruction, self._by_stamps)
                 for bag, routes in zip(self.bags, self.routes)]

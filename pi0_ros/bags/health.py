@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from pi0_ros.bags.routes import Routes
+from pi0_ros.bags.stamps import OTHER_CLOCK_NS
 from pi0_ros.observation.decoding import to_ns
 
 BINS_NS = np.concatenate([[0], np.geomspace(1e5, 1e11, 241)])  # of gaps, 6 % apart
@@ -24,6 +25,8 @@ class Input:
     first_ns: int = 0
     last_ns: int = 0
     longest_gap_ns: int = 0
+    early_ns: int = 2**63  # stamps from the time of receipt: the earliest
+    late_ns: int = -2**63  # and the latest
     _stamp_ns: int = 0
     _gaps: np.ndarray = field(default_factory=lambda: np.zeros(len(BINS_NS) + 1, int))
 
@@ -38,6 +41,9 @@ class Input:
         self.unstamped += not stamp_ns
         self.back += bool(stamp_ns) and stamp_ns < self._stamp_ns
         self._stamp_ns = stamp_ns
+        if stamp_ns:
+            self.early_ns = min(self.early_ns, stamp_ns - received_ns)
+            self.late_ns = max(self.late_ns, stamp_ns - received_ns)
 
     def gap_ms(self, percent: float) -> float:
         """Return a percentile of the gaps between messages, to 6 %."""
@@ -46,6 +52,14 @@ class Input:
             return 0.0
         at = int(np.searchsorted(total, percent / 100 * total[-1]))
         return float(BINS_NS[min(at, len(BINS_NS) - 1)]) / 1e6
+
+    def other_clock_ns(self) -> int:
+        """Return how far stamps are from the time of receipt, if that is far and always the same.
+
+        0 otherwise: then they are of the same clock, or of one that was set.
+        """
+        spread_ns, middle_ns = self.late_ns - self.early_ns, (self.late_ns + self.early_ns) // 2
+        return middle_ns if 0 <= spread_ns < OTHER_CLOCK_NS < abs(middle_ns) else 0
 
     def rate_hz(self) -> float:
         """Return how many messages came a second, from the first to the last."""
@@ -68,9 +82,9 @@ class Health:
         """Count a message of an input."""
         self.inputs[name].add(stamp_ns, received_ns)
 
-    def add_joints(self, message: Any, received_ns: int) -> None:
+    def add_joints(self, message: Any, received_ns: int, stamped: bool = True) -> None:
         """Count a joint state."""
-        stamp_ns = to_ns(message.header.stamp)
+        stamp_ns = to_ns(message.header.stamp) * stamped
         self.add('joint_states', stamp_ns, received_ns)
         if len(self._kinds) < 8:
             self._kinds.add(tuple(sorted(message.name)))
@@ -89,7 +103,8 @@ class Health:
 
         :param late_ns: silence that is worth a word; at begin and end at least a second.
         """
-        out = [f'the clock jumped {self.jumps} times'] if self.jumps else []
+        times = 'once' if self.jumps == 1 else f'{self.jumps} times'
+        out = [f'the clock jumped {times}'] if self.jumps else []
         for name, one in self.inputs.items():
             what = 'joint states' if name == 'joint_states' else f"camera '{name}'"
             if not one.count:
@@ -100,6 +115,10 @@ class Health:
                                          (end_ns - one.last_ns, 'end {:.1f} s early')):
                     if silent_ns > max(late_ns, BEGINS_NS):
                         out.append(f'{what}: {words.format(silent_ns / 1e9)}')
+            if one.other_clock_ns():
+                out.append(f'{what}: stamps are {one.other_clock_ns() / 1e9:+.1f} s from the time '
+                           "of receipt, all of them: a clock of its own; with 'ignore_stamps' the "
+                           'time of receipt counts')
             if one.longest_gap_ns > late_ns:
                 out.append(f'{what}: silent for {one.longest_gap_ns / 1e9:.1f} s at the longest')
             if one.unstamped:

@@ -5,26 +5,16 @@ little out of order; files that other tools wrote or merged name no profile. The
 reads them.
 """
 
-import heapq
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mcap.reader import NonSeekingReader, make_reader
 
+from pi0_ros.bags.file_order import Connection, in_order
+
 WINDOW_NS = 3_000_000_000  # by which messages may be out of order
 ENCODING = 'cdr'
-
-
-@dataclass(frozen=True)
-class Connection:
-    """A channel of the file."""
-
-    id: int
-    topic: str
-    msgtype: str
-    msgcount: int
 
 
 def is_plain(path: Path) -> bool:
@@ -45,8 +35,8 @@ def is_plain(path: Path) -> bool:
 class PlainMcap:
     """One of these files, as a context, with what Bag asks of rosbags' Reader."""
 
-    def __init__(self, path: Path) -> None:
-        """Read what is in the file."""
+    def __init__(self, path: Path, as_written: bool = False) -> None:
+        """Read what is in the file. :param as_written: yield messages in its order."""
         self.path = path
         with path.open('rb') as file:
             summary = make_reader(file).get_summary()
@@ -57,6 +47,7 @@ class PlainMcap:
             for number, one in summary.channels.items() if one.message_encoding == ENCODING]
         self.others = sorted(one.topic for one in summary.channels.values()
                              if one.message_encoding != ENCODING)
+        self._as_written = as_written or not summary.chunk_indexes
         self.message_count = sum(one.msgcount for one in self.connections)
         self.start_time = summary.statistics.message_start_time
         self.end_time = summary.statistics.message_end_time + 1
@@ -70,19 +61,12 @@ class PlainMcap:
 
     def messages(self, connections: Sequence[Connection], start: int | None = None,
                  stop: int | None = None) -> Iterator[tuple[Connection, int, Any]]:
-        """Yield connection, time of receipt and bytes, sorted by time."""
+        """Yield connection, time of receipt and bytes, sorted by time, see ``in_order``."""
         wanted = {one.id: one for one in connections}
-        waiting: list[tuple[int, int, int, bytes]] = []
         with self.path.open('rb') as file:
-            for number, (_, channel, message) in enumerate(
-                    NonSeekingReader(file).iter_messages(log_time_order=False)):
-                at_ns = message.log_time
-                if channel.id in wanted and (start or 0) <= at_ns and (
-                        stop is None or at_ns < stop):
-                    heapq.heappush(waiting, (at_ns, number, channel.id, message.data))
-                while waiting and waiting[0][0] < at_ns - WINDOW_NS:
-                    when, _, found, data = heapq.heappop(waiting)
-                    yield wanted[found], when, data
-        while waiting:
-            when, _, found, data = heapq.heappop(waiting)
-            yield wanted[found], when, data
+            found = NonSeekingReader(file).iter_messages(log_time_order=False) if (
+                self._as_written) else make_reader(file).iter_messages()
+            yield from in_order(((wanted[channel.id], message.log_time, message.data)
+                                 for _, channel, message in found if channel.id in wanted
+                                 and (start or 0) <= message.log_time
+                                 and (stop is None or message.log_time < stop)), WINDOW_NS)

@@ -32,6 +32,7 @@ class Wanted:
     freshness: Freshness
     compressed: bool = False      # rather than raw, where a bag has both
     trajectories: bool = True     # rather than positions
+    unstamped: frozenset[str] = frozenset()  # inputs whose stamps do not count
 
     @staticmethod
     def of(config: Configuration) -> 'Wanted':
@@ -39,7 +40,8 @@ class Wanted:
         robot, inputs = config.robot, config.inputs
         return Wanted(robot.commanded, robot.observed, robot.cameras, inputs.freshness,
                       inputs.image_transport == 'compressed',
-                      config.control.command_interface == 'trajectory')
+                      config.control.command_interface == 'trajectory',
+                      inputs.unstamped(robot.cameras))
 
 
 @dataclass(frozen=True)

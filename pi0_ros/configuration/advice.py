@@ -11,6 +11,10 @@ ADVICE = {
     'chunk_jump': GRIPPER,
     'chunk_limits': 'the units, zeros and names of its joints may not be those of '
                     "robot_description (parameters 'conversions', 'joint_names')",
+    'camera_silent': "parameters 'max_image_age' and 'max_skew' are what is allowed",
+    'camera_skew': "parameter 'max_skew' is what is allowed; 'ignore_stamps' lets the time of "
+                   'receipt count',
+    'joints_silent': "parameter 'max_joint_age' is what is allowed",
     'chunk_late': "parameter 'max_chunk_age' is what is allowed",
     'tracking': GRIPPER,
     'limits_unknown': "publish robot_description, or set parameter 'joint_limits', or "

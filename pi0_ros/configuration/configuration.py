@@ -53,6 +53,9 @@ class Configuration:
         if not cameras:
             out.append("parameter 'cameras' is empty, expected the checkpoint's camera for at "
                        'least one slot')
+        inputs = ('joint_states', *(f'camera_{slot}' for slot in (1, 2, 3)))
+        out += [f"parameter 'ignore_stamps' has '{name}', expected {', '.join(inputs)}"
+                for name in self.inputs.ignore_stamps if name not in inputs]
         if len(robot.cameras) > 3:
             out.append(f"parameter 'cameras' has {len(robot.cameras)} entries, expected at most 3")
         if (self.control.command_interface == 'positions'

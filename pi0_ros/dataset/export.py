@@ -8,7 +8,7 @@ from tqdm import tqdm
 
 from pi0_ros.bags.bag import Bag, BagError
 from pi0_ros.bags.bags import Bags
-from pi0_ros.bags.playback import Playback
+from pi0_ros.bags.playback import Playback, counts_table
 from pi0_ros.checkpoint.config import RobotConfig
 from pi0_ros.checkpoint.mapping import NONE
 from pi0_ros.dataset.episodes import Frame, action_offset, frames
@@ -21,7 +21,7 @@ class Progress:
 
     def __init__(self, bags: Bags) -> None:
         """Begin at nothing."""
-        self._bar = tqdm(total=round(sum(bag.seconds for bag in bags.bags), 1), unit='s',
+        self._bar = tqdm(total=max(sum(bag.seconds for bag in bags.bags), 1e-9), unit='s',
                          dynamic_ncols=True, bar_format='{desc}{percentage:3.0f}%|{bar}| '
                          '{n:.0f}/{total:.0f} s [{elapsed}<{remaining}]{postfix}')
 
@@ -30,10 +30,10 @@ class Progress:
         begin, seen = self._bar.n, 0.0
         for frame in found:
             seen += 1 / fps
-            self._bar.n = begin + min(seen, bag.seconds)
+            self._bar.n = min(begin + min(seen, bag.seconds), self._bar.total)
             self._bar.update(0)
             yield frame
-        self._bar.n = begin + bag.seconds
+        self._bar.n = min(begin + bag.seconds, self._bar.total)
         self._bar.update(0)
 
     def close(self) -> None:
@@ -68,11 +68,12 @@ def export(args: argparse.Namespace, robot: RobotConfig, inputs: InputConfig, ba
            'bags': [[bag.name, bag.begin_ns, bag.end_ns] for bag in bags.bags],
            'routes': [routes.roles for routes in bags.routes], 'marker': marker,
            'fresh': [inputs.max_joint_age, inputs.max_image_age, inputs.max_skew],
-           'instruction': args.instruction, 'shortest': args.min_seconds, 'codec': args.codec}
+           'instruction': args.instruction, 'times': bags.times,
+           'shortest': args.min_seconds, 'codec': args.codec}
     writer = DatasetWriter(args.dataset, args.fps, state_names, robot.commanded,
                            [name for name in robot.cameras if name], args.codec, key,
                            args.overwrite)
-    progress, told, seen = Progress(bags), [], 0
+    progress, told, counted, seen = Progress(bags), [], [], 0
     try:
         for number, playback in enumerate(bags.playbacks()):
             found = progress.watch(frames(playback, args.fps, marker), playback.bag, args.fps)
@@ -92,6 +93,7 @@ def export(args: argparse.Namespace, robot: RobotConfig, inputs: InputConfig, ba
             told += [*playback.dropped(), *_too_fast(playback, args.fps),
                      *playback.bag.warnings, *playback.health.warnings(
                 playback.begin_ns or 0, playback.now_ns or 0, limit_ns)]
+            counted.append((playback.bag, playback.counts()))
             if playback.bag.damage:
                 told.append(f'{playback.bag.damage}; what came before is exported')
     finally:
@@ -105,6 +107,8 @@ def export(args: argparse.Namespace, robot: RobotConfig, inputs: InputConfig, ba
     except ValueError as error:
         writer.give_up()
         raise ValueError('; '.join([str(error), *told])) from error
+    for bag, counts in counted:
+        print(f'messages of {bag.path}\n{counts_table(counts)}')
     tasks = list(dict.fromkeys(one['task'] for one in writer.episodes))
     if offset:
         told.append('no commands were recorded, so an action is the next state: a policy that is '

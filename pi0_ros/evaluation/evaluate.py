@@ -1,6 +1,7 @@
 """Compares what a policy would do with what was done in bags."""
 
 import argparse
+import dataclasses
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from pi0_ros.bags.bags import Bags
+from pi0_ros.bags.playback import counts_table
 from pi0_ros.configuration.configuration import Configuration
 from pi0_ros.evaluation import measures, moments
 from pi0_ros.evaluation.execution import Execution
@@ -29,6 +31,7 @@ class Run:
     config: Configuration
     asked: Callable[[str], str]
     variant: str = ''
+    params_file: str = ''  # its name, '' for none
 
     @property
     def folder(self) -> str:
@@ -62,7 +65,7 @@ def evaluate(run: Run, args: argparse.Namespace, bags: Bags, bar: tqdm) -> dict[
     """
     config = run.config.with_policy(torch_threads=args.threads)  # which round otherwise
     robot, control, safety, inputs = config.robot, config.control, config.safety, config.inputs
-    key = {'version': 2, 'configuration': decided_by(config) | {'seed': 0},
+    key = {'version': 3, 'configuration': decided_by(config) | {'seed': 0},
            'control': {'control_rate': control.control_rate,
                        'action_offset': config.policy.action_offset} | {
                name: getattr(safety, name) for name in (
@@ -74,7 +77,7 @@ def evaluate(run: Run, args: argparse.Namespace, bags: Bags, bar: tqdm) -> dict[
            'bags': [[bag.name, bag.begin_ns, bag.end_ns] for bag in bags.bags],
            'routes': [routes.roles for routes in bags.routes],
            'every': args.every, 'seed': args.seed, 'samples': args.samples, 'delay': args.delay,
-           'instruction': args.instruction, 'variant': run.variant}
+           'instruction': args.instruction, 'times': bags.times, 'variant': run.variant}
     key = json.loads(json.dumps(key, default=list))
     store = Store(args.out / run.folder, key, args.overwrite)
     policy = make_local_policy(config.policy, robot, control.rtc)
@@ -83,7 +86,7 @@ def evaluate(run: Run, args: argparse.Namespace, bags: Bags, bar: tqdm) -> dict[
     try:
         policy.load()
         policy.warm_up()
-        health, limits = [], None
+        health, limits, read = [], None, []
         for number, playback in enumerate(bags.playbacks()):
             execution = Execution(robot.commanded, control, safety, round(args.delay * 1e9))
             for record in moments.records(number, playback, policy, execution, setting,
@@ -102,11 +105,14 @@ def evaluate(run: Run, args: argparse.Namespace, bags: Bags, bar: tqdm) -> dict[
                             for name, one in playback.health.inputs.items()},
                 'gap_p95_ms': {name: round(one.gap_ms(95), 1)
                                for name, one in playback.health.inputs.items()},
+                'messages': [dataclasses.asdict(one) | {'used': one.used}
+                             for one in playback.counts()],
                 'damage': bag.damage,
                 'warnings': list(dict.fromkeys([
                     *bag.warnings, *playback.health.warnings(
                         playback.begin_ns or 0, playback.now_ns or 0, limit_ns),
                     *playback.dropped(), execution.unlimited()]))})
+            read.append((str(bag.path), counts_table(playback.counts())))
             if limits is None or limits.unknown:
                 limits = execution.limits
         store.finish()
@@ -114,6 +120,7 @@ def evaluate(run: Run, args: argparse.Namespace, bags: Bags, bar: tqdm) -> dict[
         policy.close()
         store.close()
     return {'run': run, 'records': store.all(), 'limits': limits, 'health': health,
+            'read': read,
             'engine': policy.describe()}
 
 
@@ -136,16 +143,21 @@ def compare(done: list[dict[str, Any]], names: tuple[str, ...]) -> dict[str, Any
     out['range_from'] = {name: 'limits' if known[index] else 'recorded'
                          for index, name in enumerate(names)}
     steps = {one['rows'].done.shape[1] * one['rows'].dt_s for one in done}
-    out['note'] = ('the chunks are of different lengths, ' + ', '.join(
+    notes = ['the chunks are of different lengths, ' + ', '.join(
         f'{one:.2f} s' for one in sorted(steps)) + ': errors of later steps are larger, so '
-        'compare them at the same time ahead') if len(steps) > 1 else ''
+        'compare them at the same time ahead'] if len(steps) > 1 else []
+    offsets = {one['rows'].offset for one in done}
+    notes += ['the checkpoints were trained by two conventions: the first action is due with the '
+              'observation (action_offset 0) in the ones, a period later in the others; each is '
+              'compared with what was done when its actions are due'] if len(offsets) > 1 else []
+    out['note'] = '; '.join(notes)
     for one in done:
-        bags, errors = one['rows'].bags(), one['rows'].moment_errors(ranges)
         for number, health in enumerate(one['health']):
-            share = errors[bags == number]
-            health['error_share'] = float(f'{share.mean():.6g}') if len(share) else None
+            health['error_share'] = one['rows'].bag_error(number, ranges)
         out['runs'][one['run'].name] = {
             'checkpoint': one['run'].config.policy.checkpoint, 'variant': one['run'].variant,
+            'fingerprint': decided_by(one['run'].config)['checkpoint'],
+            'params_file': one['run'].params_file, 'action_offset': one['rows'].offset,
             **measures.summarise(one['records'], one['rows'], names, ranges),
             'bags': one['health']}
         one['ranges'] = ranges
@@ -174,6 +186,9 @@ def as_text(result: dict[str, Any]) -> str:
                 *(one['policy'][part] for part in ('mean', 'p95', 'max')),
                 one['hold_still']['mean'])) + (f'{100 * agree:10.0f}%' if agree is not None
                                                else f"{'-':>11}"))
+        lines += [f'  {what} chunks: {one["chunks"]}, ' + ', '.join(
+            f'{joint} {count}' for joint, count in one['joints'].items())
+            for what in ('clamped', 'slowed') if (one := run['safety'][what])['chunks']]
         lines += [f'  warning: {text}' for bag in run['bags']
                   for text in (*bag['warnings'], bag['damage']) if text]
     lines += [f"\nnote: {result['note']}"] if result['note'] else []

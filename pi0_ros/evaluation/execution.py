@@ -10,6 +10,7 @@ from pi0_ros.control.following import LAGS_NS
 from pi0_ros.control.pilot import Timing
 from pi0_ros.control.rules import check_chunk
 from pi0_ros.motion.handover import make_handover
+from pi0_ros.motion.limiter import SETTLED
 from pi0_ros.motion.limits import JointLimits, RobotLimits
 from pi0_ros.motion.plan import Plan, leftover
 from pi0_ros.motion.splice import Rules, splice
@@ -24,8 +25,8 @@ class Fate:
     """What happened to one chunk."""
 
     refused: str             # the reason, a word of docs/safety.md; '': taken
-    clamped: bool            # whether it led out of the position limits
-    slowed: bool             # whether it is faster than the velocity limits
+    clamped: tuple[str, ...] = ()  # joints that it led out of their position limits
+    slowed: tuple[str, ...] = ()   # joints that it moved faster than their velocity limits
     jump: np.ndarray | None = None    # [D] from the plan before, where this chunk takes over
     border: np.ndarray | None = None  # [D] rms acceleration while the chunk before took over
     inside: np.ndarray | None = None  # [D] and after that, until this one came
@@ -112,7 +113,7 @@ class Execution:
                               self._rules)
         if finding:
             self.stand()
-            return Fate(finding.reason, False, False)
+            return Fate(finding.reason)
         told: dict[str, np.ndarray] = {}
         if plan is None or handover.waits:  # who waits plays chunks whole, and joins none
             plan = Plan.standing(state, chunk.t_obs_ns - chunk.dt_ns)
@@ -125,14 +126,18 @@ class Execution:
             self.limits.including(plan.at(now_ns)), handover, self.timing.brake_ns))
         if isinstance(made, str):
             self.stand()
-            return Fate('dropped', False, False)
+            return Fate('dropped')
         self._plan, self._last_ns = made, now_ns
         # From here on it is executed, until another takes over.
         times = np.arange(now_ns - 2 * self.timing.period_ns, chunk.end_ns, self.timing.period_ns)
         self._path = times, made.sample(times)
         speed = np.abs(self.shortest(np.diff(chunk.positions, axis=0))) / (chunk.dt_ns / 1e9)
-        return Fate('', made.clamped is not None,
-                    bool((speed > ALLOWED * limits.velocity).any()), **told)
+        clamped = () if made.clamped is None else made.clamped > SETTLED
+        return Fate('', self._names(clamped),
+                    self._names((speed > ALLOWED * limits.velocity).any(axis=0)), **told)
+
+    def _names(self, chosen: np.ndarray) -> tuple[str, ...]:
+        return tuple(name for name, one in zip(self.joint_names, chosen) if one)
 
     def _compare(self, plan: Plan, chunk: ActionChunk, now_ns: int) -> dict[str, np.ndarray]:
         """Return how a chunk differs from the plan, and how the plan moved since it began."""

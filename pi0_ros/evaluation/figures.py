@@ -23,6 +23,7 @@ WINDOW_S = 24.0   # of a longer bag, around its worst moment
 GAP_S = 0.3         # in which nothing is known of what was done
 LABEL_SHARE = 0.16  # of the width, that a text takes
 LONGEST_NAME = 44
+MOMENT_JOINTS = 3   # that are drawn of one of the worst moments
 COLUMNS = 2         # runs side by side
 FAN_SHARE = 0.5   # of a chunk, between fans that are drawn
 plt.rcParams.update({'font.size': 9, 'axes.spines.top': False, 'axes.spines.right': False,
@@ -40,6 +41,7 @@ class Shown:
     errors: np.ndarray   # [M] of every moment, share of the range
     seconds: np.ndarray  # [M] since its bag began
     bags: np.ndarray     # [M]
+    ranges: np.ndarray   # [D] of the joints
     colour: str
 
 
@@ -51,7 +53,7 @@ def shown(done: Sequence[dict[str, Any]], begins_ns: Sequence[int]) -> list[Show
         bags = rows.bags()
         at_ns = np.array([record['bag_ns'] for record in rows.records])
         out.append(Shown(one['run'].name, rows, rows.moment_errors(one['ranges']),
-                         (at_ns - np.array(begins_ns)[bags]) / 1e9, bags,
+                         (at_ns - np.array(begins_ns)[bags]) / 1e9, bags, one['ranges'],
                          COLOURS[number % len(COLOURS)]))
     return out
 
@@ -184,6 +186,23 @@ def joints_figure(runs: Sequence[Shown], bag: int, names: Sequence[str],
         axes[0, column].set_title(legend(run.name), fontsize=10, color=run.colour, loc='left')
         axes[-1, column].set_xlabel('seconds of the bag')
     figure.tight_layout()
+    return figure
+
+
+def moment_figure(run: Shown, index: int, names: Sequence[str]) -> Figure:
+    """Return what was predicted at one moment against what was done, the worst joints first."""
+    rows, error = run.rows, run.rows.errors['policy'][index] / run.ranges
+    order = np.argsort(-np.nanmean(error, axis=0), kind='stable')[:MOMENT_JOINTS]
+    figure, axes = plt.subplots(len(order), 1, sharex=True, squeeze=False,
+                                figsize=(4.4, 0.95 * len(order) + 0.55))
+    for axis, joint in zip(axes[:, 0], order):
+        axis.plot(rows.after_s, rows.predicted[index, :, :, joint].T, color=run.colour,
+                  linewidth=0.9, alpha=0.8)
+        axis.plot(rows.after_s, rows.done[index, :, joint], color=DONE, linewidth=1.4)
+        axis.plot(0, rows.state[index, joint], '.', color=DONE, markersize=5)
+        axis.set_title(names[joint], fontsize=8, loc='left', pad=2)
+    axes[-1, 0].set_xlabel('seconds ahead', fontsize=8)
+    figure.tight_layout(h_pad=0.3)
     return figure
 
 

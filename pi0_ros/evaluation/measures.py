@@ -37,8 +37,9 @@ class Rows:
         self.state = array('state', -1)[:, :joints]                       # [M, D]
         self.velocity = array('velocity', joints)                         # [M, D]
         self.turns = turns
+        self.offset = first['action_offset']
         # After the observation, when each step is due, [T].
-        self.after_s = self.dt_s * (first['action_offset'] + np.arange(steps))
+        self.after_s = self.dt_s * (self.offset + np.arange(steps))
         still = np.repeat(self.state[:, None], steps, axis=1)
         moving = still + self.velocity[:, None] * self.after_s[:, None]
         self.errors = {
@@ -63,6 +64,14 @@ class Rows:
         """Return over how far each joint [D] was recorded."""
         seen = np.concatenate([self.state, self.done.reshape(-1, self.done.shape[-1])])
         return np.nanmax(seen, axis=0) - np.nanmin(seen, axis=0)
+
+    def bag_error(self, bag: int, ranges: np.ndarray) -> float | None:
+        """Return the policy's mean error in one bag, a share of the range; None without moments.
+
+        The mean over moments, steps and joints, as everywhere.
+        """
+        here = self.bags() == bag
+        return _number(np.nanmean(self.errors['policy'][here] / ranges)) if here.any() else None
 
     def moment_errors(self, ranges: np.ndarray) -> np.ndarray:
         """Return the policy's error of every moment [M], a share of the range."""
@@ -149,8 +158,9 @@ def _safety(rows: Rows) -> dict[str, Any]:
     used = rows.records
     return {'refused': dict(sorted(Counter(one['refused'] for one in used
                                            if one['refused']).items())),
-            'clamped': sum(one['clamped'] for one in used),
-            'slowed': sum(one['slowed'] for one in used)}
+            **{what: {'chunks': sum(bool(one[what]) for one in used), 'joints': dict(
+                Counter(name for one in used for name in one[what]).most_common())}
+               for what in ('clamped', 'slowed')}}
 
 
 def _inputs(rows: Rows) -> dict[str, Any]:

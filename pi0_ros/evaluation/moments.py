@@ -14,6 +14,7 @@ from pi0_ros.observation.observation import NotReady, Observation
 from pi0_ros.policy.pi0 import Pi0Policy
 from pi0_ros.policy.policy import ActionChunk
 
+SPREAD_NS = 100_000_000  # of moments: on a grid they would be in phase with the sensors
 OVER_NS = 100_000_000  # over which the last velocity is measured
 
 
@@ -42,7 +43,7 @@ def records(bag: int, playback: Playback, policy: Pi0Policy, execution: Executio
         number; these are not inferred again.
     """
     waiting: list[_Pending | dict] = []
-    for moment in playback.moments(setting.every_ns):
+    for moment in playback.moments(setting.every_ns, spread_ns=SPREAD_NS):
         execution.describe(playback.description)
         if moment.number in known:
             waiting.append(_again(known[moment.number], execution))
@@ -101,7 +102,7 @@ def _decide(bag: int, moment: Moment, playback: Playback, policy: Pi0Policy,
         'joint_age_s': (moment.now_ns - joints.stamp_ns) / 1e9,
         'image_age_s': {name: (moment.now_ns - at) / 1e9 for name, at in stamps.items()},
         'skew_s': {name: (at - seen.t_obs_ns) / 1e9 for name, at in stamps.items()},
-        'refused': fate.refused, 'clamped': fate.clamped, 'slowed': fate.slowed,
+        'refused': fate.refused, 'clamped': list(fate.clamped), 'slowed': list(fate.slowed),
         'jump': _list(fate.jump), 'border': _list(fate.border), 'inside': _list(fate.inside),
         'latency_ms': latency}
     return _Pending(record, playback.path, executed.due_ns)

@@ -2,6 +2,7 @@
 
 import base64
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pi0_ros.bags.bag import Bag
 from pi0_ros.bags.bags import Bags
 from pi0_ros.bags.routes import Routes
+from pi0_ros.bags.stamps import STALL_NS
 from pi0_ros.evaluation import figures
 from pi0_ros.evaluation.figures import Shown
 from pi0_ros.evaluation.store import write_whole
@@ -39,6 +41,8 @@ def write_report(result: dict[str, Any], done: Sequence[dict[str, Any]], bags: B
     write_whole(folder / 'report.png', picture)
     for one in worst:
         bag, routes = bags.bags[one['bag']], bags.routes[one['bag']]
+        one['picture'] = _uri(figures.png(figures.moment_figure(
+            runs[0], one['index'], result['joint_names'])))
         one['frames'] = {name: _uri(image, 'jpeg') for name, image
                          in frames(bag, routes, one['record']).items()}
     latencies = {one['run'].name: np.concatenate([record['latency_ms'] for record
@@ -47,7 +51,9 @@ def write_report(result: dict[str, Any], done: Sequence[dict[str, Any]], bags: B
     drawn = sorted({record['bag'] for record in runs[0].rows.records})[:MOST_BAGS]
     odd = [(bag['bag'], text) for one in done for bag in one['health']
            for text in (bag['damage'], *bag['warnings']) if text]
+    read = [part for one in done[:1] for part in one['read']]
     context = {
+        'date': datetime.now().astimezone().strftime('%Y-%m-%d %H:%M %Z'), 'read': read,
         'result': result, 'odd': list(dict.fromkeys(odd)), 'worst': worst, 'runs': [
             {'name': run.name, 'colour': run.colour, 'engine': one['engine'],
              **result['runs'][run.name]} for run, one in zip(runs, done)],
@@ -86,9 +92,10 @@ def _worst(run: Shown) -> list[dict[str, Any]]:
     for index in sorted(chosen[:WORST], key=order.index):
         bag, at_s = int(run.bags[index]), float(run.seconds[index])
         by_joint = np.nanmean(run.rows.errors['policy'][index], axis=0)
-        out.append({'rank': len(out) + 1, 'bag': bag, 'seconds': at_s,
-                    'error': float(run.errors[index]), 'joint': int(np.argmax(by_joint)),
-                    'joint_error': float(by_joint.max()), 'record': run.rows.records[index]})
+        worst = int(np.argmax(by_joint / run.ranges))
+        out.append({'rank': len(out) + 1, 'index': index, 'bag': bag, 'seconds': at_s,
+                    'error': float(run.errors[index]), 'joint': worst,
+                    'joint_error': float(by_joint[worst]), 'record': run.rows.records[index]})
     return out
 
 
@@ -97,11 +104,10 @@ def frames(bag: Bag, routes: Routes, record: dict[str, Any]) -> dict[str, bytes]
     wanted = {routes.cameras[name]: (name, at) for name, at in record['image_stamps_ns'].items()}
     shift_ns, out = record['now_ns'] - record['bag_ns'], {}
     for topic, received_ns, message in bag.messages(
-            wanted, record['bag_ns'] - BEFORE_NS, record['bag_ns'] + 1):
+            wanted, record['bag_ns'] - BEFORE_NS, record['bag_ns'] + STALL_NS):
         name, stamp_ns = wanted[topic]
-        if stamp_ns == to_ns(message.header.stamp) or (
-                not to_ns(message.header.stamp)
-                and abs(received_ns + shift_ns - stamp_ns) < 10**6):
+        if stamp_ns == to_ns(message.header.stamp) or (  # it had none, or none that counted
+                name not in out and abs(received_ns + shift_ns - stamp_ns) < 10**6):
             image = message_to_rgb(message)
             height = round(FRAME_WIDTH * image.shape[0] / image.shape[1])
             small = cv2.resize(image, (FRAME_WIDTH, height), interpolation=cv2.INTER_AREA)

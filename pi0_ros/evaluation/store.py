@@ -25,7 +25,8 @@ _COLUMNS = {
     **{name: pyarrow.map_(pyarrow.string(), kind) for name, kind in (
         ('image_stamps_ns', pyarrow.int64()), ('image_age_s', pyarrow.float64()),
         ('skew_s', pyarrow.float64()))},
-    'refused': pyarrow.string(), 'clamped': pyarrow.bool_(), 'slowed': pyarrow.bool_(),
+    'refused': pyarrow.string(), 'clamped': _list(pyarrow.string()),
+    'slowed': _list(pyarrow.string()),
     'jump': _list(pyarrow.float64()), 'border': _list(pyarrow.float64()),
     'inside': _list(pyarrow.float64())}
 SCHEMA = pyarrow.schema(list(_COLUMNS.items()))

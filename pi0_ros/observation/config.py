@@ -22,6 +22,9 @@ class InputConfig:
         0.2, 'Images and joint states further apart than this stop the robot: raise it with '
         'max_image_age. A camera at 10 Hz with some latency is 0.15 s behind before '
         'anything is wrong.', unit='s', low=0.001, high=10.0, dynamic=True)
+    ignore_stamps: tuple[str, ...] = setting(
+        (), 'Inputs of which the time of receipt counts and not their stamps, such as a camera '
+        'that stamps by a clock of its own: camera_1 to camera_3, joint_states.', unit='names')
     known_instructions: tuple[str, ...] = setting(
         (), 'Shell patterns such as *red*: an instruction that fits none is refused and the '
         'robot holds. Empty accepts all; a policy does something for any text, also for one'
@@ -32,6 +35,11 @@ class InputConfig:
         """Return the ages that are allowed."""
         return Freshness(*(round(1e9 * seconds) for seconds in (
             self.max_joint_age, self.max_image_age, self.max_skew)))
+
+    def unstamped(self, cameras: tuple[str, ...]) -> frozenset[str]:
+        """Return of which inputs stamps do not count: joint_states, or the name in its slot."""
+        slots = {f'camera_{slot}': name for slot, name in enumerate(cameras, start=1)}
+        return frozenset(slots.get(name, name) for name in self.ignore_stamps)
 
     @property
     def oldest_ns(self) -> int:

@@ -21,12 +21,14 @@ class Streams:
     """
 
     def __init__(self, joint_names: tuple[str, ...], cameras: Iterable[str],
-                 freshness: Freshness, decode: Decode = decoding.message_to_rgb) -> None:
+                 freshness: Freshness, decode: Decode = decoding.message_to_rgb,
+                 unstamped: frozenset[str] = frozenset()) -> None:
         """Begin empty.
 
         :param cameras: the checkpoint's names. :param decode: from an image message to RGB.
+        :param unstamped: cameras, or joint_states, whose time of receipt counts, not their stamps.
         """
-        self.joints = JointBuffer(joint_names)
+        self.joints, self._unstamped = JointBuffer(joint_names), unstamped
         self.joint_error: str | None = None
         self.joint_arrivals = Arrivals()
         self.cameras: dict[str, LatestBuffer] = {name: LatestBuffer() for name in cameras if name}
@@ -34,7 +36,7 @@ class Streams:
 
     def put_joints(self, message: Any, received_ns: int) -> None:
         """Take a JointState; one that cannot be used is dropped and told in ``joint_error``."""
-        stamp_ns = decoding.to_ns(message.header.stamp)
+        stamp_ns = self._stamp_ns('joint_states', message)
         self.joint_arrivals.add(stamp_ns, received_ns)
         try:
             self.joints.put(message.name, np.asarray(message.position), stamp_ns, received_ns)
@@ -44,7 +46,10 @@ class Streams:
 
     def put_image(self, camera: str, message: Any, received_ns: int) -> None:
         """Take an Image or CompressedImage of ``camera``; it is decoded when it is used."""
-        self.cameras[camera].put(message, decoding.to_ns(message.header.stamp), received_ns)
+        self.cameras[camera].put(message, self._stamp_ns(camera, message), received_ns)
+
+    def _stamp_ns(self, name: str, message: Any) -> int:
+        return 0 if name in self._unstamped else decoding.to_ns(message.header.stamp)
 
     def problem(self, now_ns: int) -> Finding | None:
         """Return what is wrong with the inputs, or None."""

@@ -1,14 +1,18 @@
 """Verb ``evaluate``: compare what a policy would do with what was done in bags."""
 
 import argparse
+import importlib.metadata
 import logging
 import os
+import platform
 import sys
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 from tqdm import tqdm
 
+from pi0_ros import __version__
 from pi0_ros.bags.bags import FULL, KEPT, Bags, add_bag_arguments
 from pi0_ros.bags.routes import Wanted
 from pi0_ros.checkpoint.spec import CheckpointError
@@ -127,20 +131,25 @@ def _run(args: argparse.Namespace) -> int:
     with ExitStack() as stack:
         bags = [Bags(args, Wanted.of(config), stack) for _, config in given]
         print(bags[0].describe())
-        runs = [(Run(name, config, lambda text: text), of)
-                for (name, config), of in zip(given, bags)]
+        files = [path.name for path in args.params_file or []] or ['']
+        runs = [(Run(name, config, lambda text: text, '', files[number % len(files)]), of)
+                for number, ((name, config), of) in enumerate(zip(given, bags))]
         if args.shuffle_instructions:
             wrong = wrong_instruction(bags[0].instructions())
-            runs += [(Run(f'{name}, {SHUFFLED}', config, wrong, SHUFFLED), of)
-                     for (name, config), of in zip(given, bags)]
+            runs += [(replace(run, name=f'{run.name}, {SHUFFLED}', asked=wrong, variant=SHUFFLED),
+                      of) for run, of in runs]
         total = len(runs) * sum(int(bag.seconds / args.every) for bag in bags[0].bags)
         with tqdm(total=total, unit='moment', dynamic_ncols=True) as bar:
             done = [evaluate(run, args, of, bar) for run, of in runs]
         result = compare(done, given[0][1].robot.commanded)
         result['settings'] = {'every_s': args.every, 'samples': args.samples, 'seed': args.seed,
-                              'delay_s': args.delay}
+                              'delay_s': args.delay, 'time': args.time}
+        result['versions'] = {'pi0_ros': __version__, 'Python': platform.python_version(), **{
+            name: importlib.metadata.version(name) for name in ('torch', 'transformers', 'numpy')}}
         write_json(result, args.out / 'evaluation.json')
         print(as_text(result))
+        for path, table in done[0]['read']:
+            print(f'\nmessages of {path}\n{table}')
         from pi0_ros.evaluation.report import write_report
         write_report(result, done, bags[0], args.out)
     print(f"\nreport: {args.out / 'report.html'}")

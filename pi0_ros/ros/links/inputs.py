@@ -25,7 +25,8 @@ class Inputs(Streams):
     def __init__(self, node: LifecycleNode, robot: RobotConfig, config: InputConfig) -> None:
         """Subscribe to what the configuration names."""
         self.decoder = conversions.ImageDecoder()
-        super().__init__(robot.observed, robot.cameras, config.freshness, self.decoder)
+        super().__init__(robot.observed, robot.cameras, config.freshness, self.decoder,
+                         config.unstamped(robot.cameras))
         self._node = node
         self._subscriptions: list = []
         self._subscribe(JointState, 'joint_states', self.put_joints)
