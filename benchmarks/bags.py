@@ -105,18 +105,23 @@ def perform(task: str, path: Path, scratch: Path) -> dict:
 
 
 def evaluation(path: Path, scratch: Path) -> dict:
-    """Evaluate the demo checkpoint; return how much of the time was inference."""
+    """Evaluate the demo checkpoint; return how much of the time was inference, and memory."""
     import pyarrow.parquet
     started = time.perf_counter()
-    subprocess.run([sys.executable, '-m', 'pi0_ros', 'evaluate', str(path), '--checkpoint',
-                    'demo', '--params-file', str(ROOT / 'config/sim.yaml'), '--threads', '1',
-                    '--every', '1', '--out', str(scratch / 'evaluation')], check=True, cwd=ROOT,
-                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    child = subprocess.Popen(
+        [sys.executable, '-m', 'pi0_ros', 'evaluate', str(path), '--checkpoint', 'demo',
+         '--params-file', str(ROOT / 'config/sim.yaml'), '--threads', '1', '--every', '1', '--out',
+         str(scratch / f'evaluation_{path.name}')], cwd=ROOT, stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL)
+    _, status, usage = os.wait4(child.pid, 0)
+    child.returncode = os.waitstatus_to_exitcode(status)
+    assert child.returncode == 0
     took = time.perf_counter() - started
-    times = pyarrow.parquet.read_table(scratch / 'evaluation/demo/latency.parquet')
+    times = pyarrow.parquet.read_table(
+        scratch / f'evaluation_{path.name}/demo/latency.parquet')
     infer = sum(sum(row) for row in times['latency_ms'].to_pylist() if row) / 1e3
     return {'seconds': took, 'inference_s': infer, 'share': infer / took,
-            'moments': times.num_rows}
+            'moments': times.num_rows, 'peak_mib': usage.ru_maxrss / 1024}
 
 
 def main() -> None:
@@ -155,9 +160,11 @@ def main() -> None:
             print(f"{task:18}{one['seconds']:8.1f}{one['times_real_time']:13.1f}"
                   f"{one['processor_s']:8.1f}{one['peak_mib']:10.0f}"
                   f"{told['short']['peak_mib']:9.0f}{goal:>7}")
-        result['evaluation'] = one = evaluation(bags['long'], scratch)
+        told = {name: evaluation(path, scratch) for name, path in bags.items()}
+        result['evaluation'], one = told, told['long']
         print(f"evaluation of {one['moments']} moments: {one['seconds']:.1f} s, "
-              f"{100 * one['share']:.0f} % of it inference")
+              f"{100 * one['share']:.0f} % of it inference, peak {one['peak_mib']:.0f} MiB, of "
+              f"1/10 {told['short']['peak_mib']:.0f}")
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps(result, indent=1) + '\n')
 

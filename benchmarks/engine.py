@@ -21,7 +21,7 @@ import torch
 from load import write_checkpoint
 from machine import machine
 
-from pi0_ros.checkpoint.weights import load_model
+from pi0_ros.weights.loading import load_model
 from pi0_ros.engine.engine import Engine
 from pi0_ros.engine.kernels import Graphs, count_kernels
 from pi0_ros.engine.paths import Prompt, Reference

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from transformers import PI0Config, PI0ForConditionalGeneration
 
 LOADERS = {
-    'pi0_ros': 'from pi0_ros.checkpoint.weights import load_model\n'
+    'pi0_ros': 'from pi0_ros.weights.loading import load_model\n'
                'load = lambda: load_model(folder, torch.bfloat16, torch.device("cpu"))',
     'from_pretrained': 'from transformers import PI0ForConditionalGeneration\n'
                        'load = lambda: PI0ForConditionalGeneration.from_pretrained('

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from torch import nn
 from transformers.models.pi0.modeling_pi0 import PI0TimestepEmbeddings
 
-from pi0_ros.checkpoint import weights
-from pi0_ros.checkpoint.spec import CheckpointError
+from pi0_ros.weights import loading as weights
+from pi0_ros.weights.files import CheckpointError
 from pi0_ros.engine import engine as engines
 from pi0_ros.engine import paths
 from pi0_ros.engine.engine import Engine

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from networks import error, inputs, network
 from pi0_ros.checkpoint.mapping import JointMap, aloha_actions, aloha_given
-from pi0_ros.checkpoint.spec import CheckpointError
+from pi0_ros.weights.files import CheckpointError
 from pi0_ros.engine import guidance
 from pi0_ros.engine.paths import Fast, Reference, choose
 from pi0_ros.motion.handover import rtc_kind

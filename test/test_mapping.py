@@ -145,7 +145,7 @@ def test_relative_actions_belong_to_the_same_joint():
 
 def test_statistics_of_openpi_may_end_in_padding():
     folder = DATA / 'openpi_pytorch' / 'checkpoint'
-    spec = checkpoint.read(folder, Choices(relative_joints=(0,)))
+    spec = checkpoint.read(folder, Choices(relative_joints=(0,), actions='positions'))
     names = tuple(f'j{i}' for i in range(14))
     cameras = spec.cameras
     aloha = fit(spec, RobotConfig(names, cameras=cameras, adaptation='aloha',

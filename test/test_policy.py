@@ -10,8 +10,10 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 
-from pi0_ros.checkpoint import reader as checkpoint, weights
-from pi0_ros.checkpoint.spec import CheckpointError, Choices
+from pi0_ros.checkpoint import reader as checkpoint
+from pi0_ros.weights import loading as weights
+from pi0_ros.checkpoint.spec import Choices
+from pi0_ros.weights.files import CheckpointError
 from pi0_ros.observation.observation import Observation
 from pi0_ros.policy import mock
 from pi0_ros.policy.factory import DEMO

@@ -7,7 +7,7 @@ import threading
 import numpy as np
 import pytest
 
-from pi0_ros.checkpoint.spec import CheckpointError
+from pi0_ros.weights.files import CheckpointError
 from pi0_ros.configuration.file import read_all_parameters
 from pi0_ros.observation.observation import Observation
 from pi0_ros.policy import process as remote

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pi0_ros.checkpoint import reader as checkpoint
-from pi0_ros.checkpoint.spec import CheckpointError
+from pi0_ros.weights.files import CheckpointError
 from pi0_ros.policy.factory import DEMO
 from pi0_ros.policy.pi0 import Pi0Policy
 from pi0_ros.policy.policy import ActionChunk

@@ -3,11 +3,14 @@
 from pathlib import Path
 from typing import Any
 
-from pi0_ros.checkpoint.normalise import openpi_normaliser
-from pi0_ros.checkpoint.spec import (
-    PALIGEMMA, CheckpointError, Choices, PolicySpec, Unrecorded, find_tokenizer, read_json,
-    relative_mask, whole)
+import numpy as np
 
+from pi0_ros.checkpoint.normalise import Normaliser, openpi_normaliser
+from pi0_ros.checkpoint.spec import (
+    PALIGEMMA, Choices, PolicySpec, Unrecorded, find_tokenizer, relative_mask, whole)
+from pi0_ros.weights.files import CheckpointError, read_json
+
+AROUND = 4  # times nearer to 0 than the state
 CAMERAS = ('base_0_rgb', 'left_wrist_0_rgb', 'right_wrist_0_rgb')
 
 
@@ -25,29 +28,55 @@ def describe(folder: Path, config: dict[str, Any], choices: Choices) -> PolicySp
     if choices.relative_joints is None:
         raise Unrecorded(
             f"checkpoint '{folder}' is openpi's, which does not record which actions are relative "
-            "to the state: set 'relative_joints' to those joints (ALOHA: all but the "
-            "grippers), or to [none]")
+            "to the state: set 'relative_joints' to those joints (ALOHA: all but the grippers), "
+            "or to [none]. It does not record what actions mean, either: DROID's are velocities, "
+            'which this package does not command', 'relative_joints')
     path = _norm_stats(folder, choices.assets)
-    stats = read_json(path).get('norm_stats')
+    stats = read_json(path)
+    stats = stats.get('norm_stats', stats)  # some save what is inside
     try:
         state_width, width = (len(stats[part]['mean']) for part in ('state', 'actions'))
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"'{path}' lacks norm_stats with lists state.mean and actions.mean") \
-            from error
+        steps = [part for part in ('state', 'actions') if np.ndim(stats[part]['mean']) > 1]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"'{path}' lacks lists state.mean and actions.mean") from error
+    if steps:
+        raise ValueError(f"'{path}' has {steps[0]}.mean for every step of a chunk, expected one "
+                         "for each joint: a fork of openpi's made it, which this package does not "
+                         "know. Compute them with openpi's own scripts/compute_norm_stats.py")
     relative = relative_mask(choices.relative_joints, width)
     if not choices.chunk_length and 'action_horizon' not in config:
         raise Unrecorded(
             f"checkpoint '{folder}' does not record its chunk length, which openpi's training in "
             "PyTorch leaves out: set 'chunk_length' to the action_horizon of the "
-            'training configuration (50 unless you changed it)')
+            'training configuration (50 unless you changed it)', 'chunk_length')
+    state = openpi_normaliser('state', stats['state'], state_width)
+    action = openpi_normaliser('actions', stats['actions'], width)
+    odd = _not_positions(state, action, relative)
+    if odd and not choices.actions:
+        raise Unrecorded(
+            f"checkpoint '{folder}': its actions do not look like positions: actions "
+            f"{', '.join(map(str, odd))} are around 0, the states there are not, as where actions "
+            "are relative to the state ('relative_joints' says which are), velocities (DROID) or "
+            'steps of a hand (LIBERO), which this package does not command. If they are '
+            "positions, set 'actions' to positions", 'actions')
     return PolicySpec(
         folder, 'openpi', CAMERAS, state_width, width,
-        openpi_normaliser('state', stats['state'], state_width),
-        openpi_normaliser('actions', stats['actions'], width), None, None, False, relative,
+        state, action, None, None, False, relative,
         choices.chunk_length or whole(config, 'action_horizon'), 10, None, (224, 224),
         choices.letterbox or 'openpi', 'openpi', 48,
         find_tokenizer(folder / 'tokenizer', PALIGEMMA),
         'openpi, converted from JAX' if config else 'openpi, trained in PyTorch')
+
+
+def _not_positions(state: Normaliser, action: Normaliser, relative: np.ndarray) -> list[int]:
+    """Return the absolute actions that stay around 0 where their states do not; [] if few do.
+
+    Whoever commands positions commands about what is measured.
+    """
+    count = min(len(state.middle), len(action.middle))
+    clear = ~relative[:count] & (np.abs(state.middle) > state.spread)[:count]
+    odd = clear & (np.abs(action.middle[:count]) < np.abs(state.middle[:count]) / AROUND)
+    return np.flatnonzero(odd).tolist() if odd.sum() >= max(2, clear.sum() / 2) else []
 
 
 def _norm_stats(folder: Path, assets: str) -> Path:

@@ -5,8 +5,8 @@ from typing import Any
 
 from pi0_ros.checkpoint.normalise import EPS, Normaliser, openpi_normaliser
 from pi0_ros.checkpoint.spec import (
-    PALIGEMMA, CheckpointError, Choices, PolicySpec, find_tokenizer, read_json, relative_mask,
-    whole)
+    PALIGEMMA, Choices, PolicySpec, find_tokenizer, relative_mask, whole)
+from pi0_ros.weights.files import CheckpointError, read_json
 
 CAMERAS = ('image_1', 'image_2', 'image_3')
 

@@ -11,8 +11,11 @@ import numpy as np
 
 from pi0_ros.checkpoint import layout_lerobot, layout_openpi, layout_transformers
 from pi0_ros.checkpoint.normalise import STILL_RANGE
-from pi0_ros.checkpoint.spec import CheckpointError, Choices, PolicySpec, read_json, whole
-from pi0_ros.checkpoint.tensors import Stored, read_header
+from pi0_ros.checkpoint.spec import Choices, PolicySpec, whole
+from pi0_ros.weights.files import CheckpointError, read_json
+from pi0_ros.weights.header import read_header
+from pi0_ros.weights.places import OWN, hint
+from pi0_ros.weights.tensors import BUFFERS, Stored
 
 EMBEDDINGS = 'model.vlm.vision_tower.embeddings.'
 MOST_OFFSET = 10  # periods
@@ -28,7 +31,9 @@ def read(folder: Path, choices: Choices = Choices()) -> PolicySpec:
     """
     if not _is_folder(folder):
         raise CheckpointError(f"checkpoint folder '{folder}' does not exist: give the folder that "
-                              'holds config.json and model.safetensors')
+                              f'holds config.json and model.safetensors{hint(folder)}')
+    if not any((folder / name).exists() for name in OWN) and hint(folder):
+        raise CheckpointError(f"folder '{folder}' holds no checkpoint itself{hint(folder)}")
     if not (folder / 'model.safetensors').exists() and (
             (folder / 'params').is_dir() or (folder / '_CHECKPOINT_METADATA').exists()):
         raise CheckpointError(f"checkpoint '{folder}' is openpi's Orbax (JAX) format: convert it "
@@ -39,9 +44,10 @@ def read(folder: Path, choices: Choices = Choices()) -> PolicySpec:
         raise CheckpointError(f"checkpoint '{folder}' is {OTHER_NETWORKS[kind.lower()]}, another "
                               'network: this package runs PI0, train or take one of type pi0')
     names, stored = read_header(folder)
-    if any(name.startswith(('normalize_inputs.', 'model.normalize_inputs.')) for name in names):
-        raise CheckpointError(f"checkpoint '{folder}' was saved by LeRobot before 0.4: convert it "
-                              "with LeRobot's migrate_policy_normalization")
+    buffers = [name for name in names if name.removeprefix('model.').startswith(BUFFERS)]
+    if buffers and not (folder / 'policy_preprocessor.json').exists():
+        raise CheckpointError(f"checkpoint '{folder}' was saved by LeRobot before 0.4: "
+                              f'{layout_lerobot.migrate(config)}')
     if any('time_mlp_in' in name and 'action_time' not in name or name.endswith('dense.weight')
            for name in names):
         raise CheckpointError(f"checkpoint '{folder}' holds time_mlp_in or adaptive norms, so it "
@@ -49,7 +55,9 @@ def read(folder: Path, choices: Choices = Choices()) -> PolicySpec:
     layout = _layout(folder, config, kind)
     try:
         spec = layout.describe(folder.absolute(), config, choices)
-        spec = replace(spec, warnings=spec.warnings + _still(spec),
+        left = (f'the weights hold {len(buffers)} statistics of LeRobot before 0.4, such as '
+                f'{buffers[0]}: left out, those of the processors count',) if buffers else ()
+        spec = replace(spec, warnings=spec.warnings + _still(spec) + left,
                        trained_delay=whole(config, 'trained_delay', 0),
                        action_offset=whole(config, 'action_offset', 0))
         _require_sane(spec, config)

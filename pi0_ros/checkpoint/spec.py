@@ -1,6 +1,5 @@
 """What a checkpoint is, whatever trained it."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,19 +10,25 @@ from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
 
 from pi0_ros.checkpoint.normalise import Normaliser
+from pi0_ros.weights.files import CheckpointError
 
 ENGINES = ('auto', 'fast', 'reference')
+ACTIONS = ('positions',)  # what actions mean
 COMPILE = ('auto', 'on', 'off')
 PALIGEMMA = 'google/paligemma-3b-pt-224'  # whose tokenizer PI0 reads
 LETTERBOXES = ('lerobot', 'lerobot_0.4', 'lerobot_0.3', 'openpi', 'transformers')
 
 
-class CheckpointError(Exception):
-    """A checkpoint cannot be used; the text says why and what to do."""
-
-
 class Unrecorded(CheckpointError):
-    """A checkpoint does not record what it should, and the user did not say it."""
+    """A checkpoint does not record what it should, and the user did not say it.
+
+    ``setting`` is what says it.
+    """
+
+    def __init__(self, text: str, setting: str) -> None:
+        """Say it in ``text``."""
+        super().__init__(text)
+        self.setting = setting
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,8 @@ class PolicySpec:
     trainer: str                  # what is known of the version that trained it
     warnings: tuple[str, ...] = ()
     renamed: Mapping[str, str] = field(default_factory=dict)  # the data set's cameras: names here
+    # Of each camera whose images training normalised: (value in [0, 1] - shift) * scale, both [3].
+    pixels: Mapping[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
     action_offset: int = 0        # periods after the observation at which step 0 is due
     trained_delay: int = 0        # so many first actions training gave it, for rtc_trained
 
@@ -68,6 +75,7 @@ class Choices:
     relative_joints: tuple[int, ...] | None = None  # action indices; None: as recorded
     assets: str = ''                          # openpi: folder below assets/, '' if there is one
     chunk_length: int = 0                     # steps; 0: as recorded
+    actions: str = ''                         # what they mean: one of ACTIONS; '': as it seems
 
 
 def whole(config: Mapping[str, Any], key: str, default: int | None = None) -> int:
@@ -91,16 +99,6 @@ def texts(value: Any, what: str) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         raise ValueError(f'its {what} is {value!r}, expected a list of text')
     return tuple(value)
-
-
-def inside(folder: Path, name: str, what: str) -> Path:
-    """Return a file that a checkpoint names.
-
-    :raises ValueError: it is not in the checkpoint: who reads it would read somebody else's.
-    """
-    if Path(name).is_absolute() or '..' in Path(name).parts:
-        raise ValueError(f"its {what} is '{name}', which leads out of the checkpoint")
-    return folder / name
 
 
 def relative_mask(indices: Sequence[int], width: int) -> np.ndarray:
@@ -129,22 +127,3 @@ def find_tokenizer(beside: Path, name: str | None) -> Path | None:
     except HFValidationError:  # a path, no name
         return None
     return Path(cached).parent if isinstance(cached, str) else None
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Return the JSON object in ``path``.
-
-    :raises CheckpointError: it is missing, or not a JSON object.
-    """
-    try:
-        value = json.loads(path.read_text())
-    except FileNotFoundError as error:
-        raise CheckpointError(f"checkpoint file '{path}' is missing: copy the whole folder that "
-                              'training saved') from error
-    except OSError as error:
-        raise CheckpointError(f"checkpoint file '{path}' cannot be read: {error}") from error
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"checkpoint file '{path}' is not JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise CheckpointError(f"checkpoint file '{path}' holds no JSON object")
-    return value

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers import PI0ForConditionalGeneration
 
-from pi0_ros.checkpoint.spec import CheckpointError
+from pi0_ros.weights.files import CheckpointError
 from pi0_ros.engine.engine import Engine
 from pi0_ros.engine.guidance import embed_at, steer, steer_full, steering, weights
 from pi0_ros.engine.kernels import Graphs, count_kernels

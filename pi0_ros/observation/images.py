@@ -4,6 +4,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
+# Values in [0, 1] become (value - shift) * scale, both [3]: what training made of images.
+Scaling = tuple[np.ndarray, np.ndarray]
 PAD = {'lerobot_0.4': -3.0, 'transformers': 0.0}  # of the border, where it is not black (-1)
 PILLOW = {'openpi': Image.Resampling.BILINEAR, 'transformers': Image.Resampling.BICUBIC}
 
@@ -23,7 +25,7 @@ def placement(image_height: int, image_width: int, height: int, width: int, styl
 
 
 def letterbox(image: np.ndarray, height: int, width: int, style: str = 'lerobot',
-              out: np.ndarray | None = None) -> np.ndarray:
+              out: np.ndarray | None = None, scaling: Scaling | None = None) -> np.ndarray:
     """Fit an RGB image into ``height`` x ``width`` without distortion, as the trainer did.
 
     lerobot (>= 0.5, ``common/vla_utils.py``): bilinear without antialias, centred on black.
@@ -33,10 +35,17 @@ def letterbox(image: np.ndarray, height: int, width: int, style: str = 'lerobot'
 
     :param image: [H, W, 3] uint8 RGB.
     :param out: where to write, [3, height, width] float32; a new array if None.
+    :param scaling: of values in [0, 1] before all else, for a lerobot style.
     :returns: [3, height, width] float32 in [-1, 1].
     """
     new_height, new_width, top, left, border = placement(*image.shape[:2], height, width, style)
-    if image.shape[:2] == (new_height, new_width):
+    if scaling is not None:
+        scaled = (image.astype(np.float32) / 255 - scaling[0]) * scaling[1] * 255
+        resized = cv2.resize(scaled.astype(np.float32), (new_width, new_height),
+                             interpolation=cv2.INTER_LINEAR)
+        if image.shape[:2] != (height, width):  # only what is fitted is clipped there
+            resized = resized.clip(0, 255)
+    elif image.shape[:2] == (new_height, new_width):
         resized = image.astype(np.float32)
     elif style in PILLOW:
         picture = Image.fromarray(image).resize((new_width, new_height), PILLOW[style])

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from pi0_ros.checkpoint.spec import COMPILE, ENGINES, LETTERBOXES, Choices
+from pi0_ros.checkpoint.spec import ACTIONS, COMPILE, ENGINES, LETTERBOXES, Choices
 from pi0_ros.policy import mock
 from pi0_ros.setting import setting
 
@@ -56,6 +56,10 @@ class PolicyConfig:
         "LeRobot, ALOHA, openpi's examples), 1 where it has the next state; -1 takes the "
         "checkpoint's, which is 0 unless it says otherwise.",
         unit='periods', low=-1, high=10)
+    actions: str = setting(
+        'auto', "What the actions of an openpi checkpoint mean, where its statistics do not look "
+        "like positions: DROID's are velocities of joints, LIBERO's poses of a hand, which this "
+        'package does not command.', choices=('auto', *ACTIONS))
     relative_joints: tuple[str, ...] = setting(
         (), "Joints whose actions are relative to the observation's state; [none] for none. "
         'Empty takes what the checkpoint records; openpi records nothing.')
@@ -108,4 +112,4 @@ class PolicyConfig:
                                  f"joint_names {', '.join(action_names)}")
             relative = tuple(action_names.index(name) for name in self.relative_joints)
         return Choices('' if self.letterbox == 'auto' else self.letterbox, relative, self.assets,
-                       self.chunk_length)
+                       self.chunk_length, '' if self.actions == 'auto' else self.actions)

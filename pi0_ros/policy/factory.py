@@ -1,7 +1,6 @@
 """Makes the policy that the configuration names."""
 
 import logging
-import os
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +12,15 @@ from pi0_ros.policy.config import PolicyConfig
 from pi0_ros.policy.mock import MockPolicy
 from pi0_ros.policy.policy import Policy
 from pi0_ros.policy.process import ProcessPolicy
+from pi0_ros.weights.places import locate
 
 log = logging.getLogger(__name__)
 DEMO = Path(__file__).parents[1] / 'sim' / 'checkpoint'
 
 
 def checkpoint_folder(name: str) -> Path:
-    """Return the folder that a checkpoint's name means; 'demo' is the one in the package."""
-    return DEMO if name == 'demo' else Path(os.path.expanduser(name))
+    """Return the folder that is meant; 'demo' is the one in the package, see ``locate``."""
+    return DEMO if name == 'demo' else locate(name)
 
 
 def make_policy(config: PolicyConfig, robot: RobotConfig, rtc: str = '', hang_s: float = 2.0

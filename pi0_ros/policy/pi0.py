@@ -7,9 +7,11 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer
 
-from pi0_ros.checkpoint import reader as checkpoint, weights
+from pi0_ros.checkpoint import reader as checkpoint
+from pi0_ros.weights import loading as weights
 from pi0_ros.checkpoint.mapping import JointMap
-from pi0_ros.checkpoint.spec import PALIGEMMA, CheckpointError, Choices, find_tokenizer
+from pi0_ros.checkpoint.spec import PALIGEMMA, Choices, find_tokenizer
+from pi0_ros.weights.files import CheckpointError
 from pi0_ros.engine import guidance
 from pi0_ros.engine.paths import Prompt, Reference, Report, choose
 from pi0_ros.observation.observation import Observation
@@ -234,8 +236,10 @@ class Pi0Policy:
         raw = self.joints.state_in(observation.state, self.spec.state.middle)
         state = host_buffer((self.model.config.max_state_dim,), self.device, torch.float32)
         state.zero_()[:len(raw)] = torch.from_numpy(self.spec.state.normalise(raw))
+        named = [name for name in self.spec.cameras if name in images]
         return (raw, state, self._prompted(observation.instruction),
-                self._pixels([images[name] for name in self.spec.cameras if name in images]))
+                self._pixels([images[name] for name in named],
+                             [self.spec.pixels.get(name) for name in named]))
 
     def _observed(self) -> int:
         return int(max(self.joints.rows.max(), len(self.joints.columns) - 1)) + 1

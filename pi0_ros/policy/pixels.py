@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pi0_ros.observation.images import letterbox, placement
+from pi0_ros.observation.images import Scaling, letterbox, placement
 
 log = logging.getLogger(__name__)
 ON_DEVICE = ('lerobot', 'lerobot_0.4', 'lerobot_0.3')  # torch's own resize is what they trained on
@@ -33,17 +33,22 @@ class Pixels:
         self.on_device = device.type == 'cuda' and style in ON_DEVICE
         self._buffers: dict[tuple, Tensor] = {}
 
-    def __call__(self, images: Sequence[np.ndarray]) -> Tensor:
-        """Return [C, 3, height, width] float32 in [-1, 1] of [H, W, 3] uint8 RGB images.
+    def __call__(self, images: Sequence[np.ndarray], scalings: Sequence[Scaling | None] = ()
+                 ) -> Tensor:
+        """Return [C, 3, height, width] float32 of [H, W, 3] uint8 RGB images.
 
-        The result is overwritten by the next call.
+        In [-1, 1], but for images with a scaling that are not fitted. The result is overwritten by
+        the next call.
+
+        :param scalings: of each image, see ``observation.images``; none if empty.
         """
+        scalings = scalings or [None] * len(images)
         if self.on_device:
-            return torch.stack([self.fit(self._upload(i, image)) for i, image in
-                                enumerate(images)])
+            return torch.stack([self.fit(self._upload(i, image), scaling) for i, (image, scaling)
+                                in enumerate(zip(images, scalings))])
         out = self._buffer('out', (len(images), 3, *self.size), torch.float32)
-        for image, target in zip(images, out.numpy()):
-            letterbox(image, *self.size, self.style, target)
+        for image, scaling, target in zip(images, scalings, out.numpy()):
+            letterbox(image, *self.size, self.style, target, scaling)
         return out
 
     def check(self) -> None:
@@ -72,13 +77,19 @@ class Pixels:
         np.copyto(host.numpy(), image)
         return host.to(self.device, non_blocking=True)
 
-    def fit(self, image: Tensor) -> Tensor:
+    def fit(self, image: Tensor, scaling: Scaling | None = None) -> Tensor:
         """Return [3, height, width] of one [H, W, 3] uint8 image, where the image lies."""
         style = self.style
         new_height, new_width, top, left, border = placement(*image.shape[:2], *self.size, style)
         floats = image.permute(2, 0, 1)[None].float() / 255
+        if scaling is not None:
+            shift, scale = (torch.tensor(part, dtype=torch.float32, device=image.device)
+                            [:, None, None] for part in scaling)
+            floats = (floats - shift) * scale
         if tuple(image.shape[:2]) != (new_height, new_width):
             floats = F.interpolate(floats, (new_height, new_width), mode='bilinear',
-                                   align_corners=False).clamp(0, 1)
+                                   align_corners=False)
+        if tuple(image.shape[:2]) != self.size:  # only what is fitted is clipped there
+            floats = floats.clamp(0, 1)
         bottom, right = self.size[0] - new_height - top, self.size[1] - new_width - left
         return F.pad(floats * 2 - 1, (left, right, top, bottom), value=border)[0]

@@ -10,6 +10,8 @@ import numpy as np
 from pi0_ros.checkpoint.config import RobotConfig
 from pi0_ros.policy.config import PolicyConfig
 from pi0_ros.policy.factory import checkpoint_folder
+from pi0_ros.weights import adapter
+from pi0_ros.weights.files import CheckpointError, read_json
 
 # Parameters that another chunk follows from if they are others.
 DECIDES = ('policy', 'tokenizer', 'device', 'dtype', 'engine', 'compile', 'denoising_steps',
@@ -23,7 +25,7 @@ SAMPLE = 4096
 
 
 def fingerprint(folder: Path) -> str:
-    """Return a hash of a checkpoint's JSON and safetensors files.
+    """Return a hash of a checkpoint's JSON and safetensors files, and of an adapter's base.
 
     Of a large file it reads the header and samples: training moves every weight. It takes
     milliseconds for gigabytes. What cannot be read counts as such.
@@ -34,6 +36,12 @@ def fingerprint(folder: Path) -> str:
         try:
             out.update(_content(path))
         except OSError:  # a link to nothing, for example: whether that matters, loading says
+            out.update(b'unreadable')
+    if (folder / adapter.CONFIG).exists():
+        try:
+            base = adapter.base_folder(folder, read_json(folder / adapter.CONFIG))
+            out.update(fingerprint(base).encode())
+        except CheckpointError:  # loading says so
             out.update(b'unreadable')
     return out.hexdigest()[:16]
 

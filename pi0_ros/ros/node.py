@@ -9,7 +9,7 @@ from rclpy._rclpy_pybind11 import RCLError
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 
-from pi0_ros.checkpoint.spec import CheckpointError
+from pi0_ros.weights.files import CheckpointError
 from pi0_ros.configuration.advice import advised
 from pi0_ros.configuration.parameters import ParameterError
 from pi0_ros.ros import parameters

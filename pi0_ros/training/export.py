@@ -8,7 +8,7 @@ import torch
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer
 
-from pi0_ros.checkpoint.weights import save_as_lerobot
+from pi0_ros.weights.loading import save_as_lerobot
 from pi0_ros.sim import arm
 from pi0_ros.sim.render import HEIGHT, WIDTH
 from pi0_ros.training.demonstrations import CAMERAS, CHUNK, DT

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from pi0_ros.checkpoint.weights import load_model
+from pi0_ros.weights.loading import load_model
 from pi0_ros.policy.factory import checkpoint_folder
 from pi0_ros.policy.pi0 import Pi0Policy
 from pi0_ros.sim.episodes import FIRST_UNSEEN_SEED, run_episode

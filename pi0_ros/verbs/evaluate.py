@@ -15,7 +15,7 @@ from tqdm import tqdm
 from pi0_ros import __version__
 from pi0_ros.bags.bags import FULL, KEPT, Bags, add_bag_arguments
 from pi0_ros.bags.routes import Wanted
-from pi0_ros.checkpoint.spec import CheckpointError
+from pi0_ros.weights.files import CheckpointError
 from pi0_ros.configuration.advice import advised
 from pi0_ros.configuration.configuration import Configuration
 from pi0_ros.configuration.file import read_all_parameters

@@ -16,13 +16,15 @@ from pi0_ros.checkpoint.config import RobotConfig
 from pi0_ros.checkpoint.fit import fit
 from pi0_ros.checkpoint.layout_lerobot import IMAGES
 from pi0_ros.checkpoint.mapping import JointMap
-from pi0_ros.checkpoint.spec import CheckpointError, PolicySpec
+from pi0_ros.checkpoint.spec import PolicySpec
+from pi0_ros.weights.files import CheckpointError
 from pi0_ros.configuration.advice import advised
 from pi0_ros.configuration.file import read_parameters
 from pi0_ros.observation.observation import Observation
 from pi0_ros.policy.factory import checkpoint_folder
 
 IMAGE = 'image.'
+log = logging.getLogger(__name__)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -144,6 +146,22 @@ def joint_map(spec: PolicySpec, robot: RobotConfig, given: np.ndarray
     return joints, np.array([given[at[name]] if name in at else 0.0 for name in robot.observed])
 
 
+def in_order(observation: Observation, spec: PolicySpec) -> Observation:
+    """Return the observation with the checkpoint's names of cameras, where it only numbers them.
+
+    Images are then taken in the order of the file, and that is told.
+    """
+    names = list(observation.images)
+    if spec.layout != 'transformers' or set(names) & set(spec.cameras):
+        return observation
+    if len(names) > len(spec.cameras):
+        raise ValueError(f"the observation has {len(names)} images, expected at most the "
+                         f'{len(spec.cameras)} of the checkpoint: {", ".join(spec.cameras)}')
+    log.info('the checkpoint only numbers its cameras, so the images go by their order: '
+             + ', '.join(f'{name} is {slot}' for name, slot in zip(names, spec.cameras)))
+    return replace(observation, images=dict(zip(spec.cameras, observation.images.values())))
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the verb."""
     args = parser().parse_args(argv)
@@ -164,6 +182,7 @@ def main(argv: list[str] | None = None) -> int:
                            tokenizer=args.tokenizer or config.policy.tokenizer,
                            choices=config.policy.choices(config.robot.joint_names),
                            engine='reference' if args.reference else 'auto', compiled='off')
+        observation = in_order(observation, policy.spec)
         policy.cameras = tuple(policy.spec.camera(name) for name in observation.images)
         policy.joints, state = joint_map(policy.spec, config.robot, observation.state)
         observation = replace(observation, state=state)

@@ -5,6 +5,7 @@ import json
 import logging
 import sys
 import time
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,15 +13,22 @@ import numpy as np
 
 from pi0_ros.checkpoint.normalise import Normaliser
 from pi0_ros.checkpoint.reader import read
-from pi0_ros.checkpoint.spec import CheckpointError, Choices, PolicySpec, Unrecorded
-from pi0_ros.checkpoint.tensors import read_header
+from pi0_ros.checkpoint.spec import Choices, PolicySpec, Unrecorded, find_tokenizer
 from pi0_ros.configuration.advice import advised
 from pi0_ros.configuration.file import read_parameters
 from pi0_ros.observation.observation import Observation
 from pi0_ros.policy.factory import checkpoint_folder
+from pi0_ros.weights.files import CheckpointError
+from pi0_ros.weights.header import read_header
 
 GIB = 2**30
-USUAL_LENGTH = 50  # steps of a chunk, to go on with where it is not recorded
+# To go on with where it is not recorded.
+GUESSES = {'relative_joints': (), 'chunk_length': 50, 'letterbox': 'lerobot',
+           'actions': 'positions'}
+REQUIRED = {'chunk_length': '50  # required: action_horizon of the training configuration',
+            'letterbox': 'auto  # required: lerobot_0.3 or lerobot, by who trained it',
+            'actions': 'auto  # required: positions, if they are; others are not commanded',
+            'relative_joints': "['']  # required: joints, or [none]"}
 LARGEST_ANGLE = 7.0  # radians; a joint that is found further out is in other units
 
 
@@ -28,6 +36,8 @@ def parser() -> argparse.ArgumentParser:
     """Return the command line of this verb."""
     out = argparse.ArgumentParser(prog='pi0_ros inspect', description=__doc__)
     out.add_argument('checkpoint', help="folder, or 'demo'")
+    out.add_argument('--tokenizer', default='', help="folder with tokenizer.json, or a name in "
+                     "the hub's cache on this disk")
     out.add_argument('--json', action='store_true', help='for programs')
     out.add_argument('--params-file', type=Path, metavar='YAML',
                      help='parameter file of the node, for what the checkpoint does not record')
@@ -107,8 +117,12 @@ def measure(folder: Path, choices: Choices, tokenizer: str) -> dict[str, object]
             'infer_p50_ms': round(float(np.median(times)), 2)}
 
 
-def parameter_yaml(spec: PolicySpec, given: str) -> str:
-    """Return a parameter file to start from."""
+def parameter_yaml(spec: PolicySpec, given: str, missing: Collection[str] = (),
+                   tokenizer: str = '') -> str:
+    """Return a parameter file to start from.
+
+    :param missing: settings that must be made. :param tokenizer: that was given, '' for none.
+    """
     def guess(names: tuple[str, ...] | None, width: int) -> str:
         return json.dumps([name.removesuffix('.pos') for name in names or ()]
                           or [f'joint_{i + 1}' for i in range(width)])
@@ -124,10 +138,14 @@ def parameter_yaml(spec: PolicySpec, given: str) -> str:
                  '  # what camera_1, camera_2, camera_3 show')
     if not spec.dt_s:
         lines.append('    action_rate: 0.0  # required: fps of the training data')
-    if not spec.tokenizer:
+    if tokenizer:
+        lines.append(f'    tokenizer: {json.dumps(tokenizer)}')
+    elif not spec.tokenizer:
         lines.append("    tokenizer: ''  # required: folder with PaliGemma's tokenizer.json")
     if spec.layout == 'openpi':
         lines.append("    relative_joints: ['']  # required: joints, or [none]")
+    lines += [f'    {name}: {REQUIRED[name]}' for name in missing if name in REQUIRED
+              and not any(line.startswith(f'    {name}:') for line in lines)]
     if _unit_warnings(spec):
         joints = json.loads(guess(spec.action_names, spec.action_width))
         turning = [f'{name}: degree' for name in joints if 'gripper' not in name.lower()]
@@ -206,17 +224,23 @@ def main(argv: list[str] | None = None) -> int:
     try:
         folder = checkpoint_folder(args.checkpoint)
         config = read_parameters(args.params_file)
-        choices, missing = config.policy.choices(config.robot.joint_names), ()
-        try:
-            spec = read(folder, choices)
-        except Unrecorded as error:
-            missing = (str(error),)
-            choices = replace(choices, relative_joints=choices.relative_joints or (),
-                              chunk_length=choices.chunk_length or USUAL_LENGTH)
-            spec = read(folder, choices)
-        facts = describe(replace(spec, warnings=(*missing, *spec.warnings)))
+        choices, missing, spec = config.policy.choices(config.robot.joint_names), {}, None
+        while spec is None:
+            try:
+                spec = read(folder, choices)
+            except Unrecorded as error:
+                missing[error.setting] = str(error)
+                choices = replace(choices, **{error.setting: GUESSES[error.setting]})
+        tokenizer = args.tokenizer or config.policy.tokenizer
+        if tokenizer:
+            found = find_tokenizer(Path(tokenizer).expanduser().absolute(), tokenizer)
+            if found is None:
+                raise ValueError(f"tokenizer '{tokenizer}' is no folder with tokenizer.json, and "
+                                 "not in the hub's cache on this disk")
+            tokenizer, spec = str(found), replace(spec, tokenizer=found)
+        facts = describe(replace(spec, warnings=(*missing.values(), *spec.warnings)))
         if args.measure:
-            facts['measured'] = measure(folder, choices, config.policy.tokenizer)
+            facts['measured'] = measure(folder, choices, tokenizer)
     except (CheckpointError, ValueError) as error:
         print(f'pi0_ros inspect: {advised(error)}', file=sys.stderr)
         return 1
@@ -228,5 +252,6 @@ def main(argv: list[str] | None = None) -> int:
     if args.measure:
         print('measured    ' + ', '.join(f'{name} {value}' for name, value in
                                          facts['measured'].items()) + '\n')
-    print(f'parameter file to start from:\n\n{parameter_yaml(spec, name)}', end='')
+    print('parameter file to start from:\n\n'
+          + parameter_yaml(spec, name, missing, tokenizer), end='')
     return 0

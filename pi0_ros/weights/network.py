@@ -5,8 +5,8 @@ from pathlib import Path
 
 from transformers import PI0Config
 
-from pi0_ros.checkpoint.spec import CheckpointError, read_json
-from pi0_ros.checkpoint.tensors import TABLE, Shapes
+from pi0_ros.weights.files import CheckpointError, read_json
+from pi0_ros.weights.tensors import TABLE, Shapes
 
 HEAD_DIM = 256                 # of every published PI0
 VISION_HEADS = {1152: 16}      # SigLIP So400m: hidden size to attention heads

@@ -1,16 +1,17 @@
-"""The tensors of a checkpoint's file: their names, shapes and types, without reading them."""
+"""The tensors of a checkpoint's files: names, shapes and types, without reading them."""
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from pi0_ros.checkpoint.spec import CheckpointError
+from pi0_ros.weights.files import CheckpointError
 
 WEIGHTS = 'model.safetensors'
+ADAPTER = 'adapter_model.safetensors'
 Shapes = Mapping[str, tuple[int, ...]]
 TABLE = 'model.vlm.language_model.embed_tokens.weight'
 # The trainers' tensor names (LeRobot's without their leading 'model.') in transformers' terms.
@@ -24,10 +25,13 @@ RENAMES = (
 )
 HEAD = 'paligemma_with_expert.paligemma.lm_head.weight'
 UNUSED = ('paligemma_with_expert.gemma_expert.lm_head.weight', 'model.dit.embed_tokens.weight')
-PICKLES = ('pytorch_model.bin', 'model.pt', 'model.pth', 'model.bin', 'optimizer.pt')
 # What DDP and torch.compile put before a name.
 WRAPPED = re.compile(r'^(module\.|_orig_mod\.)+|\b_orig_mod\.')
 LFS = b'version https://git-lfs'
+
+
+# Statistics that LeRobot before 0.4 kept among the weights.
+BUFFERS = ('normalize_inputs.', 'normalize_targets.', 'unnormalize_outputs.')
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,8 @@ class Stored:
     name: str   # in the file
     shape: tuple[int, ...]
     dtype: str  # as safetensors calls it: F32, BF16 ...
+    path: Path  # of the file
+    change: 'Change | None' = None  # that an adapter makes to it
 
     @property
     def size(self) -> int:
@@ -44,46 +50,45 @@ class Stored:
         return math.prod(self.shape)
 
 
-def read_header(folder: Path) -> tuple[list[str], dict[str, Stored]]:
-    """Return all names in the file, and what the network reads under transformers' names.
+@dataclass(frozen=True)
+class Change:
+    """What an adapter adds to a tensor: ``scale * B A`` (LoRA, arXiv 2106.09685, section 4.1)."""
 
-    :raises CheckpointError: the file is missing or damaged.
+    scale: float
+    a: Stored  # [rank, in]
+    b: Stored  # [out, rank]
+
+
+def read_raw(paths: Sequence[Path]) -> tuple[dict[str, Stored], dict[str, str]]:
+    """Return the tensors in ``paths`` under their own names, and the files' metadata.
+
+    :raises CheckpointError: one is damaged.
     """
-    path = folder / WEIGHTS
-    if not path.is_file():
-        raise CheckpointError(f"checkpoint file '{path}' is missing: {_instead(folder)}")
+    found: dict[str, Stored] = {}
+    told: dict[str, str] = {}
+    for path in paths:
+        try:
+            with safe_open(path, 'numpy') as file:
+                told |= file.metadata() or {}
+                for name in file.keys():
+                    part = file.get_slice(name)
+                    found[name] = Stored(name, tuple(part.get_shape()), str(part.get_dtype()),
+                                         path)
+        except (SafetensorError, OSError) as error:
+            raise _unreadable(path, error) from error
+    return found, told
+
+
+def _unreadable(path: Path, error: Exception) -> CheckpointError:
     try:
-        with safe_open(path, 'numpy') as file:
-            found = {}
-            for name, stored in stored_names(file.keys(), file.metadata()).items():
-                part = file.get_slice(stored)
-                found[name] = Stored(stored, tuple(part.get_shape()), str(part.get_dtype()))
-            return list(file.keys()), found
-    except (SafetensorError, OSError) as error:
         with path.open('rb') as file:
             pointer = file.read(len(LFS)) == LFS
-        if pointer:
-            raise CheckpointError(f"checkpoint file '{path}' is a Git LFS pointer, the weights "
-                                  'are not here: git lfs pull') from error
-        raise CheckpointError(f"checkpoint file '{path}' is damaged: {error}; copy it again") \
-            from error
-
-
-def _instead(folder: Path) -> str:
-    """Return what is there in place of the weights, and what to do."""
-    if (folder / 'adapter_config.json').exists():
-        return ('this is an adapter (LoRA) of another checkpoint; merge the two with '
-                "PEFT's merge_and_unload and save that")
-    if (folder / (WEIGHTS + '.index.json')).exists():
-        return 'the weights are in several files; save them with max_shard_size of 50GB'
-    pickles = [name for name in PICKLES if (folder / name).exists()]
-    if pickles:
-        return (f"'{pickles[0]}' is a pickle, which can run any code and is never opened; save "
-                'the weights as safetensors')
-    for name in ('pretrained_model', 'checkpoint', 'last'):
-        if (folder / name).is_dir():
-            return f"give its folder '{name}'"
-    return 'copy the whole folder that training saved'
+    except OSError:
+        pointer = False
+    if pointer:
+        return CheckpointError(f"checkpoint file '{path}' is a Git LFS pointer, the weights "
+                               'are not here: git lfs pull')
+    return CheckpointError(f"checkpoint file '{path}' is damaged: {error}; copy it again")
 
 
 def stored_names(names: Iterable[str], aliases: Mapping[str, str] | None = None
@@ -103,7 +108,7 @@ def stored_names(names: Iterable[str], aliases: Mapping[str, str] | None = None
         name = WRAPPED.sub('', name)
         if not name.startswith(('model.vlm.', 'model.dit.')):
             name = name.removeprefix('model.')
-        if name in UNUSED:
+        if name in UNUSED or name.startswith(BUFFERS):
             continue
         if name == HEAD:
             head = stored

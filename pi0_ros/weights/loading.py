@@ -14,9 +14,10 @@ from safetensors.torch import save_file
 from torch import nn
 from transformers import PI0Config, PI0ForConditionalGeneration
 
-from pi0_ros.checkpoint.network import network_config
-from pi0_ros.checkpoint.spec import CheckpointError
-from pi0_ros.checkpoint.tensors import TABLE, UNUSED, WEIGHTS, Shapes, stored_names
+from pi0_ros.weights.network import network_config
+from pi0_ros.weights.files import CheckpointError
+from pi0_ros.weights.header import read_header
+from pi0_ros.weights.tensors import TABLE, UNUSED, Stored
 
 log = logging.getLogger(__name__)
 LARGE = 2**30    # bytes, from which on loading tells how far it is
@@ -36,26 +37,21 @@ def load_model(folder: Path, dtype: torch.dtype, device: torch.device, chunk_len
     :param chunk_length: steps of a chunk.
     :raises CheckpointError: a tensor is missing, unexpected, of another shape or not finite.
     """
-    path = folder / WEIGHTS
+    _, stored = read_header(folder)
+    shapes = {name: part.shape for name, part in stored.items()}
     try:
-        with safe_open(path, 'pt') as file:
-            names = stored_names(file.keys(), file.metadata())
-            shapes = {name: tuple(file.get_slice(stored).get_shape())
-                      for name, stored in names.items()}
         model = _empty(network_config(folder, shapes, chunk_length), folder)
-        _require_equal(path, dict(model.named_parameters()), names, shapes)
-        _fill(model, path, names, dtype, device)
+        _require_equal(folder, dict(model.named_parameters()), stored)
+        _fill(model, stored, dtype, device)
         # Buffers stay float32: time and position frequencies in bfloat16 would be off by up to
         # 28 % of an action. So does the noise that is denoised; it is cast where the network
         # reads it.
         for module in model.modules():
             for name, buffer in module.named_buffers(recurse=False):
                 setattr(module, name, buffer.to(device))
-    except FileNotFoundError as error:
-        raise CheckpointError(f"checkpoint file '{path}' is missing: copy the whole folder that "
-                              'training saved') from error
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"checkpoint file '{path}' is damaged: {error}") from error
+        raise CheckpointError(f"the weights of checkpoint '{folder}' are damaged: {error}") \
+            from error
     if device.type != 'cpu':
         _keep_on_host(model.model.vlm.get_input_embeddings(), device)
     model.embed_action_time.action_in_proj.register_forward_pre_hook(
@@ -63,27 +59,44 @@ def load_model(folder: Path, dtype: torch.dtype, device: torch.device, chunk_len
     return model.eval()
 
 
-def _fill(model: nn.Module, path: Path, names: Mapping[str, str], dtype: torch.dtype,
+def _fill(model: nn.Module, stored: Mapping[str, Stored], dtype: torch.dtype,
           device: torch.device) -> None:
-    """Give ``model`` its parameters, one by one from the file to their device and type."""
-    size, done, opened = path.stat().st_size, 0, 0
-    file = None
-    for name, stored in names.items():
-        if file is None or done - opened > REOPEN:
-            file, opened = safe_open(path, 'pt'), done  # gives the pages that were read back
-        read = file.get_tensor(stored)
+    """Give ``model`` its parameters, one by one from the files to their device and type."""
+    files = _Files()
+    size, done = sum(path.stat().st_size for path in {part.path for part in stored.values()}), 0
+    for name, part in sorted(stored.items(), key=lambda one: one[1].path.name):
+        read = files.read(part)
         # The file's own memory could be taken away from under a robot that moves.
         tensor = read.to(device='cpu' if name == TABLE else device, dtype=dtype, copy=True)
         # One pass without a temporary; exact only where the sum itself overflows.
         if not (tensor.sum().isfinite() or torch.isfinite(tensor).all()):
-            raise CheckpointError(f"checkpoint file '{path}': {stored} holds values that are not "
-                                  'finite')
+            raise CheckpointError(f"checkpoint file '{part.path}': {part.name} holds values that "
+                                  'are not finite')
         owner, _, attribute = name.rpartition('.')
         model.get_submodule(owner).register_parameter(
             attribute, nn.Parameter(tensor, requires_grad=False))
         before, done = done, done + read.nbytes
         if size > LARGE and 4 * done // size > 4 * before // size:
             log.info(f'loading weights: {100 * done // size} % of {size / 2**30:.1f} GiB')
+
+
+class _Files:
+    """The files of the weights, one open at a time, and now and then opened anew."""
+
+    def __init__(self) -> None:
+        self._path: Path | None = None
+        self._done = 0
+
+    def read(self, part: Stored) -> torch.Tensor:
+        """Return a tensor, with what an adapter adds to it."""
+        if part.path != self._path or self._done > REOPEN:  # gives the pages back that were read
+            self._file, self._path, self._done = safe_open(part.path, 'pt'), part.path, 0
+        out = self._file.get_tensor(part.name)
+        self._done += out.nbytes
+        if part.change is None:
+            return out
+        a, b = (_Files().read(one).float() for one in (part.change.a, part.change.b))
+        return out.float() + part.change.scale * (b @ a)
 
 
 def _keep_on_host(table: nn.Module, device: torch.device) -> None:
@@ -99,7 +112,8 @@ def out_of_memory(error: Exception, folder: Path, device: torch.device) -> Check
     gc.collect()
     torch.cuda.empty_cache()
     free, total = torch.cuda.mem_get_info(device)
-    needed = (folder / WEIGHTS).stat().st_size / 2**30
+    needed = sum(path.stat().st_size for path in {
+        part.path for part in read_header(folder)[1].values()}) / 2**30
     return CheckpointError(
         f"checkpoint '{folder}' needs more memory than the GPU has: its weights are "
         f'{needed:.1f} GiB as stored, free are {free / 2**30:.1f} of {total / 2**30:.1f} GiB: end '
@@ -137,14 +151,16 @@ def _parameters_on_meta() -> Iterator[None]:
             nn.Module.register_parameter = register
 
 
-def _require_equal(path: Path, wanted: Mapping[str, torch.Tensor], given: Mapping[str, str],
-                   shapes: Shapes) -> None:
+def _require_equal(folder: Path, wanted: Mapping[str, torch.Tensor],
+                   given: Mapping[str, Stored]) -> None:
     problems = [f'missing {name}' for name in wanted if name not in given]
-    problems += [f'unexpected {stored}' for name, stored in given.items() if name not in wanted]
-    for name, shape in shapes.items():
-        if name in wanted and shape != tuple(wanted[name].shape):
-            problems.append(f'{name} has shape {shape}, expected {tuple(wanted[name].shape)}')
+    problems += [f'unexpected {part.name}' for name, part in given.items() if name not in wanted]
+    for name, part in given.items():
+        if name in wanted and part.shape != tuple(wanted[name].shape):
+            problems.append(f'{name} has shape {part.shape}, expected '
+                            f'{tuple(wanted[name].shape)}')
     if problems:
+        path = next(iter(given.values())).path if given else folder
         raise CheckpointError(f"checkpoint file '{path}' does not fit the network in "
                               f'{len(problems)} places: ' + '; '.join(problems[:10]))
 

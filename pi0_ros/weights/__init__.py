@@ -1,0 +1,1 @@
+"""Tensors on the disk, whatever trained them: found, described, loaded strictly."""

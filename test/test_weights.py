@@ -1,0 +1,420 @@
+"""Where weights lie and what they are: places, shards, adapters, and folders that are damaged."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
+
+from pi0_ros.checkpoint import reader as checkpoint
+from pi0_ros.checkpoint.spec import Choices, Unrecorded
+from pi0_ros.observation.observation import Observation
+from pi0_ros.policy.factory import checkpoint_folder
+from pi0_ros.policy.pi0 import Pi0Policy
+from pi0_ros.policy.provenance import fingerprint
+from pi0_ros.verbs import infer, inspect
+from pi0_ros.weights import loading
+from pi0_ros.weights.files import CheckpointError
+from support import DATA, FIXTURES
+
+BASE = DATA / 'lerobot_relative' / 'checkpoint'
+TOKENIZER = str(DATA / FIXTURES[0] / 'checkpoint' / 'tokenizer')
+
+
+@pytest.fixture
+def copy(tmp_path):
+    return shutil.copytree(BASE, tmp_path / 'checkpoint')
+
+
+def loaded(folder):
+    return dict(loading.load_model(folder, torch.float32, torch.device('cpu')).named_parameters())
+
+
+def equal(one, other):
+    return all(torch.equal(one[name], other[name]) for name in one.keys() | other.keys())
+
+
+def actions(folder, **choices):
+    """Return a chunk of a checkpoint, from a fixed observation and noise."""
+    policy = Pi0Policy(folder, dt_ns=20_000_000, device='cpu', dtype='float32', compiled='off',
+                       engine='reference', tokenizer=TOKENIZER, choices=Choices(**choices))
+    policy.load()
+    rng = np.random.default_rng(0)
+    seen = Observation(0, np.linspace(-0.5, 0.5, policy.spec.state_width), {
+        name: rng.integers(0, 255, (48, 64, 3), np.uint8) for name in policy.spec.cameras}, {},
+        'pick it up')
+    return policy.infer(seen, rng.standard_normal(policy.noise_shape)).positions
+
+
+# ---- places ----
+
+@pytest.mark.parametrize('pointed', [
+    '005000/pretrained_model', '005000', 'last', '.', '..', 'link/last'])
+def test_what_people_point_at_leads_to_the_checkpoint(tmp_path, pointed):
+    """LeRobot's training: run/checkpoints/{005000,last -> 005000}/pretrained_model."""
+    steps = tmp_path / 'run' / 'checkpoints'
+    shutil.copytree(BASE, steps / '005000' / 'pretrained_model')
+    (steps / '005000' / 'training_state').mkdir()
+    (steps / 'last').symlink_to('005000')
+    (steps / 'link').symlink_to(steps)
+    found = checkpoint_folder(str(steps / pointed))
+    assert found.resolve() == (steps / '005000' / 'pretrained_model').resolve()
+    checkpoint.read(found)
+
+
+def test_several_steps_are_named(tmp_path):
+    """Without last, as after a copy, or openpi's experiment folder: nobody guesses."""
+    for step in ('5000', '10000'):
+        shutil.copytree(BASE, tmp_path / 'run' / step)
+    with pytest.raises(CheckpointError, match='it holds the steps 10000, 5000, give the folder'):
+        checkpoint.read(checkpoint_folder(str(tmp_path / 'run')))
+    shutil.rmtree(tmp_path / 'run' / '5000')
+    checkpoint.read(checkpoint_folder(str(tmp_path / 'run')))
+
+
+def hub_cache(home, name='someone/pi0_pick', revision='0123'):
+    """Lay a checkpoint in the hub's cache: a snapshot of links to blobs."""
+    model = home / 'hub' / f"models--{name.replace('/', '--')}"
+    snapshot = model / 'snapshots' / revision
+    snapshot.mkdir(parents=True)
+    (model / 'refs').mkdir()
+    (model / 'refs' / 'main').write_text(revision)
+    (model / 'blobs').mkdir()
+    for number, path in enumerate(one for one in BASE.iterdir() if one.is_file()):
+        shutil.copy(path, model / 'blobs' / str(number))
+        (snapshot / path.name).symlink_to(model / 'blobs' / str(number))
+    return snapshot
+
+
+def test_a_name_of_the_hub_is_looked_up_in_its_cache_and_never_fetched(tmp_path, monkeypatch):
+    snapshot = hub_cache(tmp_path)
+    monkeypatch.setattr('huggingface_hub.constants.HF_HUB_CACHE', str(tmp_path / 'hub'))
+    for place in ('someone/pi0_pick', tmp_path, tmp_path / 'hub', snapshot.parents[1], snapshot):
+        found = checkpoint_folder(str(place))
+        assert found.resolve() == snapshot.resolve()
+        checkpoint.read(found)
+    with pytest.raises(CheckpointError, match='fetch it first: hf download someone/else'):
+        checkpoint.read(checkpoint_folder('someone/else'))
+    hub_cache(tmp_path, 'someone/other')
+    with pytest.raises(CheckpointError, match='holds the models someone/other, someone/pi0_pick'):
+        checkpoint.read(checkpoint_folder(str(tmp_path)))
+
+
+# ---- shards ----
+
+def shard(folder):
+    """Save the weights of a folder in two files with an index."""
+    tensors = load_file(folder / 'model.safetensors')
+    names, told = sorted(tensors), {}
+    for number, part in enumerate((names[::2], names[1::2])):
+        file = f'model-0000{number + 1}-of-00002.safetensors'
+        save_file({name: tensors[name] for name in part}, folder / file)
+        told |= dict.fromkeys(part, file)
+    (folder / 'model.safetensors').unlink()
+    (folder / 'model.safetensors.index.json').write_text(json.dumps({'weight_map': told}))
+
+
+def test_weights_in_several_files_are_the_same(copy):
+    before = loaded(copy)
+    shard(copy)
+    checkpoint.read(copy)
+    assert equal(loaded(copy), before)
+    (copy / 'model-00002-of-00002.safetensors').unlink()
+    with pytest.raises(CheckpointError, match='model-00002.*is missing, which model.safetenso'):
+        checkpoint.read(copy)
+
+
+@pytest.mark.parametrize('told, words', [
+    ({'weight_map': {'a': '../../other'}}, 'leads out of the checkpoint'),
+    ({'weight_map': {'a': 1}}, 'no weight_map'), ({}, 'no weight_map')])
+def test_an_index_that_is_damaged_is_named(copy, told, words):
+    shard(copy)
+    (copy / 'model.safetensors.index.json').write_text(json.dumps(told))
+    with pytest.raises(CheckpointError, match=words):
+        checkpoint.read(copy)
+
+
+# ---- adapters ----
+
+STATE, QUERY = 'model.state_proj', ('model.paligemma_with_expert.gemma_expert.model.layers.0.'
+                                    'self_attn.q_proj')
+HEAD = 'model.action_out_proj'
+
+
+@pytest.fixture
+def adapted(tmp_path):
+    """Return an adapter's folder, as PEFT 0.21 saves it, and how its base would have to be."""
+    folder = shutil.copytree(BASE, tmp_path / 'adapter')
+    (folder / 'model.safetensors').unlink()
+    base, dice = load_file(BASE / 'model.safetensors'), torch.Generator().manual_seed(0)
+    config = {'peft_type': 'LORA', 'base_model_name_or_path': str(BASE), 'r': 2, 'lora_alpha': 8,
+              'rank_pattern': {'state_proj': 4}, 'alpha_pattern': {}, 'use_rslora': False,
+              'bias': 'none', 'init_lora_weights': True, 'modules_to_save': ['action_out_proj'],
+              'target_modules': '.*', 'use_dora': False}
+    (folder / 'adapter_config.json').write_text(json.dumps(config))
+    parts, wanted = {}, dict(base)
+    for module, rank in ((STATE, 4), (QUERY, 2)):
+        rows, columns = base[f'{module}.weight'].shape
+        a = torch.randn((rank, columns), generator=dice)
+        b = torch.randn((rows, rank), generator=dice)
+        parts |= {f'base_model.model.{module}.lora_A.weight': a,
+                  f'base_model.model.{module}.lora_B.weight': b}
+        wanted[f'{module}.weight'] = base[f'{module}.weight'] + 8 / rank * (b @ a)
+    whole = torch.randn(base[f'{HEAD}.weight'].shape, generator=dice)
+    parts[f'base_model.model.{HEAD}.weight'] = wanted[f'{HEAD}.weight'] = whole
+    save_file(parts, folder / 'adapter_model.safetensors')
+    merged = shutil.copytree(BASE, tmp_path / 'merged')
+    save_file(wanted, merged / 'model.safetensors')
+    return folder, merged
+
+
+def configure(folder, **values):
+    path = folder / 'adapter_config.json'
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+def test_an_adapter_is_its_base_with_what_it_changes(adapted):
+    folder, merged = adapted
+    assert equal(loaded(folder), loaded(merged)) and not equal(loaded(folder), loaded(BASE))
+    np.testing.assert_array_equal(actions(folder), actions(merged))
+    assert f'an adapter of {BASE}' in checkpoint.read(folder).trainer
+
+
+def test_the_base_of_an_adapter_is_looked_for_and_asked_for(adapted, tmp_path, monkeypatch):
+    folder, merged = adapted
+    configure(folder, base_model_name_or_path='/home/trainer/base')
+    with pytest.raises(CheckpointError, match="adapter .LoRA. of '/home/trainer/base', which is "
+                       "not on this disk: put or link .*adapter/base'"):
+        checkpoint.read(folder)
+    (folder / 'base').symlink_to(BASE)  # as it says
+    assert equal(loaded(folder), loaded(merged))
+    (folder / 'base').unlink()
+    configure(folder, base_model_name_or_path='someone/pi0_pick')
+    with pytest.raises(CheckpointError, match='fetch it .hf download someone/pi0_pick., or put'):
+        checkpoint.read(folder)
+    hub_cache(tmp_path)
+    monkeypatch.setattr('huggingface_hub.constants.HF_HUB_CACHE', str(tmp_path / 'hub'))
+    assert equal(loaded(folder), loaded(merged))
+
+
+def test_another_base_is_another_checkpoint(adapted, tmp_path):
+    folder, _ = adapted
+    before = fingerprint(folder)
+    other = shutil.copytree(BASE, tmp_path / 'other')
+    save_file({name: tensor + 1 for name, tensor in load_file(
+        BASE / 'model.safetensors').items()}, other / 'model.safetensors')
+    (folder / 'base').symlink_to(other)
+    assert fingerprint(folder) != before
+
+
+@pytest.mark.parametrize('values, words', [
+    ({'use_dora': True}, 'asks for use_dora True, which is not done here'),
+    ({'peft_type': 'IA3'}, "peft_type 'IA3'"), ({'bias': 'all'}, "bias 'all'"),
+    ({'init_lora_weights': 'pissa'}, "init_lora_weights 'pissa'"),
+    ({'megatron_config': {'a': 1}}, 'megatron_config'),
+    ({'r': 3}, r'of rank 3, but its base has'), ({'lora_alpha': None}, 'lora_alpha None')])
+def test_what_an_adapter_asks_for_and_nobody_does_is_refused(adapted, values, words):
+    folder, _ = adapted
+    configure(folder, **values)
+    with pytest.raises(CheckpointError, match=words):
+        checkpoint.read(folder)
+
+
+@pytest.mark.parametrize('change, words', [
+    (lambda parts: parts.pop(f'base_model.model.{STATE}.lora_A.weight'), 'only half of the'),
+    (lambda parts: parts.update({'base_model.model.model.other.lora_A.weight': torch.zeros(2, 3)}),
+     'changes model.other.weight, which its base does not have'),
+    (lambda parts: parts.update(
+        {f'base_model.model.{STATE}.lora_magnitude_vector': torch.ones(3)}),
+     'lora_magnitude_vector')])
+def test_an_adapter_that_does_not_fit_its_base_is_refused(adapted, change, words):
+    folder, _ = adapted
+    parts = load_file(folder / 'adapter_model.safetensors')
+    change(parts)
+    save_file(parts, folder / 'adapter_model.safetensors')
+    with pytest.raises(CheckpointError, match=words):
+        checkpoint.read(folder)
+
+
+# ---- images with statistics ----
+
+def with_image_statistics(folder, mean, std):
+    """Let the processors normalise images, as LeRobot does with VISUAL MEAN_STD."""
+    for name in ('pre', 'post'):
+        path = folder / f'policy_{name}processor.json'
+        content = json.loads(path.read_text())
+        for step in content['steps']:
+            if 'norm_map' in step['config']:
+                step['config']['norm_map']['VISUAL'] = 'MEAN_STD'
+                if name == 'pre':
+                    stats = load_file(folder / step['state_file'])
+                    for key in step['config']['features']:
+                        if 'images' in key:
+                            stats[f'{key}.mean'] = torch.full((3, 1, 1), mean)
+                            stats[f'{key}.std'] = torch.full((3, 1, 1), std)
+                    save_file(stats, folder / step['state_file'])
+        path.write_text(json.dumps(content))
+
+
+def test_images_are_normalised_where_training_did(copy):
+    """Before they are fitted, and clipped after that, as LeRobot's resize does."""
+    before = actions(copy)
+    with_image_statistics(copy, 0.0, 1.0)
+    np.testing.assert_allclose(actions(copy), before, atol=1e-5)
+    with_image_statistics(copy, 0.5, 0.2)
+    spec = checkpoint.read(copy)
+    assert any('images are normalised by statistics' in text for text in spec.warnings)
+    assert np.abs(actions(copy) - before).max() > 1e-3
+    policy = Pi0Policy(copy, dt_ns=1, device='cpu')
+    image = np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8)
+    (name, scaling), *_ = spec.pixels.items()
+    host = policy._pixels([image], [scaling])[0].clone()
+    wanted = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255
+    wanted = torch.nn.functional.interpolate((wanted - 0.5) / 0.2, (168, 224), mode='bilinear',
+                                             align_corners=False).clamp(0, 1)[0] * 2 - 1
+    np.testing.assert_allclose(host[:, 28:196], wanted, atol=1e-4)
+    np.testing.assert_allclose(policy._pixels.fit(torch.from_numpy(image), scaling), host,
+                               atol=1e-4)
+
+
+# ---- what a checkpoint does not record ----
+
+def test_statistics_of_an_old_lerobot_ask_for_the_letterbox(copy, capsys):
+    path = copy / 'policy_preprocessor_step_6_normalizer_processor.safetensors'
+    save_file({name: tensor for name, tensor in load_file(path).items()
+               if name.rpartition('.')[2] in ('mean', 'std')}, path)
+    with pytest.raises(Unrecorded, match="set 'letterbox' to lerobot_0.3, or to lerobot"):
+        checkpoint.read(copy)
+    assert checkpoint.read(copy, Choices(letterbox='lerobot_0.3')).letterbox == 'lerobot_0.3'
+    assert inspect.main([str(copy), '--tokenizer', TOKENIZER]) == 0
+    told = capsys.readouterr().out
+    assert 'letterbox: auto  # required: lerobot_0.3 or lerobot' in told
+    assert f'tokenizer: "{TOKENIZER}"' in told
+
+
+def openpi(tmp_path, **stats):
+    folder = shutil.copytree(DATA / 'openpi_pytorch' / 'checkpoint', tmp_path / 'openpi')
+    path = next(folder.rglob('norm_stats.json'))
+    content = json.loads(path.read_text())
+    content['norm_stats'] |= stats
+    path.write_text(json.dumps(content))
+    return folder, path
+
+
+def test_velocities_of_openpi_are_asked_about_and_never_moved(tmp_path):
+    """DROID: the state is about a pose of the arm, the actions are about nothing."""
+    pose = [0.0, 0.3, -0.1, -2.1, 0.0, 2.4, 0.1, 0.5]
+    state = {'mean': pose, 'std': [0.3] * 8, 'q01': None}
+    folder, path = openpi(tmp_path, state=state, actions={'mean': [0.01] * 8, 'std': [0.2] * 8})
+    with pytest.raises(Unrecorded, match="do not look like positions.*'actions' to positions"):
+        checkpoint.read(folder, Choices(relative_joints=()))
+    checkpoint.read(folder, Choices(relative_joints=(), actions='positions'))
+    checkpoint.read(folder, Choices(relative_joints=tuple(range(7))))  # relative ones are around 0
+    content = json.loads(path.read_text())['norm_stats']
+    content['actions']['mean'] = [value + 0.05 for value in pose]
+    path.write_text(json.dumps(content))  # positions, and without the wrapper
+    checkpoint.read(folder, Choices(relative_joints=()))
+    content['actions'] = {name: [[0.0] * 8] * 10 for name in ('mean', 'std')}
+    path.write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match='actions.mean for every step of a chunk'):
+        checkpoint.read(folder, Choices(relative_joints=()))
+
+
+# ---- anything else ----
+
+def places_in(value, at=()):
+    for key in value if isinstance(value, dict) else range(len(value)):
+        yield (*at, key)
+        if isinstance(value[key], (dict, list)):
+            yield from places_in(value[key], (*at, key))
+
+
+# Of these LeRobot itself takes what is missing for another wish, and so does this package.
+WISHES = {('policy_preprocessor.json', name) for name in ('features', 'observation.state')}
+PLACES = [(path.name, at) for path in sorted(BASE.glob('*.json'))
+          for at in places_in(json.loads(path.read_text()))
+          if not {'vlm_config', 'dit_config'} & set(at[:-1])
+          and (path.name, at[-1]) not in WISHES]
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.sampled_from(PLACES), st.sampled_from(
+    ['remove', 'rename', None, 'x', 7, -1.5, [], {}, True]))
+def test_a_value_that_is_damaged_is_told_or_does_not_matter(whole, place, how):
+    """Removed, renamed or of another type: the same actions, or a sentence."""
+    folder, before = whole
+    name, at = place
+    path, content = folder / name, json.loads((BASE / name).read_text())
+    holder, key = content, at[-1]
+    for step in at[:-1]:
+        holder = holder[step]
+    if how == 'remove':
+        del holder[key]
+    elif how == 'rename':
+        if isinstance(key, int):
+            return
+        renamed = {f'{one}_x' if one == key else one: value for one, value in holder.items()}
+        holder.clear()
+        holder.update(renamed)
+    elif type(holder[key]) is type(how):
+        return
+    else:
+        holder[key] = how
+    path.write_text(json.dumps(content))
+    try:
+        after = actions(folder)
+    except CheckpointError as error:
+        assert not any(word in str(error) for word in ('damaged: ', 'object has no', 'Traceback'))
+        return
+    finally:
+        shutil.copy(BASE / name, path)
+    assert after.shape == before.shape
+    np.testing.assert_allclose(after, before, atol=1e-6)
+
+
+TENSORS = [(path.name, name) for path in sorted(BASE.glob('*.safetensors'))
+           for name in load_file(path)]
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.sampled_from(TENSORS), st.booleans())
+def test_a_tensor_that_is_lost_is_told_or_does_not_matter(whole, place, lost):
+    folder, before = whole
+    file, name = place
+    tensors = load_file(BASE / file)
+    if lost:
+        del tensors[name]
+    else:
+        tensors[name] = torch.cat([tensors[name].reshape(-1), torch.zeros(3)])
+    save_file(tensors, folder / file)
+    try:
+        after = actions(folder)
+    except CheckpointError as error:
+        assert not any(word in str(error) for word in ('damaged: ', 'object has no', 'Traceback'))
+        return
+    finally:
+        shutil.copy(BASE / file, folder / file)
+    np.testing.assert_allclose(after, before, atol=1e-6)
+
+
+@pytest.fixture(scope='module')
+def whole(tmp_path_factory):
+    folder = shutil.copytree(BASE, tmp_path_factory.mktemp('whole') / 'checkpoint')
+    return folder, actions(folder)
+
+
+# ---- infer ----
+
+def test_images_of_transformers_go_by_their_order_and_that_is_told(tmp_path, caplog):
+    seen = Observation(0, np.zeros(2), {'top': 1, 'wrist': 2}, {}, 'go')
+    spec = type('Spec', (), {'layout': 'transformers', 'cameras': ('image_1', 'image_2')})
+    with caplog.at_level('INFO'):
+        assert infer.in_order(seen, spec).images == {'image_1': 1, 'image_2': 2}
+    assert 'top is image_1, wrist is image_2' in caplog.text
+    spec.cameras = ('image_1',)
+    with pytest.raises(ValueError, match='2 images, expected at most the 1'):
+        infer.in_order(seen, spec)
