@@ -29,8 +29,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / 'pi0_ros'
 SETTINGS = ('__init__', 'config')  # what they say is shown to people, not computed
-MOTION = ['test_plan', 'test_rules', 'test_states', 'test_limits', 'test_handover', 'test_pilot',
-          'test_following', 'test_faults', 'test_observation']
+MOTION = ['test_traces', 'test_plan', 'test_rules', 'test_states', 'test_limits', 'test_handover',
+          'test_pilot', 'test_following', 'test_faults', 'test_observation']
 TESTS = {'control': MOTION, 'motion': MOTION,
          'observation': ['test_observation', 'test_images', 'test_faults', 'test_conversions',
                          'test_bag'],

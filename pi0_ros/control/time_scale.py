@@ -29,6 +29,8 @@ class TimeScale:
     def advance(self, now_ns: int) -> int:
         """Let time pass until ``now_ns``; return what the plan calls it."""
         if self._last_ns is not None and self.factor != 1.0:
+            if not self._past or self._past[-1][0] < self._last_ns:  # it was as fast as the clock
+                self._past.append((self._last_ns, self._behind_ns))
             self._behind_ns += round((1.0 - self.factor) * max(0, now_ns - self._last_ns))
             self._past.append((now_ns, self._behind_ns))
         self._last_ns = now_ns
