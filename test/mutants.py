@@ -29,8 +29,9 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / 'pi0_ros'
 SETTINGS = ('__init__', 'config')  # what they say is shown to people, not computed
-MOTION = ['test_traces', 'test_plan', 'test_rules', 'test_states', 'test_limits', 'test_handover',
-          'test_pilot', 'test_following', 'test_faults', 'test_observation']
+MOTION = ['test_traces', 'test_boundaries', 'test_plan', 'test_rules', 'test_states',
+          'test_limits', 'test_handover', 'test_pilot', 'test_following', 'test_faults',
+          'test_observation']
 TESTS = {'control': MOTION, 'motion': MOTION,
          'observation': ['test_observation', 'test_images', 'test_faults', 'test_conversions',
                          'test_bag'],
@@ -234,13 +235,14 @@ def copy(folder: Path) -> None:
             (folder / found.name).symlink_to(found)
 
 
-def meets(known: dict[str, dict], path: str, lines: list[int]) -> tuple[list[str], float]:
+def meets(known: dict[str, dict], path: str, lines: list[int], budget_s: float
+          ) -> tuple[list[str], float]:
     """Return the tests that run one of ``lines``, or anything of the file, and their seconds."""
     found = sorted((test['s'], name) for name, test in known.items() if path in test['lines']
                    and (not lines or not set(lines).isdisjoint(test['lines'][path])))
     total, names = 0.0, []
     for seconds, name in found:
-        if total + seconds > BUDGET_S:
+        if total + seconds > budget_s:
             break
         total += seconds
         names.append(name)
@@ -255,6 +257,8 @@ def main() -> None:
     parser.add_argument('--count', type=int, default=60)
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--jobs', type=int, default=os.cpu_count() or 1)
+    parser.add_argument('--budget', type=float, default=BUDGET_S,
+                        help='seconds of tests that a mutant meets (default: 30)')
     parser.add_argument('--these', nargs='+', default=[], help='like control/guard.py#12')
     args = parser.parse_args()
     every = [(f'{room}/{path.name}', number) for room in args.rooms
@@ -286,14 +290,14 @@ def main() -> None:
         whole.mkdir()
         copy(whole)
         quickest, _ = meets({name: {**test, 'lines': {'': []}} for name, test in known.items()},
-                            '', [])
+                            '', [], args.budget)
         crew.add(child(whole, lambda: ask(quickest, Once())), lambda well: well or sys.exit(
             'tests fail in a copy without a mutant: mend that first'), 3600)
         crew.wait()
         for count, (path, number) in enumerate(chosen):
             text, word, lines = mutate((PACKAGE / path).read_text(), number)
             word = f'{path}#{number} {word}'
-            tests, seconds = meets(known, path, lines)
+            tests, seconds = meets(known, path, lines, args.budget)
             if not tests:
                 survivors.append(word)
                 print(f'SURVIVES {word}, which no test runs', flush=True)

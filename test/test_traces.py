@@ -29,8 +29,13 @@ class Traced(Life):
     def __init__(self, seed, holds):
         self.rows, self.words, self._seen = [], [], None
         self.holds, self._held, self._held_until_ns, self._pushed = holds, None, 0, 0.0
+        self.lag, self.were = 0, []  # measured is what was commanded so many ticks ago
         super().__init__(seed)
         self.start_ns = self.now
+        if holds:
+            self.lag = int(self.rng.integers(0, 1 + 250 * MS // self.pilot.timing.period_ns))
+        elif self.controller.settings.kind != 'humble':
+            self.scales = bool(self.rng.random() < 0.5)
 
     def measure(self):
         if self.holds and self.rng.random() < 0.015:
@@ -39,6 +44,9 @@ class Traced(Life):
         if self.holds and self.rng.random() < 0.005:
             self._pushed = float(self.rng.choice([0.02, 0.08, 0.25]))
         super().measure()
+        self.were = [*self.were, self.path[-1] - self.sag][-1 - self.lag:]
+        if self.lag:
+            self.joints.put(list(self.names), self.were[0], self.now, self.now)
         if self.now < self._held_until_ns:
             self.joints.put(list(self.names), self._held + self._pushed, self.now, self.now)
         else:
