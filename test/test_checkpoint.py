@@ -12,15 +12,15 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
 from pi0_ros.checkpoint import reader as checkpoint
-from pi0_ros.weights import loading as weights
-from pi0_ros.weights.network import network_config
 from pi0_ros.checkpoint.normalise import lerobot_normaliser, openpi_normaliser
 from pi0_ros.checkpoint.spec import Choices
-from pi0_ros.weights.files import CheckpointError
-from pi0_ros.weights.header import read_header
-from pi0_ros.weights.tensors import stored_names
 from pi0_ros.policy.factory import DEMO, checkpoint_folder
 from pi0_ros.policy.pi0 import Pi0Policy
+from pi0_ros.weights import loading as weights
+from pi0_ros.weights.files import CheckpointError
+from pi0_ros.weights.header import read_header
+from pi0_ros.weights.network import network_config
+from pi0_ros.weights.tensors import stored_names
 from support import DATA, FIXTURES
 
 

@@ -12,8 +12,6 @@ from hypothesis import strategies as st
 from torch import nn
 from transformers.models.pi0.modeling_pi0 import PI0TimestepEmbeddings
 
-from pi0_ros.weights import loading as weights
-from pi0_ros.weights.files import CheckpointError
 from pi0_ros.engine import engine as engines
 from pi0_ros.engine import paths
 from pi0_ros.engine.engine import Engine
@@ -23,6 +21,8 @@ from pi0_ros.engine.paths import Fast, Reference, choose
 from pi0_ros.observation.images import letterbox
 from pi0_ros.policy.pi0 import Pi0Policy
 from pi0_ros.policy.pixels import Pixels
+from pi0_ros.weights import loading as weights
+from pi0_ros.weights.files import CheckpointError
 from networks import error, inputs, network, prompt
 from support import DATA, FIXTURES
 

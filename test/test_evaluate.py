@@ -22,11 +22,11 @@ from pi0_ros.bags.routes import Wanted, resolve
 from pi0_ros.configuration.file import read_all_parameters
 from pi0_ros.evaluation import measures, moments
 from pi0_ros.evaluation.evaluate import decided_by
-from pi0_ros.verbs import evaluate
 from pi0_ros.policy.factory import make_local_policy
 from pi0_ros.policy.provenance import configuration_hash, fingerprint
 from pi0_ros.policy.record import InferenceRecord
 from pi0_ros.sim.demonstration import BagWriter, make
+from pi0_ros.verbs import evaluate
 
 ROOT = Path(__file__).parents[1]
 SIM = ROOT / 'config' / 'sim.yaml'

@@ -17,9 +17,9 @@ from pi0_ros.bags.actions import ActionPath
 from pi0_ros.bags.bag import Bag
 from pi0_ros.dataset import statistics
 from pi0_ros.dataset import writer as dataset
-from pi0_ros.verbs import export
 from pi0_ros.observation.decoding import message_to_rgb
 from pi0_ros.sim import arm
+from pi0_ros.verbs import export
 
 ROOT = Path(__file__).parents[1]
 SIM = str(ROOT / 'config' / 'sim.yaml')

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 
 from networks import error, inputs, network
 from pi0_ros.checkpoint.mapping import JointMap, aloha_actions, aloha_given
-from pi0_ros.weights.files import CheckpointError
 from pi0_ros.engine import guidance
 from pi0_ros.engine.paths import Fast, Reference, choose
 from pi0_ros.motion.handover import rtc_kind
 from pi0_ros.policy.factory import DEMO
 from pi0_ros.policy.pi0 import Pi0Policy
 from pi0_ros.policy.policy import Leftover
+from pi0_ros.weights.files import CheckpointError
 from test_policy import fixture_observation, load, load_fixture
 
 GUIDED = [kind for kind in guidance.KINDS if kind]

@@ -11,15 +11,15 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from pi0_ros.checkpoint import reader as checkpoint
-from pi0_ros.weights import loading as weights
 from pi0_ros.checkpoint.spec import Choices
-from pi0_ros.weights.files import CheckpointError
 from pi0_ros.observation.observation import Observation
 from pi0_ros.policy import mock
 from pi0_ros.policy.factory import DEMO
 from pi0_ros.policy.pi0 import Pi0Policy, prompt_ids
 from pi0_ros.verbs import infer as infer_verb
 from pi0_ros.verbs import inspect as inspect_verb
+from pi0_ros.weights import loading as weights
+from pi0_ros.weights.files import CheckpointError
 from support import DATA, FIXTURES
 
 

@@ -7,7 +7,6 @@ import threading
 import numpy as np
 import pytest
 
-from pi0_ros.weights.files import CheckpointError
 from pi0_ros.configuration.file import read_all_parameters
 from pi0_ros.observation.observation import Observation
 from pi0_ros.policy import process as remote
@@ -15,6 +14,7 @@ from pi0_ros.policy.factory import make_local_policy, make_policy
 from pi0_ros.policy.policy import Leftover, PolicyGone
 from pi0_ros.policy.process import ProcessPolicy, SharedImages
 from pi0_ros.sim import arm
+from pi0_ros.weights.files import CheckpointError
 
 CAMERAS = ('overhead', 'wrist')
 

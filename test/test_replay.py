@@ -20,11 +20,11 @@ from pi0_ros.bags.bag import Bag, _store  # noqa: E402
 from pi0_ros.bags.playback import Playback  # noqa: E402
 from pi0_ros.bags.routes import Wanted, resolve  # noqa: E402
 from pi0_ros.configuration.file import read_all_parameters  # noqa: E402
-from pi0_ros.verbs import evaluate  # noqa: E402
 from pi0_ros.policy.record import InferenceRecord  # noqa: E402
 from pi0_ros.ros.links import qos  # noqa: E402
 from pi0_ros.sim.arm import JOINT_NAMES  # noqa: E402
 from pi0_ros.sim.demonstration import BagWriter  # noqa: E402
+from pi0_ros.verbs import evaluate  # noqa: E402
 
 SIM = Path(__file__).parents[1] / 'config' / 'sim.yaml'
 PARAMETERS = {'joint_names': list(JOINT_NAMES), 'cameras': ['overhead', 'wrist'],

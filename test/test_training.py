@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pi0_ros.checkpoint import reader as checkpoint
-from pi0_ros.weights.files import CheckpointError
 from pi0_ros.policy.factory import DEMO
 from pi0_ros.policy.pi0 import Pi0Policy
 from pi0_ros.policy.policy import ActionChunk
@@ -23,6 +22,7 @@ from pi0_ros.sim.world import COLOURS
 from pi0_ros.training import attention, demonstrations, instructions, learning, train
 from pi0_ros.training.export import export
 from pi0_ros.training.model import new_model
+from pi0_ros.weights.files import CheckpointError
 
 
 @pytest.fixture(scope='module')

@@ -1,22 +1,26 @@
 """Which path computes a chunk: our engine, or transformers' own code where that is not certain."""
 
+import inspect
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from transformers import PI0ForConditionalGeneration
+from transformers import PI0ForConditionalGeneration, PI0Model
 
-from pi0_ros.weights.files import CheckpointError
 from pi0_ros.engine.engine import Engine
 from pi0_ros.engine.guidance import embed_at, steer, steer_full, steering, weights
 from pi0_ros.engine.kernels import Graphs, count_kernels
+from pi0_ros.weights.files import CheckpointError
 
 log = logging.getLogger(__name__)
 # Largest difference from the reference, relative to the largest action. float32 paths differ in
 # rounding by 1e-5 at most; in bfloat16 the reference itself is 1e-2 away from exact.
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2}
+# What transformers calls keys and values: from 5.24 on cache, before that past_key_values.
+CACHE = next(name for name in ('cache', 'past_key_values')
+             if name in inspect.signature(PI0Model.forward).parameters)
 CHECK_TOKENS = 12
 
 
@@ -86,9 +90,9 @@ class Reference:
         core, mask = self.model.model, torch.ones_like(ids)
         embeds = core.embed_prefix(ids, pixels, mask.new_ones((1, pixels.shape[1]),
                                                               dtype=torch.bool))
-        cache = core.vlm(inputs_embeds=embeds, attention_mask=mask,
-                         position_ids=mask.cumsum(-1) - 1, token_type_ids=torch.zeros_like(ids),
-                         use_cache=True).past_key_values
+        cache = getattr(core.vlm(
+            inputs_embeds=embeds, attention_mask=mask, position_ids=mask.cumsum(-1) - 1,
+            token_type_ids=torch.zeros_like(ids), use_cache=True), CACHE)
         prefix = cache.get_seq_length()
         times = torch.ones(1, len(actions), device=actions.device)
         for step, row in enumerate(steering(self.steps).to(actions.device)):
@@ -101,7 +105,7 @@ class Reference:
                 tokens = embed_at(self.model.embed_action_time, state,
                                   actions[None].to(state.dtype), now)
                 seen = core(action_embeds=tokens, attention_mask=mask,
-                            past_key_values=cache).last_hidden_state[0, -len(actions):]
+                            **{CACHE: cache}).last_hidden_state[0, -len(actions):]
                 velocity = self.model.action_out_proj(seen).float()
                 if self.rtc == 'full':
                     actions = steer_full(actions, velocity, row, target, weight)

@@ -8,15 +8,15 @@ import torch
 from tokenizers import Tokenizer
 
 from pi0_ros.checkpoint import reader as checkpoint
-from pi0_ros.weights import loading as weights
 from pi0_ros.checkpoint.mapping import JointMap
 from pi0_ros.checkpoint.spec import PALIGEMMA, Choices, find_tokenizer
-from pi0_ros.weights.files import CheckpointError
 from pi0_ros.engine import guidance
 from pi0_ros.engine.paths import Prompt, Reference, Report, choose
 from pi0_ros.observation.observation import Observation
 from pi0_ros.policy.pixels import Pixels, host_buffer
 from pi0_ros.policy.policy import ActionChunk, Leftover
+from pi0_ros.weights import loading as weights
+from pi0_ros.weights.files import CheckpointError
 
 log = logging.getLogger(__name__)
 

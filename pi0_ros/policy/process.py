@@ -17,10 +17,10 @@ from multiprocessing.connection import Connection, Pipe
 import numpy as np
 
 from pi0_ros.checkpoint.config import RobotConfig
-from pi0_ros.weights.files import CheckpointError
 from pi0_ros.observation.observation import Observation
 from pi0_ros.policy.config import PolicyConfig
 from pi0_ros.policy.policy import ActionChunk, Leftover, PolicyGone
+from pi0_ros.weights.files import CheckpointError
 
 log = logging.getLogger(__name__)
 POLL_S = 0.2         # wakes up for signals

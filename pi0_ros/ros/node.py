@@ -9,7 +9,6 @@ from rclpy._rclpy_pybind11 import RCLError
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 
-from pi0_ros.weights.files import CheckpointError
 from pi0_ros.configuration.advice import advised
 from pi0_ros.configuration.parameters import ParameterError
 from pi0_ros.ros import parameters
@@ -17,6 +16,7 @@ from pi0_ros.ros.interrupt import INTERRUPT
 from pi0_ros.ros.monitor import Monitor
 from pi0_ros.ros.operator import Operator
 from pi0_ros.ros.session import Session
+from pi0_ros.weights.files import CheckpointError
 
 
 def _close(session: Session, monitor: Monitor | None) -> None:

@@ -8,13 +8,13 @@ import torch
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer
 
-from pi0_ros.weights.loading import save_as_lerobot
 from pi0_ros.sim import arm
 from pi0_ros.sim.render import HEIGHT, WIDTH
 from pi0_ros.training.demonstrations import CAMERAS, CHUNK, DT
 from pi0_ros.training.instructions import MAX_TOKENS
 from pi0_ros.training.learning import Samples
 from pi0_ros.training.model import IMAGE_SIZE, small_config
+from pi0_ros.weights.loading import save_as_lerobot
 
 NORM_MAP = {'VISUAL': 'IDENTITY', 'STATE': 'MEAN_STD', 'ACTION': 'MEAN_STD'}
 

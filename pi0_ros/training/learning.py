@@ -14,6 +14,7 @@ from transformers import PI0ForConditionalGeneration
 from transformers.cache_utils import DynamicCache
 
 from pi0_ros.engine.guidance import embed_at
+from pi0_ros.engine.paths import CACHE
 from pi0_ros.sim.arm import home
 from pi0_ros.sim.expert import NO_BLOCK
 from pi0_ros.sim.render import HEIGHT as HEIGHT_PIXELS
@@ -179,7 +180,7 @@ class Learner:
         pointing = F.cross_entropy(self.head['patch'](overhead)[named, :, 0].float(),
                                    batch.patch.to(self.device)[named])
         cache = DynamicCache()
-        for number, layer in enumerate(prefix.past_key_values.layers):
+        for number, layer in enumerate(getattr(prefix, CACHE).layers):
             cache.update(layer.keys.repeat(REPEATS, 1, 1, 1),
                          layer.values.repeat(REPEATS, 1, 1, 1), number)
         actions = batch.actions.to(self.device).repeat(REPEATS, 1, 1)
@@ -190,7 +191,7 @@ class Learner:
         noisy = times[..., None] * noise + (1 - times[..., None]) * actions
         tokens = embed_at(self.model.embed_action_time, state.repeat(REPEATS, 1), noisy, times)
         out = core(action_embeds=tokens, attention_mask=mask.repeat(REPEATS, 1),
-                   past_key_values=cache).last_hidden_state[:, -actions.shape[1]:]
+                   **{CACHE: cache}).last_hidden_state[:, -actions.shape[1]:]
         errors = (noise - actions - self.model.action_out_proj(out)).square().mean(-1)
         return errors[~given].mean(), PLACE_WEIGHT * place + PATCH_WEIGHT * pointing
 

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from pi0_ros.weights.loading import load_model
 from pi0_ros.policy.factory import checkpoint_folder
 from pi0_ros.policy.pi0 import Pi0Policy
 from pi0_ros.sim.episodes import FIRST_UNSEEN_SEED, run_episode
@@ -24,6 +23,7 @@ from pi0_ros.training import demonstrations, learning
 from pi0_ros.training.export import export
 from pi0_ros.training.instructions import build_tokenizer
 from pi0_ros.training.model import IMAGE_SIZE, PATCH, VOCABULARY, new_model
+from pi0_ros.weights.loading import load_model
 
 SAVE_EVERY = 100
 LOG_EVERY = 10

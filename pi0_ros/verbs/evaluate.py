@@ -15,13 +15,13 @@ from tqdm import tqdm
 from pi0_ros import __version__
 from pi0_ros.bags.bags import FULL, KEPT, Bags, add_bag_arguments
 from pi0_ros.bags.routes import Wanted
-from pi0_ros.weights.files import CheckpointError
 from pi0_ros.configuration.advice import advised
 from pi0_ros.configuration.configuration import Configuration
 from pi0_ros.configuration.file import read_all_parameters
 from pi0_ros.evaluation.evaluate import (SHUFFLED, Run, as_text, compare, evaluate,
                                          wrong_instruction, write_json)
 from pi0_ros.policy.factory import checkpoint_folder
+from pi0_ros.weights.files import CheckpointError
 
 
 def parser() -> argparse.ArgumentParser:

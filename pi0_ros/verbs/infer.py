@@ -17,11 +17,11 @@ from pi0_ros.checkpoint.fit import fit
 from pi0_ros.checkpoint.layout_lerobot import IMAGES
 from pi0_ros.checkpoint.mapping import JointMap
 from pi0_ros.checkpoint.spec import PolicySpec
-from pi0_ros.weights.files import CheckpointError
 from pi0_ros.configuration.advice import advised
 from pi0_ros.configuration.file import read_parameters
 from pi0_ros.observation.observation import Observation
 from pi0_ros.policy.factory import checkpoint_folder
+from pi0_ros.weights.files import CheckpointError
 
 IMAGE = 'image.'
 log = logging.getLogger(__name__)

@@ -14,9 +14,9 @@ from safetensors.torch import save_file
 from torch import nn
 from transformers import PI0Config, PI0ForConditionalGeneration
 
-from pi0_ros.weights.network import network_config
 from pi0_ros.weights.files import CheckpointError
 from pi0_ros.weights.header import read_header
+from pi0_ros.weights.network import network_config
 from pi0_ros.weights.tensors import TABLE, UNUSED, Stored
 
 log = logging.getLogger(__name__)
