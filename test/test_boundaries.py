@@ -13,6 +13,7 @@ from pi0_ros.control.rules import GuardRules
 from pi0_ros.control.states import State
 from pi0_ros.control.time_scale import TimeScale
 from pi0_ros.motion.limits import unlimited
+from pi0_ros.motion.splice import splice
 from pi0_ros.observation.buffers import JointBuffer, LatestBuffer
 from pi0_ros.observation.finding import Finding
 from pi0_ros.observation.observation import Freshness, ObservationBuilder
@@ -229,7 +230,8 @@ def test_a_period_that_is_none_is_told_in_seconds():
 
 @pytest.mark.parametrize('check', [
     lambda apart, limits: safety.check_reference(apart, np.zeros((1, 2)), limits, NAMES),
-    lambda apart, limits: safety.check_tracking(apart, np.zeros((1, 2)), limits, NAMES)])
+    lambda apart, limits: safety.check_tracking(apart, np.zeros((1, 2)), limits, NAMES),
+    lambda apart, limits: safety.check_rest(apart, np.zeros(2), limits, NAMES)])
 def test_the_joint_that_is_named_is_that_which_is_furthest_beyond_what_it_may(check):
     """Joint b is further away and may be: a is what is wrong."""
     limits = box(2, -2, 2, 1.5, 5.0, 0.5, 0.3)
@@ -313,12 +315,14 @@ class Told:
         return np.outer((np.asarray(times_ns) - NOW) / 1e9, [self._speed, 0.0])
 
 
-@pytest.mark.parametrize('speed, after_s', [(3.0, 0.32), (0.13, 0.76), (0.035, 2.01)])
+@pytest.mark.parametrize('speed, after_s', [(3.0, 0.32), (0.13, 0.76), (0.06, 1.5),
+                                            (0.035, 2.01)])
 def test_a_joint_that_stands_is_noticed_in_the_shortest_time_that_it_should_have_moved_in(
         speed, after_s):
     """By more than a fifth of the tracking limit, 0.06, but for the last 0.3 s; five ticks later.
 
-    Looked at are the last 0.5, 1 and 3 s: 3 rad/s are seen in the first, 0.035 in the last.
+    Looked at are the last 0.5, 1 and 3 s, each once half of it is known: 3 rad/s are seen in the
+    first, 0.06 in the last, and then at once.
     """
     follower = Follower(Told(speed), Controller(NAMES))
     for number in range(1, 200):
@@ -352,3 +356,53 @@ def test_the_watchdog_waits_five_times_as_long_as_usual():
     assert scene.guard.fault is None
     scene.guard.watch(allowed + 1, usual)
     assert scene.guard.fault.reason == 'policy_hangs'
+
+
+def test_a_robot_that_is_disarmed_far_behind_its_stop_is_led_back_and_does_not_lean():
+    """It is held at 0 while it is told to move; the stop would end 0.33 rad away, allowed 0.3."""
+    scene = Scene().moving(np.linspace([0, 0], [0.5, 0], 50))
+    while scene.pilot.told(np.array([scene.now]))[0, 0] < 0.26:
+        scene.tick()
+    scene.pilot.disable()
+    assert not scene.pilot.turned
+    for _ in range(60):
+        scene.tick()
+        if not scene.pilot.speaking:
+            break
+    assert scene.guard.fault is None and scene.pilot.turned
+    np.testing.assert_allclose(scene.pilot.plan.rest, scene.at, atol=1e-6)
+
+
+@pytest.mark.parametrize('age_ms, lag_ms, departed', [
+    (0, 280, False), (250, 280, False), (250, 450, True)])
+def test_what_a_controller_holds_is_compared_with_what_it_was_told_at_its_stamp(
+        age_ms, lag_ms, departed):
+    scene = Scene().moving(np.linspace([0, 0], [1.2, 0], 50))
+    for _ in range(42):
+        scene.at = scene.pilot.told(np.array([scene.now]))[0]
+        scene.tick()
+    follower, stamp = scene.guard._follower, scene.now - age_ms * MS
+
+    def told(at):
+        return scene.pilot.told(np.array([at]))[0]
+
+    found = []
+    for at in (scene.now, scene.now + AGREE_NS):
+        scene.report(told(stamp - lag_ms * MS), stamp=stamp if age_ms else 0, received=scene.now)
+        found.append(follower.departed(at if age_ms else scene.now))
+    assert found[0] is None and (found[1] is not None) == departed
+
+
+def test_a_plan_is_made_three_times_at_most_while_ticks_pass(monkeypatch):
+    scene, made = Scene().moving(), []
+
+    def slow(*given):
+        made.append(given)
+        scene.tick()  # meanwhile the control thread tells on
+        scene.pilot._plan = scene.pilot._plan.later(0)
+        return splice(*given)
+
+    monkeypatch.setattr('pi0_ros.control.pilot.splice', slow)
+    dropped = scene.pilot.accept(chunk(np.zeros((50, 2)), scene.now), scene.now,
+                                 scene.pilot.epoch)
+    assert dropped == 'the plan was told on while the chunk came' and len(made) == 3
