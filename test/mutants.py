@@ -32,10 +32,10 @@ SETTINGS = ('__init__', 'config')  # what they say is shown to people, not compu
 MOTION = ['test_traces', 'test_boundaries', 'test_plan', 'test_rules', 'test_states',
           'test_limits', 'test_handover', 'test_pilot', 'test_following', 'test_faults',
           'test_observation']
-TESTS = {'control': MOTION, 'motion': MOTION,
+CHECKPOINT = ['test_mapping', 'test_checkpoint', 'test_weights', 'test_policy', 'test_guidance']
+TESTS = {'control': MOTION, 'motion': MOTION, 'checkpoint': CHECKPOINT, 'weights': CHECKPOINT,
          'observation': ['test_observation', 'test_images', 'test_faults', 'test_conversions',
-                         'test_bag'],
-         'checkpoint': ['test_mapping', 'test_checkpoint', 'test_policy', 'test_guidance']}
+                         'test_bag', 'test_bag_times', 'test_boundaries']}
 SWAPS = {ast.Lt: ast.GtE, ast.LtE: ast.Gt, ast.Gt: ast.LtE, ast.GtE: ast.Lt, ast.Eq: ast.NotEq,
          ast.NotEq: ast.Eq, ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.Add: ast.Sub,
          ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.And: ast.Or, ast.Or: ast.And}
