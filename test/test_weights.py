@@ -305,6 +305,16 @@ def openpi(tmp_path, **stats):
     return folder, path
 
 
+def test_statistics_of_openpi_may_lie_beside_the_weights(tmp_path):
+    folder, path = openpi(tmp_path)
+    choices = Choices(relative_joints=(), actions='positions')
+    before = checkpoint.read(folder, choices)
+    shutil.move(path, folder / 'norm_stats.json')
+    shutil.rmtree(folder / 'assets')
+    after = checkpoint.read(folder, choices)
+    np.testing.assert_array_equal(after.state.middle, before.state.middle)
+
+
 def test_velocities_of_openpi_are_asked_about_and_never_moved(tmp_path):
     """DROID: the state is about a pose of the arm, the actions are about nothing."""
     pose = [0.0, 0.3, -0.1, -2.1, 0.0, 2.4, 0.1, 0.5]

@@ -73,6 +73,7 @@ def describe(folder: Path, config: dict[str, Any], choices: Choices) -> PolicySp
     if len(poses) > 2:
         warnings.append(f"its actions are called {', '.join(poses)}: poses of a hand, not "
                         'positions of joints, which this package commands')
+    relative, why = _relative(config, before, after, names, action_width, choices)
     trainer, told = _trainer(folder, config, normalise, choices)
     if (folder / ADAPTER).exists():
         trainer += f", an adapter of {read_json(folder / ADAPTER).get('base_model_name_or_path')}"
@@ -80,14 +81,14 @@ def describe(folder: Path, config: dict[str, Any], choices: Choices) -> PolicySp
         folder, 'LeRobot', cameras, state_width, action_width, state, action,
         data.names('observation.state', state_width),
         names or data.names('action', action_width), True,
-        _relative(config, before, after, names, action_width, choices),
+        relative,
         choices.chunk_length or whole(config, 'chunk_size'),
         whole(config, 'num_inference_steps'), data.control_period, tuple(size),
         choices.letterbox or 'lerobot', 'lerobot',
         whole(tokenize.config, 'max_length'),
         find_tokenizer(inside(folder, tokenizer, 'tokenizer_name'),
                        part(tokenize.config, 'tokenizer_name', str, tokenize.where, None)),
-        trainer, (*told, *warnings), renamed, pixels)
+        trainer, (*told, *warnings), renamed, pixels, why)
 
 
 def _cameras(config: dict[str, Any], renamed: dict[str, str], warnings: list[str]
@@ -129,14 +130,15 @@ def _cameras(config: dict[str, Any], renamed: dict[str, str], warnings: list[str
 
 
 def _relative(config: dict[str, Any], before: dict[str, Step], after: dict[str, Step],
-              names: tuple[str, ...], width: int, choices: Choices) -> np.ndarray:
-    """Return which actions are relative to the observation's state.
+              names: tuple[str, ...], width: int, choices: Choices
+              ) -> tuple[np.ndarray, str]:
+    """Return which actions are relative to the observation's state, and by which rule.
 
     LeRobot excludes joints whose lower-cased action name contains one of the excluded words, and
     excludes nothing, silently, where the names are missing.
     """
     if choices.relative_joints is not None:
-        return relative_mask(choices.relative_joints, width)
+        return relative_mask(choices.relative_joints, width), 'as set'
     step = before.get('relative_actions_processor')
     enabled = part(config, 'use_relative_actions', bool, CONFIG, False)
     if step is not None and part(step.config, 'enabled', bool, step.where, False) != enabled:
@@ -144,7 +146,7 @@ def _relative(config: dict[str, Any], before: dict[str, Step], after: dict[str, 
                          "are relative: set 'relative_joints' to those, or to [none]",
                          'relative_joints')
     if not enabled:
-        return np.zeros(width, bool)
+        return np.zeros(width, bool), ''
     if 'absolute_actions_processor' not in after:
         raise ValueError('its actions are relative, but policy_postprocessor.json has no step '
                          f"'absolute_actions_processor': {AGAIN}")
@@ -165,7 +167,7 @@ def _relative(config: dict[str, Any], before: dict[str, Step], after: dict[str, 
     out = np.ones(width, bool)
     for index, name in enumerate(names):
         out[index] = not any(word in name.lower() for word in exclude)
-    return out
+    return out, ('all but those whose names contain ' + ', '.join(exclude)) if exclude else 'all'
 
 
 def _renamed(before: dict[str, Step]) -> dict[str, str]:

@@ -10,6 +10,7 @@ from pi0_ros.checkpoint.spec import (
     PALIGEMMA, Choices, PolicySpec, Unrecorded, find_tokenizer, relative_mask, whole)
 from pi0_ros.weights.files import CheckpointError, read_json
 
+STATISTICS = 'norm_stats.json'
 AROUND = 4  # times nearer to 0 than the state
 CAMERAS = ('base_0_rgb', 'left_wrist_0_rgb', 'right_wrist_0_rgb')
 
@@ -80,7 +81,9 @@ def _not_positions(state: Normaliser, action: Normaliser, relative: np.ndarray) 
 
 
 def _norm_stats(folder: Path, assets: str) -> Path:
-    found = sorted((folder / 'assets').rglob('norm_stats.json'))
+    if (folder / STATISTICS).is_file() and not assets:
+        return folder / STATISTICS  # beside the weights
+    found = sorted((folder / 'assets').rglob(STATISTICS))
     names = [str(path.parent.relative_to(folder / 'assets')) for path in found]
     if assets:
         if assets not in names:

@@ -133,7 +133,8 @@ def _layout(folder: Path, config: dict, kind: str):
     if kind:
         raise CheckpointError(f"checkpoint '{folder}' has type '{kind}', expected pi0")
     openpi = 'action_expert_variant' in config and 'input_features' not in config
-    if openpi or (folder / 'assets').is_dir() or (folder / 'metadata.pt').exists():
+    if openpi or (folder / 'assets').is_dir() or any(
+            (folder / name).exists() for name in ('metadata.pt', layout_openpi.STATISTICS)):
         return layout_openpi
     if not config:
         raise CheckpointError(f"checkpoint file '{folder / 'config.json'}' is missing: copy the "

@@ -59,6 +59,7 @@ class PolicySpec:
     renamed: Mapping[str, str] = field(default_factory=dict)  # the data set's cameras: names here
     # Of each camera whose images training normalised: (value in [0, 1] - shift) * scale, both [3].
     pixels: Mapping[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
+    relative_why: str = ''        # which actions are relative, and by which rule
     action_offset: int = 0        # periods after the observation at which step 0 is due
     trained_delay: int = 0        # so many first actions training gave it, for rtc_trained
 

@@ -65,7 +65,8 @@ def describe(spec: PolicySpec) -> dict[str, object]:
         'action_offset': spec.action_offset,
         'state': _feature(spec.state, spec.state_names),
         'action': _feature(spec.action, spec.action_names),
-        'relative_actions': _relative(spec), 'warnings': [
+        'relative_actions': _relative(spec), 'relative_why': spec.relative_why,
+        'warnings': [
             *map(advised, spec.warnings), *_unit_warnings(spec)]}
 
 
@@ -165,7 +166,8 @@ def as_text(facts: dict) -> str:
     if relative is None:
         kind = 'not recorded whether relative to the state'
     else:
-        kind = 'relative to the state where marked' if relative else 'absolute'
+        why = f" ({facts['relative_why']})" if facts['relative_why'] else ''
+        kind = f'relative to the state where marked{why}' if relative else 'absolute'
     lines = [
         ('checkpoint', facts['checkpoint']),
         ('trained by', facts['trainer']),
@@ -237,7 +239,7 @@ def main(argv: list[str] | None = None) -> int:
             if found is None:
                 raise ValueError(f"tokenizer '{tokenizer}' is no folder with tokenizer.json, and "
                                  "not in the hub's cache on this disk")
-            tokenizer, spec = str(found), replace(spec, tokenizer=found)
+            tokenizer, spec = str(found.resolve()), replace(spec, tokenizer=found.resolve())
         facts = describe(replace(spec, warnings=(*missing.values(), *spec.warnings)))
         if args.measure:
             facts['measured'] = measure(folder, choices, tokenizer)
