@@ -406,3 +406,69 @@ def test_a_plan_is_made_three_times_at_most_while_ticks_pass(monkeypatch):
     dropped = scene.pilot.accept(chunk(np.zeros((50, 2)), scene.now), scene.now,
                                  scene.pilot.epoch)
     assert dropped == 'the plan was told on while the chunk came' and len(made) == 3
+
+
+def test_a_motion_begins_where_the_controller_holds_the_robot():
+    scene = Scene().armed()
+    holds = np.array([0.1, -0.05])
+    assert scene.pilot.accept(chunk(np.tile(holds, (50, 1)), scene.now), scene.now,
+                              scene.pilot.epoch, Stance(holds)) is None
+    scene.tick(times=3)
+    np.testing.assert_allclose(scene.pilot.told(np.array([scene.now]))[0], holds, atol=1e-9)
+
+
+def test_a_chunk_that_was_decided_before_a_tick_changes_nothing_of_what_that_told():
+    scene = Scene().moving()
+    before, told_ns = scene.now - 200 * MS, scene.now
+    assert scene.pilot.accept(chunk(np.full((50, 2), 0.1), scene.now - 10 * MS), before,
+                              scene.pilot.epoch) is None
+    assert scene.pilot.plan.begin_ns >= told_ns + 20 * MS + scene.pilot.timing.lead_ns
+
+
+def test_a_clock_jump_is_why_an_armed_robot_was_stopped_and_no_other():
+    for prepare, reason in ((Scene.moving, 'clock_jump'), (lambda scene: scene.tick(), None)):
+        scene = Scene()
+        prepare(scene)
+        with pytest.raises(ClockJump):
+            scene.tick(5000)
+        assert (scene.guard.stopped_by and scene.guard.stopped_by.reason) == reason
+    scene = Scene().moving()
+    scene.guard.latch(STOPS)
+    with pytest.raises(ClockJump):
+        scene.tick(5000)
+    assert scene.guard.stopped_by is STOPS
+
+
+# ---- inputs ----
+
+@pytest.mark.parametrize('change, text, amount, allowed', [
+    ({'image_age': 301}, "camera 'front' is silent: its newest image is 0.30 s old, allowed are "
+     '0.30 s', 0.301, 0.3),
+    ({'image_age': 180, 'image_stamp': -160},
+     "camera 'front' is silent: its newest image is 0.18 s old and 0.16 s behind the joint "
+     'states, allowed are 0.15 s', 0.16, 0.15),
+    ({'image_stamp': -160}, "camera 'front' and the joint states are 0.16 s apart, allowed are "
+     '0.15 s: check their clocks', 0.16, 0.15),
+    ({'image_stamp': 160, 'joint_stamp': 100}, "camera 'front' is stamped 0.16 s in the future: "
+     'check the clocks', 0.16, 0.15),
+    ({'joint_stamp': -101}, 'joint states of a, b are 0.10 s old, allowed are 0.10 s', 0.101, 0.1),
+    ({'joint_stamp': 160}, 'joint states of a, b are stamped 0.16 s in the future: check the '
+     'clocks', 0.16, 0.15),
+    ({'image_age': 299}, None, 0, 0), ({'image_stamp': -149}, None, 0, 0),
+    ({'image_stamp': 149, 'joint_stamp': 10}, None, 0, 0), ({'joint_stamp': -99}, None, 0, 0),
+    ({'joint_stamp': 149}, None, 0, 0)])
+def test_what_is_wrong_with_an_input_is_told_in_seconds(change, text, amount, allowed):
+    joints, camera = JointBuffer(NAMES), LatestBuffer()
+    builder = ObservationBuilder(joints, {'front': camera}, lambda image: image,
+                                 Freshness(100 * MS, 300 * MS, 150 * MS))
+    given = {'image_age': 0, 'image_stamp': 0, 'joint_stamp': 0} | change
+    joints.put(list(NAMES), np.zeros(2), NOW + given['joint_stamp'] * MS, NOW)
+    camera.put(0, NOW + given['image_stamp'] * MS, NOW - given['image_age'] * MS)
+    found = builder.check(NOW)
+    assert (found and found.text) == text
+    if found:
+        assert (found.amount, found.allowed) == pytest.approx((amount, allowed))
+
+
+def test_a_finding_without_numbers_has_none():
+    assert (STOPS.amount, STOPS.allowed) == (0.0, 0.0)
