@@ -472,3 +472,34 @@ def test_what_is_wrong_with_an_input_is_told_in_seconds(change, text, amount, al
 
 def test_a_finding_without_numbers_has_none():
     assert (STOPS.amount, STOPS.allowed) == (0.0, 0.0)
+
+
+def test_a_camera_with_a_clock_of_its_own_comes_and_is_not_silent():
+    joints, camera = JointBuffer(NAMES), LatestBuffer()
+    builder = ObservationBuilder(joints, {'front': camera}, lambda image: image,
+                                 Freshness(100 * MS, 300 * MS, 150 * MS))
+    for number in range(20):
+        now = NOW + 33 * MS * number
+        joints.put(list(NAMES), np.zeros(2), now, now)
+        camera.put(0, now - 3600 * 10**9, now)
+    found = builder.check(now)
+    assert found.reason == 'camera_skew' and 'comes, but its images are stamped 3600.0 s ago' in (
+        found.text) and "'ignore_stamps'" in found.text
+    for number in range(20):  # a driver that sends its last image again and again has no clock
+        now += 100 * MS
+        joints.put(list(NAMES), np.zeros(2), now, now)
+        camera.put(0, NOW, now)
+    assert builder.check(now).reason == 'camera_silent'
+
+
+def test_joint_states_of_another_clock_and_of_other_names_are_called_that():
+    joints = JointBuffer(NAMES)
+    builder = ObservationBuilder(joints, {'front': LatestBuffer()}, lambda image: image,
+                                 Freshness(100 * MS, 300 * MS, 150 * MS))
+    joints.put(['robot1/a', 'robot1/b'], np.zeros(2), NOW, NOW)
+    assert builder.check(NOW).text == ('no joint state yet for a, b: the joint states have '
+                                       'robot1/a, robot1/b')
+    joints.put(list(NAMES), np.zeros(2), 5 * 10**9, NOW)
+    found = builder.check(NOW)
+    assert found.reason == 'joints_silent' and 'come, but are stamped 995.0 s ago' in found.text
+    assert "'use_sim_time'" in found.text

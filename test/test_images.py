@@ -94,8 +94,12 @@ def test_compressed_images(ending):
     out = compressed_to_rgb(data.ravel())
     assert out.shape == smooth.shape
     assert np.abs(out.astype(int) - smooth).mean() < (3 if ending == '.jpg' else 0.01)
-    with pytest.raises(ValueError, match='truncated after'):
-        compressed_to_rgb(data.ravel()[:len(data) // 2])
+    half, zeros = data.ravel()[:len(data) // 2], np.zeros(200, np.uint8)
+    for cut in (half, np.concatenate([half, zeros])):
+        with pytest.raises(ValueError, match='truncated after'):
+            compressed_to_rgb(cut)
+    # Drivers of USB cameras pad what they send.
+    np.testing.assert_array_equal(compressed_to_rgb(np.concatenate([data.ravel(), zeros])), out)
 
 
 def test_compressed_image_of_absurd_size_is_refused():

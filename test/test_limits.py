@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pi0_ros.control.config import parse_tighter
+from pi0_ros.control.safety import check_inside
 from pi0_ros.motion.limiter import limit
-from pi0_ros.motion.limits import Rules, limits_from_urdf, make_limits, unlimited
+from pi0_ros.motion.limits import RobotLimits, Rules, limits_from_urdf, make_limits, unlimited
 from pi0_ros.motion.spline import cubic
 from pi0_ros.sim.arm import JOINT_NAMES
 from pi0_ros.sim.description import urdf
@@ -63,11 +64,11 @@ def test_a_leader_must_keep_its_mimics_inside_their_limits():
     ('<robot', 'is no URDF'), ('<robot/>', "has no joint 'a'"),
     (robot_urdf(a='fixed 0 0 1'), 'is fixed, which no position commands'),
     (robot_urdf(a='revolute 1 -1 1'), 'which leave it no room'),
-    (robot_urdf(a='hinge 0 1 1'), 'cannot be read'),
+    (robot_urdf(a='hinge 0 1 1'), 'is hinge, which no position commands'),
     (robot_urdf(a='revolute x 1 1'), 'cannot be read'),
     (robot_urdf(a='revolute 0 0 1'), "does not limit position of 'a'"),
     (robot_urdf(a='revolute -1 1 0'), "does not limit velocity of 'a'"),
-    (robot_urdf(a='revolute -1 1 -2'), 'velocity limit of -2.0, expected one above 0'),
+    (robot_urdf(a='revolute -1 1 -2'), "does not limit velocity of 'a'"),
     (robot_urdf(a='revolute'), "position and velocity of 'a'")])
 def test_bad_descriptions_are_named(text, words):
     with pytest.raises(ValueError, match=words):
@@ -83,7 +84,7 @@ def test_a_description_full_of_other_things_is_fine(capsys):
     assert capsys.readouterr().err == ''
 
 
-def test_parameters_tighten_and_never_loosen(caplog):
+def test_parameters_tighten_and_never_loosen():
     tighter = parse_tighter(['*: velocity 0.4', 'a: upper 0.5, lower -3, acceleration 2',
                              'b: velocity 0.3'], ('a', 'b'))
     text = robot_urdf(a='revolute -1 1 1', b='revolute -1 1 1')
@@ -93,7 +94,8 @@ def test_parameters_tighten_and_never_loosen(caplog):
     np.testing.assert_allclose(limits.lower, [-1.0, -1.0])
     np.testing.assert_allclose(limits.velocity, [0.4, 0.3])
     np.testing.assert_allclose(limits.acceleration, [1.0, 2.5])
-    assert 'lower -3.0' in caplog.text and 'which stays' in caplog.text
+    (told,) = limits.warnings
+    assert 'lower -3.0' in told and 'which stays' in told
 
 
 def test_parameters_stand_in_for_a_description():
@@ -227,3 +229,120 @@ def test_whatever_is_planned_the_limits_hold_at_every_time(data):
     np.testing.assert_array_equal(new[2][-1], 0)
     assert new[0][-1] <= plan[0][-1] + 500 * MS + 1e9 * (
         limits.velocity / limits.acceleration).max() + 50 * MS  # then it only stops
+
+
+# ---- descriptions as they come ----
+
+GRIPPER = robot_urdf(finger='revolute 0 0.8 2')
+
+
+def mimic(name, of, lower, upper, multiplier=1.0, offset=0.0):
+    return (f'<joint name="{name}" type="revolute"><parent link="p"/><child link="c{name}"/>'
+            f'<limit lower="{lower}" upper="{upper}" velocity="1" effort="1"/><mimic '
+            f'joint="{of}" multiplier="{multiplier}" offset="{offset}"/></joint></robot>')
+
+
+def test_a_mimic_whose_limits_contradict_its_leader_is_named_and_the_leader_counts():
+    """Robotiq 2F-85, 2F-C2, PR2: 0 to 0.8 with multiplier -1."""
+    limits = limits_from_urdf(GRIPPER.replace('</robot>', mimic('knuckle', 'finger', 0, 0.8, -1)),
+                              ('finger',), Rules(margin=0.0))
+    assert (limits.lower[0], limits.upper[0]) == (0, 0.8)
+    assert "'knuckle' mimics 'finger'" in limits.warnings[0] and '0 to 0.8' in limits.warnings[0]
+
+
+def test_a_mimic_of_a_mimic_is_kept_inside_its_limits_too():
+    text = GRIPPER.replace('</robot>', mimic('one', 'finger', 0, 9, 2.0, 0.1)).replace(
+        '</robot>', mimic('two', 'one', 0, 1.1, 1.0, 0.2))  # two = 2 * finger + 0.3
+    limits = limits_from_urdf(text, ('finger',), Rules(margin=0.0, velocity_scale=1.0))
+    np.testing.assert_allclose([limits.lower[0], limits.upper[0], limits.velocity[0]],
+                               [0.0, 0.4, 0.5])
+
+
+def test_soft_limits_are_kept_as_moveit_and_ros2_control_do():
+    text = robot_urdf(a='revolute 0 2.749 1').replace(
+        '</joint>', '<safety_controller k_position="20" k_velocity="20" soft_lower_limit="0.07" '
+        'soft_upper_limit="2.679"/></joint>')
+    limits = limits_from_urdf(text, ('a',), Rules(margin=0.0))
+    np.testing.assert_allclose([limits.lower[0], limits.upper[0]], [0.07, 2.679])
+
+
+@pytest.mark.parametrize('change', [
+    lambda text: text.replace('</robot>', '<joint name="top" type="fixed"><axis xzy="0 0 1"/>'
+                              '</joint></robot>'),
+    lambda text: '\n  ' + text, lambda text: '\n<?xml version="1.0"?>\n' + text,
+    lambda text: text.replace('</robot>', '<xacro:odd a:b="1"><sensor:x/></xacro:odd></robot>'),
+    lambda text: text.replace('<robot ', '<robot xmlns="http://ros.org/x" ', 1),
+    lambda text: text.replace('</robot>', '<joint name="other" type="revolute"><limit '
+                              'lower="x"/></joint></robot>')])
+def test_what_is_odd_elsewhere_does_not_matter(change):
+    text = robot_urdf(a='revolute -1 1 1')
+    assert text.startswith('<robot')
+    assert limits_from_urdf(change(text), ('a',)).upper == 0.95
+
+
+@pytest.mark.parametrize('text, words', [
+    ('', 'is empty'), ('  \n', 'is empty'),
+    ('/opt/robot/arm.urdf', "is '/opt/robot/arm.urdf', which may be a file's name"),
+    ('package://arm/urdf/arm.urdf', "may be a file's name"),
+    ('<sdf version="1.9"><model name="r"/></sdf>', r'is an SDF \(<sdf>\), expected a URDF'),
+    ('<mujoco model="r"/>', 'is an MJCF model'), ('<html/>', 'is <html>, expected a URDF'),
+    (robot_urdf(a='revolute -1 1 1').replace('</robot>', robot_urdf(a='revolute -3 3 1')
+                                             .partition('>')[2]), "has two joints 'a'")])
+def test_what_is_no_description_is_called_what_it_is(text, words):
+    with pytest.raises(ValueError, match=words):
+        limits_from_urdf(text, ('a',))
+
+
+@pytest.mark.parametrize('text', [
+    robot_urdf(a='revolute -1 1 -1'), robot_urdf(a='revolute -1 1 0'),
+    robot_urdf(a='revolute -1 1 1').replace('velocity="1.0"', '').replace('velocity="1"', ''),
+    robot_urdf(a='revolute -1 1 1').replace('effort="1"', '')])
+def test_what_a_description_does_not_say_may_be_set(text):
+    rules = Rules(margin=0.0, velocity_scale=1.0, tighter=parse_tighter(['a: velocity 0.7'],
+                                                                        ('a',)))
+    limits = make_limits(('a',), rules, text)
+    assert limits.velocity[0] == 0.7 and not limits.unknown
+
+
+def test_a_joint_that_a_description_lacks_is_moved_by_complete_limits_that_are_set():
+    """Drivers name joints otherwise than their descriptions do."""
+    whole = parse_tighter(['gripper: lower 0, upper 0.08, velocity 0.1'], ('a', 'gripper'))
+    text = robot_urdf(a='revolute -1 1 1')
+    limits = make_limits(('a', 'gripper'), Rules(tighter=whole, margin=0.0), text)
+    assert limits.upper.tolist() == [1.0, 0.08] and not limits.unknown
+    assert limits.warnings == ("robot_description has no joint 'gripper': the limits that are "
+                               'set for it stand in',)
+    some = parse_tighter(['gripper: lower 0, upper 0.08'], ('a', 'gripper'))
+    with pytest.raises(ValueError, match="has no joint 'gripper', it has a$"):
+        make_limits(('a', 'gripper'), Rules(tighter=some), text)
+
+
+def test_a_limit_that_is_wrong_is_replaced_and_that_is_said_with_both_numbers():
+    instead = parse_tighter(['a: upper 2.618'], ('a',), 'replace_limits')
+    limits = make_limits(('a',), Rules(instead=instead, margin=0.0),
+                         robot_urdf(a='revolute -1 2.168 1'))
+    assert limits.upper[0] == 2.618
+    assert limits.warnings == ("the limit upper 2.168 of 'a' in robot_description is replaced by "
+                               '2.618, as it is set',)
+    with pytest.raises(ValueError, match="'replace_limits' has 'a: top 1'"):
+        parse_tighter(['a: top 1'], ('a',), 'replace_limits')
+
+
+def test_a_description_of_something_else_does_not_replace_the_robots(caplog):
+    limits = RobotLimits(('a',), Rules(margin=0.0))
+    camera, arm = robot_urdf(oak_joint='revolute -1 1 1'), robot_urdf(a='revolute -1 1 1')
+    assert limits.describe(camera) and limits.problem.reason == 'joint_unknown'
+    assert limits.describe(arm) and limits.problem is None
+    assert not limits.describe(camera) and limits.now.upper[0] == 1.0 and limits.text == arm
+    assert 'has none of the commanded joints' in caplog.text
+    assert limits.describe(robot_urdf(a='revolute -2 2 1')) and limits.now.upper[0] == 2.0
+
+
+@pytest.mark.parametrize('kind, measured, armed', [
+    ('prismatic 0 0.038 1', 0.043, True), ('prismatic 0 0.038 1', 0.045, False),
+    ('prismatic 0 2.0 1', 2.09, True), ('prismatic 0 2.0 1', 2.11, False),
+    ('revolute -1 1 1', 1.09, True), ('revolute -1 1 1', 1.11, False)])
+def test_a_joint_far_outside_its_limits_is_not_armed_and_that_is_a_share_of_a_fingers(
+        kind, measured, armed):
+    limits = limits_from_urdf(robot_urdf(a=kind), ('a',), Rules(margin=0.0))
+    assert (check_inside(np.array([measured]), limits, ('a',)) is None) == armed

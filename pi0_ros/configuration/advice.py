@@ -20,9 +20,9 @@ ADVICE = {
     'limits_unknown': "publish robot_description, or set parameter 'joint_limits', or "
                       "'allow_missing_limits'",
     'speed_scaling': "parameter 'speed_scaling' names the topic that says so, or none",
-    'joint_unknown': NAMES,
     'joint_kind': NAMES,
     'joint_mimics': "put that one in parameter 'joint_names'",
+    'joint_unknown': NAMES + ", or give all its limits in parameter 'joint_limits'",
     'joint_room': "check robot_description and parameter 'joint_limits'",
 }
 

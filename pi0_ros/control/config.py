@@ -71,6 +71,10 @@ class SafetyConfig:
         (), "Limits that tighten those of robot_description, or stand in for it: 'JOINT: lower "
         "X, upper X, velocity X, acceleration X' in rad or m and seconds. JOINT may be a "
         "shell pattern. ['elbow: upper 1.5, velocity 1.0'].")
+    replace_limits: tuple[str, ...] = setting(
+        (), "Limits that count in place of those of robot_description, also where they are "
+        "looser, as joint_limits has them: for a description that is wrong. Each is told with the "
+        "number that it replaces whenever the description comes. ['elbow: upper 2.618'].")
     gripper_joints: tuple[str, ...] = setting(
         (), 'Joints that close on things, names or shell patterns: no margin, and no limit of '
         'jumps and tracking error, because a thing in the hand keeps them from where they '
@@ -130,7 +134,9 @@ class SafetyConfig:
         return Rules(self.velocity_scale, self.acceleration_scale, self.max_acceleration,
                      self.position_margin, self.max_jump, self.max_tracking_error,
                      self.gripper_joints,
-                     parse_tighter(self.joint_limits, joints) if joints else {})
+                     parse_tighter(self.joint_limits, joints) if joints else {},
+                     parse_tighter(self.replace_limits, joints, 'replace_limits')
+                     if joints else {})
 
     def guard_rules(self, added_delay_s: float = 0.0) -> GuardRules:
         """Return what the guard goes by. :param added_delay_s: to every inference."""
@@ -140,7 +146,8 @@ class SafetyConfig:
             self.allow_missing_limits, not self.dry_run)
 
 
-def parse_tighter(texts: Sequence[str], joints: Sequence[str]) -> dict[str, dict[str, float]]:
+def parse_tighter(texts: Sequence[str], joints: Sequence[str], setting: str = 'joint_limits'
+                  ) -> dict[str, dict[str, float]]:
     """Return the limits that ``texts`` set, by joint; ``JOINT: lower -1.5, velocity 1.0``.
 
     JOINT may be a shell pattern; where several fit, the tightest counts.
@@ -152,10 +159,10 @@ def parse_tighter(texts: Sequence[str], joints: Sequence[str]) -> dict[str, dict
         pattern, _, values = text.partition(':')
         found = fnmatch.filter(joints, pattern.strip())
         if not found:
-            raise ValueError(f"'joint_limits' names joint '{pattern.strip()}', which is none of "
+            raise ValueError(f"'{setting}' names joint '{pattern.strip()}', which is none of "
                              f"{', '.join(joints)}")
         for value in values.split(','):
-            key, number = _value(value, text)
+            key, number = _value(value, text, setting)
             for joint in found:
                 pick = max if key == 'lower' else min
                 old = out.setdefault(joint, {})
@@ -163,7 +170,7 @@ def parse_tighter(texts: Sequence[str], joints: Sequence[str]) -> dict[str, dict
     return out
 
 
-def _value(value: str, text: str) -> tuple[str, float]:
+def _value(value: str, text: str, setting: str) -> tuple[str, float]:
     words = value.split()
     try:
         key, number = words[0], float(words[1])
@@ -171,6 +178,6 @@ def _value(value: str, text: str) -> tuple[str, float]:
         key, number = '', math.nan
     if len(words) != 2 or key not in TIGHTER or not math.isfinite(number) or (
             key in TIGHTER[2:] and number <= 0):
-        raise ValueError(f"'joint_limits' has '{text}', expected 'JOINT: KEY NUMBER, KEY NUMBER' "
+        raise ValueError(f"'{setting}' has '{text}', expected 'JOINT: KEY NUMBER, KEY NUMBER' "
                          f"with keys {', '.join(TIGHTER)}, velocity and acceleration above 0")
     return key, number

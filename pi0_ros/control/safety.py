@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pi0_ros.motion.limits import OUTSIDE, UNLIMITED, JointLimits
+from pi0_ros.motion.limits import UNLIMITED, JointLimits
 from pi0_ros.observation.finding import Finding
 from pi0_ros.policy.policy import ActionChunk
 
@@ -66,7 +66,7 @@ def check_way(chunk: ActionChunk, near: Sequence[np.ndarray], limits: JointLimit
     for reason, found, allowed, text in (
             ('chunk_start', away, jump, 'begins {:.2f} from where the robot was'),
             ('chunk_jump', steps, jump, 'moves by {:.2f} in one step'),
-            ('chunk_limits', outside, np.maximum(limits.jump, OUTSIDE),
+            ('chunk_limits', outside, np.maximum(limits.jump, limits.outside),
              'leads {:.2f} beyond the limits')):
         if (found > allowed).any():
             worst = int(np.argmax(found - allowed))
@@ -166,10 +166,11 @@ def check_inside(measured: np.ndarray, limits: JointLimits, names: Sequence[str]
                  ) -> Finding | None:
     """Return which joint is measured so far outside its limits that they cannot be its."""
     beyond = np.maximum(limits.lower - measured, measured - limits.upper)
-    worst = int(np.argmax(beyond))
-    if beyond[worst] <= OUTSIDE:
+    allowed = np.broadcast_to(limits.outside, beyond.shape)
+    worst = int(np.argmax(beyond - allowed))
+    if beyond[worst] <= allowed[worst]:
         return None
     return Finding('outside', f"joint '{names[worst]}' is at {measured[worst]:.2f}, outside its "
                    f'limits {limits.lower[worst]:.2f} to {limits.upper[worst]:.2f}: move it '
                    'inside, or its unit, zero or name is not that of robot_description',
-                   names[worst], float(beyond[worst]), OUTSIDE)
+                   names[worst], float(beyond[worst]), float(allowed[worst]))

@@ -2,31 +2,21 @@
 
 import fnmatch
 import logging
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from urdf_parser_py.urdf import Joint
-from urdf_parser_py.xml_reflection import core as urdf_parser
+
+from pi0_ros.motion.description import Described, LimitsError, read
 
 MOST_MARGIN = 0.05         # of a joint's range
 PRISMATIC_JUMP, PRISMATIC_TRACKING = 0.10, 0.15  # of its range, where radians mean nothing
 UNLIMITED = 1e6            # stands for no limit of velocity or acceleration
-OUTSIDE = 0.1              # radians or metres beyond a limit that a joint may be measured at
+OUTSIDE = 0.1              # radians beyond a limit that a joint may be measured at
+PRISMATIC_OUTSIDE = 0.15   # of its range, at most that in metres
 TIGHTER = ('lower', 'upper', 'velocity', 'acceleration')
 
-urdf_parser.on_error = logging.getLogger(__name__).debug  # else it writes to stderr
 _log = logging.getLogger(__name__)
-
-
-class LimitsError(ValueError):
-    """A description or limits cannot be used; ``reason`` is a word for programs."""
-
-    def __init__(self, reason: str, text: str) -> None:
-        """Keep both."""
-        super().__init__(text)
-        self.reason = reason
 
 
 @dataclass(frozen=True)
@@ -41,6 +31,7 @@ class Rules:
     tracking: float = 0.3             # rad
     grippers: tuple[str, ...] = ()    # names or shell patterns
     tighter: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    instead: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # also looser
 
 
 @dataclass(frozen=True)
@@ -58,6 +49,8 @@ class JointLimits:
     stopping: np.ndarray      # [D] acceleration of stops, whatever acceleration_scale is
     unknown: tuple[str, ...] = ()  # what neither URDF nor parameters limit, one text for a joint
     refused: bool = False          # whether there was a URDF that could not be used
+    warnings: tuple[str, ...] = ()  # what is odd about the description
+    outside: np.ndarray = field(default_factory=lambda: np.array(OUTSIDE))  # [D], or one for all
 
     @property
     def none(self) -> bool:
@@ -109,20 +102,25 @@ def make_limits(joint_names: Sequence[str], rules: Rules, urdf: str | None = Non
     :param urdf: the robot's description; None: parameters alone.
     :raises LimitsError: the text is no URDF, or a joint cannot be commanded by its position.
     """
-    joints = _joints(urdf) if urdf is not None else {}
-    columns, unknown = [], []
+    joints, others = read(urdf, joint_names) if urdf is not None else ({}, [])
+    columns, unknown, warnings = [], [], []
     for name in joint_names:
         joint = joints.get(name)
         if joint is None and urdf is not None:
-            raise LimitsError('joint_unknown', f"robot_description has no joint '{name}', it has "
-                              f"{', '.join(sorted(joints))}")
-        limits, missing = _one(name, joint, joints, rules)
+            if not {'lower', 'upper', 'velocity'} <= set(rules.tighter.get(name, ())):
+                raise LimitsError('joint_unknown', f"robot_description has no joint '{name}', it "
+                                  f"has {', '.join(others) or 'none'}")
+            warnings.append(f"robot_description has no joint '{name}': the limits that are set "
+                            'for it stand in')
+        limits, missing, odd = _one(name, joint or Described(), rules)
         columns.append(limits)
+        warnings += odd
         unknown += [f"{' and '.join(missing)} of '{name}'"] if missing else []
-    lower, upper, velocity, acceleration, jump, tracking, turns, alone = np.array(columns).T
+    lower, upper, velocity, acceleration, jump, tracking, turns, alone, outside = np.array(
+        columns).T
     return JointLimits(lower, upper, velocity, acceleration * rules.acceleration_scale, jump,
                        tracking, turns.astype(bool), alone.astype(bool), acceleration,
-                       tuple(unknown))
+                       tuple(unknown), warnings=tuple(warnings), outside=outside)
 
 
 class RobotLimits:
@@ -143,14 +141,28 @@ class RobotLimits:
         """Take a description; return whether it is another than the one before."""
         if urdf == self.text:
             return False
+        if self.text is not None and not self.problem and self._strange(urdf):
+            _log.warning('another robot_description has none of the commanded joints: it is not '
+                         "this robot's (a camera's own robot_state_publisher, for example), and "
+                         'the one before counts')
+            return False
         self.text, self.problem = urdf, None
         try:
             self.now = make_limits(self._names, self._rules, urdf)
+            for warning in self.now.warnings:
+                _log.warning(warning)
         except LimitsError as error:
             self.problem = error
             self.now = replace(make_limits(self._names, self._rules), unknown=(str(error),),
                                refused=True)
         return True
+
+    def _strange(self, urdf: str) -> bool:
+        """Return whether a description can be read and has none of the joints."""
+        try:
+            return not read(urdf, self._names)[0]
+        except LimitsError:
+            return False
 
 
 def limits_from_urdf(urdf: str, joint_names: Sequence[str], rules: Rules = Rules()
@@ -166,90 +178,41 @@ def limits_from_urdf(urdf: str, joint_names: Sequence[str], rules: Rules = Rules
     return out
 
 
-def _joints(urdf: str) -> dict[str, Joint]:
-    """Return the joints of a robot; whatever else its description has is nobody's business."""
-    try:
-        elements = ElementTree.fromstring(urdf).findall('joint')
-    except ElementTree.ParseError as error:
-        raise LimitsError('no_urdf', f'robot_description is no URDF: {error}') from error
-    out = {}
-    for element in elements:
-        try:
-            joint = Joint.from_xml_string(ElementTree.tostring(element))
-        except Exception as error:  # the library raises what it comes across
-            raise LimitsError('joint_unreadable', f"joint '{element.get('name')}' of "
-                              f'robot_description cannot be read: {error}') from error
-        out[joint.name] = joint
-    return out
-
-
-def _one(name: str, joint: Joint | None, joints: Mapping[str, Joint], rules: Rules
-         ) -> tuple[tuple[float, ...], list[str]]:
-    """Return the limits of one joint, in the order of JointLimits, and what is unknown of it."""
-    kind = joint.type if joint else 'revolute'
-    if kind not in ('revolute', 'prismatic', 'continuous'):
-        raise LimitsError('joint_kind', f"joint '{name}' of robot_description is {kind}, which no "
-                          'position commands')
-    if joint and joint.mimic:
-        raise LimitsError('joint_mimics', f"joint '{name}' of robot_description mimics "
-                          f"'{joint.mimic.joint}'")
-    lower, upper, velocity = _of_urdf(joint, joints)
+def _one(name: str, joint: Described, rules: Rules
+         ) -> tuple[tuple[float, ...], list[str], list[str]]:
+    """Return the limits of one joint, in the order of JointLimits; what is unknown; warnings."""
+    known = {'lower': joint.lower, 'upper': joint.upper, 'velocity': joint.velocity}
+    warnings = list(joint.warnings)
+    for key, value in rules.instead.get(name, {}).items():
+        if key in known:
+            warnings.append(f"the limit {key} {known[key]:g} of '{name}' in robot_description is "
+                            f'replaced by {value:g}, as it is set')
+            known[key] = value
     tighter = rules.tighter.get(name, {})
-    for key, value, loose in (('lower', lower, min), ('upper', upper, max),
-                              ('velocity', velocity, max)):
+    for key, loose in (('lower', min), ('upper', max), ('velocity', max)):
+        value = known[key]
         if np.isfinite(value) and key in tighter and loose(tighter[key], value) != value:
-            _log.warning("the limit %s %s of '%s' is looser than %s of robot_description, which "
-                         'stays', key, tighter[key], name, value)
-    lower, upper = max(lower, tighter.get('lower', lower)), min(upper, tighter.get('upper', upper))
+            warnings.append(f"the limit {key} {tighter[key]} of '{name}' is looser than {value} "
+                            'of robot_description, which stays')
+    lower = max(known['lower'], tighter.get('lower', -np.inf))
+    upper = min(known['upper'], tighter.get('upper', np.inf))
     if not lower < upper:
         raise LimitsError('joint_room', f"joint '{name}' has limits {lower} to {upper}, which "
                           'leave it no room')
-    velocity = min(velocity * rules.velocity_scale, tighter.get('velocity', np.inf))
+    velocity = min(known['velocity'] * rules.velocity_scale, tighter.get('velocity', np.inf))
     acceleration = min(rules.acceleration, tighter.get('acceleration', np.inf))
-    turns = kind == 'continuous'
-    missing = [what for what, known in (
+    turns = joint.kind == 'continuous'
+    missing = [what for what, there in (
         ('position', turns or np.isfinite([lower, upper]).all()),
-        ('velocity', np.isfinite(velocity))) if not known]
-    jump, tracking = rules.jump, rules.tracking
-    wide = upper - lower
-    if kind == 'prismatic' and np.isfinite(wide):
+        ('velocity', np.isfinite(velocity))) if not there]
+    jump, tracking, outside, wide = rules.jump, rules.tracking, OUTSIDE, upper - lower
+    if joint.kind == 'prismatic' and np.isfinite(wide):
         jump, tracking = PRISMATIC_JUMP * wide, PRISMATIC_TRACKING * wide
+        outside = min(OUTSIDE, PRISMATIC_OUTSIDE * wide)
     margin = min(rules.margin, MOST_MARGIN * wide)
     alone = any(fnmatch.fnmatchcase(name, pattern) for pattern in rules.grippers)
     if alone:
         # Things in the hand keep it from closing, and a policy closes it in one step.
         margin, jump, tracking = 0.0, np.inf, np.inf
     return (lower + margin, upper - margin, min(velocity, UNLIMITED), acceleration, jump, tracking,
-            turns, alone), missing
-
-
-def _of_urdf(joint: Joint | None, joints: Mapping[str, Joint]) -> tuple[float, float, float]:
-    """Return lower, upper and velocity, infinite where unknown; mimics must stay inside theirs."""
-    lower, upper, velocity = -np.inf, np.inf, np.inf
-    if joint is None:
-        return lower, upper, velocity
-    if joint.limit is not None:
-        if joint.type != 'continuous' and (joint.limit.lower or joint.limit.upper):
-            lower, upper = float(joint.limit.lower or 0), float(joint.limit.upper or 0)
-        velocity = _velocity(joint)
-    for other in joints.values():
-        if other.mimic is None or other.mimic.joint != joint.name or other.limit is None:
-            continue
-        factor = 1.0 if other.mimic.multiplier is None else float(other.mimic.multiplier)
-        if not factor:
-            continue
-        if other.type != 'continuous' and (other.limit.lower or other.limit.upper):
-            ends = sorted((float(end or 0) - float(other.mimic.offset or 0)) / factor
-                          for end in (other.limit.lower, other.limit.upper))
-            lower, upper = max(lower, ends[0]), min(upper, ends[1])
-        velocity = min(velocity, _velocity(other) / abs(factor))
-    return lower, upper, velocity
-
-
-def _velocity(joint: Joint) -> float:
-    """Return the velocity limit; 0 stands for none in many descriptions."""
-    velocity = float(joint.limit.velocity or np.inf)
-    if not velocity > 0:
-        raise LimitsError('joint_velocity', f"joint '{joint.name}' of robot_description has a "
-                          f'velocity limit of {velocity}, expected one above 0')
-    return velocity
+            turns, alone, outside), missing, warnings

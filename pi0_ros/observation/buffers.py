@@ -8,7 +8,9 @@ import numpy as np
 
 T = TypeVar('T')
 KEPT_ARRIVALS = 100
+KEPT_NAMES = 20
 OUT_OF_ORDER_NS = 1_000_000_000  # that a message may come late and be older than another
+STEADY_NS = 200_000_000
 SILENCE_NS = 3_000_000_000
 
 
@@ -50,6 +52,11 @@ class Arrivals:
         missing = np.maximum(np.round(gaps / np.median(gaps)) - 1, 0)
         return int(missing[gaps < SILENCE_NS].sum())  # whoever was silent lost nothing
 
+    def steady(self) -> bool:
+        """Return whether the last ten came as long after their stamps, but for a little."""
+        ages = [received - stamp for stamp, received in list(self._times.copy())[-10:]]
+        return len(ages) > 2 and max(ages) - min(ages) < STEADY_NS
+
     def clear(self) -> None:
         """Forget when they came, for example after the clock jumped; the count stays."""
         self._times.clear()
@@ -89,6 +96,7 @@ class JointBuffer:
         self.joint_names = joint_names
         self._row = {name: row for row, name in enumerate(joint_names)}
         self._message_names: tuple[str, ...] | None = None
+        self.heard: dict[str, None] = {}  # names that came, wanted or not, some of them
         self._past: deque[tuple[int, np.ndarray]] = deque(maxlen=KEPT_ARRIVALS)
         self._sources = self._targets = np.zeros(0, int)
         self.clear()
@@ -121,6 +129,8 @@ class JointBuffer:
         self._past.append((received_ns, position))
 
     def _index(self, names: tuple[str, ...]) -> None:
+        if len(self.heard) < KEPT_NAMES:
+            self.heard |= dict.fromkeys(names)
         twice = {name for name in names if names.count(name) > 1 and name in self._row}
         if twice:
             raise ValueError(f"joint '{sorted(twice)[0]}' occurs twice in one joint state")

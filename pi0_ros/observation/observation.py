@@ -9,6 +9,12 @@ import numpy as np
 from pi0_ros.observation.buffers import JointBuffer, LatestBuffer
 from pi0_ros.observation.finding import Finding
 
+OTHER_CLOCK_S = 1.0  # more is no delay
+CLOCKS = ("by another clock than this one's (since boot, simulated time, or that of a machine "
+          "that is not synchronised). Synchronise them, set 'use_sim_time' where time is "
+          "simulated, or let the time of receipt count with 'ignore_stamps', which does not see "
+          'delays')
+MOST_NAMES = 8      # that a sentence lists
 Decode = Callable[[Any], np.ndarray]  # from an image message to [H, W, 3] uint8 RGB
 
 
@@ -76,10 +82,15 @@ class ObservationBuilder:
         joints, allowed_ns = self.joints.get(), self.freshness.joint_age_ns
         if joints is None:
             missing = ', '.join(self.joints.missing())
-            return Finding('joints_missing', f'no joint state yet for {missing}', missing)
+            heard = ', '.join(list(self.joints.heard)[:MOST_NAMES])
+            return Finding('joints_missing', f'no joint state yet for {missing}' + (
+                f': the joint states have {heard}' if heard else ''), missing)
         late = ', '.join(self.joints.late(now_ns - allowed_ns))
         if late:
             age_s = (now_ns - min(joints.stamp_ns, joints.received_ns)) / 1e9
+            if now_ns - joints.received_ns <= allowed_ns and age_s > OTHER_CLOCK_S:
+                return Finding('joints_silent', f'joint states of {late} come, but are stamped '
+                               f'{age_s:.1f} s ago: {CLOCKS}', late, age_s, allowed_ns / 1e9)
             return Finding('joints_silent', f'joint states of {late} are {age_s:.2f} s old, '
                            f'allowed are {allowed_ns / 1e9:.2f} s', late, age_s, allowed_ns / 1e9)
         ahead, newest_ns = self.joints.ahead(now_ns + self.freshness.skew_ns)
@@ -94,6 +105,10 @@ class ObservationBuilder:
         allowed_ns, skew_ns = self.freshness.image_age_ns, self.freshness.skew_ns
         age_s = (now_ns - min(image.stamp_ns, image.received_ns)) / 1e9
         silent = f"camera '{name}' is silent: its newest image is {age_s:.2f} s old"
+        if (now_ns - image.received_ns <= allowed_ns and age_s > OTHER_CLOCK_S
+                and self.cameras[name].arrivals.steady()):
+            return Finding('camera_skew', f"camera '{name}' comes, but its images are stamped "
+                           f'{age_s:.1f} s ago: {CLOCKS}', name, age_s, allowed_ns / 1e9)
         if age_s > allowed_ns / 1e9:
             return Finding('camera_silent', f'{silent}, allowed are {allowed_ns / 1e9:.2f} s',
                            name, age_s, allowed_ns / 1e9)

@@ -13,6 +13,7 @@ from pi0_ros.control.states import State
 from pi0_ros.observation.finding import Finding
 from pi0_ros.ros.asked import Asked, Preview
 from pi0_ros.ros.links import qos
+from pi0_ros.ros.links.descriptions import publishers
 from pi0_ros.ros.session import Session
 
 MAX_INSTRUCTION = 1000  # characters
@@ -106,7 +107,14 @@ class Operator:
     def _take_limits(self) -> None:
         """Use the newest robot description."""
         session, text = self._session, self._description
-        if session is None or text is None or not session.limits.describe(text):
+        if session is None or text is None:
+            return
+        if not session.limits.describe(text):
+            if text != session.limits.text:
+                names, _ = publishers(self._node, 'robot_description')
+                self._log.warning("that robot_description is not this robot's; on the topic "
+                                  f"publish {', '.join(names)}: remap the other")
+                self._description = session.limits.text
             return
         if session.limits.problem:
             self._log.error(advised(session.limits.problem))
@@ -214,7 +222,14 @@ class Operator:
         others = session.command.others()
         if others:
             return f"{', '.join(others)} also publishes on '{topic}': stop it first"
-        return session.link.refusal() or guard.why_not(session.now(), session.problem())
+        refusal = session.link.refusal() or guard.why_not(session.now(), session.problem())
+        if getattr(refusal, 'reason', '') == 'limits_unknown' and self._description is None:
+            _, unheard = publishers(self._node, 'robot_description')
+            if unheard:
+                return (f"{advised(refusal)}. {', '.join(unheard)} publishes robot_description "
+                        'with durability volatile, which cannot be heard: transient_local is '
+                        'expected, as robot_state_publisher has it')
+        return refusal
 
     def _on_reset(self, request: Trigger.Request, response: Trigger.Response
                   ) -> Trigger.Response:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 from rclpy.lifecycle import LifecycleNode
+from rclpy.qos import QoSProfile
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CompressedImage, Image, JointState
 
@@ -29,7 +30,7 @@ class Inputs(Streams):
                          config.unstamped(robot.cameras))
         self._node = node
         self._subscriptions: list = []
-        self._subscribe(JointState, 'joint_states', self.put_joints)
+        self._subscribe(JointState, 'joint_states', self.put_joints, qos.JOINTS)
         packed = config.image_transport == 'compressed'
         for slot, name in enumerate(robot.cameras, start=1):
             if name:
@@ -38,10 +39,11 @@ class Inputs(Streams):
                     f'camera_{slot}/image_raw' + ('/compressed' if packed else ''),
                     partial(self.put_image, name))
 
-    def _subscribe(self, kind: type, topic: str, put: object) -> None:
+    def _subscribe(self, kind: type, topic: str, put: object,
+                   profile: QoSProfile = qos.NEWEST) -> None:
         self._subscriptions.append(self._node.create_subscription(
             kind, topic, lambda message: put(message, self._node.get_clock().now().nanoseconds),
-            qos.NEWEST, qos_overriding_options=QoSOverridingOptions.with_default_policies()))
+            profile, qos_overriding_options=QoSOverridingOptions.with_default_policies()))
 
     def problem(self, now_ns: int) -> Finding | None:
         """Return what is wrong with the inputs, or with the clock that they are measured by."""

@@ -5,6 +5,9 @@ from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPo
 # Matches reliable and best-effort publishers; only the newest message counts.
 NEWEST = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=1,
                     reliability=ReliabilityPolicy.BEST_EFFORT)
+# Parts of a robot come in messages of their own: none may push out another's.
+JOINTS = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=50,
+                    reliability=ReliabilityPolicy.BEST_EFFORT)
 # Volatile: `ros2 topic pub` is, and a transient-local subscription would not match it.
 INSTRUCTION = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE,
                          durability=DurabilityPolicy.VOLATILE)
