@@ -34,8 +34,8 @@ MOTION = ['test_traces', 'test_boundaries', 'test_plan', 'test_rules', 'test_sta
           'test_observation']
 CHECKPOINT = ['test_mapping', 'test_checkpoint', 'test_weights', 'test_policy', 'test_guidance']
 TESTS = {'control': MOTION, 'motion': MOTION, 'checkpoint': CHECKPOINT, 'weights': CHECKPOINT,
-         'observation': ['test_observation', 'test_images', 'test_faults', 'test_conversions',
-                         'test_bag', 'test_bag_times', 'test_boundaries']}
+         'observation': ['test_buffers', 'test_observation', 'test_images', 'test_faults',
+                         'test_conversions', 'test_bag', 'test_bag_times', 'test_boundaries']}
 SWAPS = {ast.Lt: ast.GtE, ast.LtE: ast.Gt, ast.Gt: ast.LtE, ast.GtE: ast.Lt, ast.Eq: ast.NotEq,
          ast.NotEq: ast.Eq, ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.Add: ast.Sub,
          ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.And: ast.Or, ast.Or: ast.And}

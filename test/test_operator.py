@@ -198,7 +198,7 @@ def test_another_description_while_armed_waits_until_the_robot_is_armed_again(ma
 
 def test_a_description_that_cannot_be_used_is_no_leave_to_move(make):  # noqa: F811
     graph = make(allow_missing_limits=True,
-                 joint_limits=[f'{name}: lower -1, upper 1, velocity 1' for name in ('a', 'b')])
+                 joint_limits=[f'{name}: lower -1, upper 1' for name in ('a', 'b')])
     graph.robot.description.publish(String(data=robot_urdf(a='revolute -1 1 1')))
     graph.wait(lambda: graph.node.session.pilot.limits.refused)
     assert "has no joint 'b'" in graph.enable().message
