@@ -100,9 +100,16 @@ def statistics(folder, name, value):
     save_file(values, path)
 
 
-def relative(folder, **changes):
-    """Make the actions relative, in both files."""
-    edit(folder / 'config.json', use_relative_actions=True)
+def relative(folder, back=True, **changes):
+    """Make the actions relative, in all files."""
+    edit(folder / 'config.json', use_relative_actions=True, relative_exclude_joints=None,
+         action_feature_names=None)
+    path = folder / 'policy_postprocessor.json'
+    content = json.loads(path.read_text())
+    for step in content['steps']:
+        if step['registry_name'] == 'absolute_actions_processor':
+            step['config']['enabled'] = back
+    path.write_text(json.dumps(content))
     path = folder / 'policy_preprocessor.json'
     content = json.loads(path.read_text())
     for step in content['steps']:
@@ -133,10 +140,11 @@ def tokenizer_without(folder, token, instead='<gone>'):
     (lambda c: (c / 'config.json').write_bytes(bytes([255])), 'is not JSON'),
     (lambda c: tokenizer_without(c, '<bos>'), "has no token '<bos>'"),
     (lambda c: edit(c / 'config.json', input_features={}), "lacks 'observation.state': copy"),
-    (lambda c: relative(c), 'are relative except gripper, but it names 0 of 7'),
     (lambda c: edit(c / 'config.json', use_relative_actions=True),
      'disagree on whether actions are relative: set .relative_joints'),
-    (lambda c: relative(c, action_names='abcdefg'), 'it names 1 of 7 actions: set .relative_j'),
+    (lambda c: relative(c, action_names='abcdefg'), "'abcdefg', expected a list"),
+    (lambda c: relative(c, action_names={'a': 1}), "expected a list: copy the file"),
+    (lambda c: relative(c, back=False), "no step 'absolute_actions_processor' that is enabled"),
     (lambda c: relative(c, exclude_joints='gripper'), "exclude_joints is 'gripper', expected a l"),
     (lambda c: edit(c / 'config.json', chunk_size=True), 'chunk_size is True, expected a whole'),
     (lambda c: edit(c / 'config.json', image_resolution='big'), "image_resolution is 'big'"),
@@ -626,7 +634,7 @@ def test_the_rate_is_that_of_the_data_set_and_of_no_environment(
 
 def test_a_git_lfs_pointer_is_called_that(copy):
     (copy / 'model.safetensors').write_text('version https://git-lfs.github.com/spec/v1\noid 0\n')
-    with pytest.raises(CheckpointError, match='is a Git LFS pointer, the weights are not here'):
+    with pytest.raises(CheckpointError, match='is a Git LFS pointer, its content is not here'):
         checkpoint.read(copy)
 
 

@@ -104,6 +104,28 @@ def test_a_name_of_the_hub_is_looked_up_in_its_cache_and_never_fetched(tmp_path,
         checkpoint.read(checkpoint_folder(str(tmp_path)))
 
 
+def test_a_cache_without_a_main_branch_and_a_broken_link_are_led_on(tmp_path, monkeypatch):
+    snapshot = hub_cache(tmp_path)
+    monkeypatch.setattr('huggingface_hub.constants.HF_HUB_CACHE', str(tmp_path / 'hub'))
+    (snapshot.parents[1] / 'refs' / 'main').unlink()
+    for place in ('someone/pi0_pick', snapshot.parent, snapshot.parents[1]):
+        assert checkpoint_folder(str(place)).resolve() == snapshot.resolve()
+    shutil.copytree(snapshot, snapshot.parent / '4567')
+    with pytest.raises(CheckpointError, match='it holds the snapshots 0123, 4567, give the'):
+        checkpoint.read(checkpoint_folder(str(snapshot.parent)))
+    with pytest.raises(CheckpointError, match='hf download me/one --revision v2'):
+        checkpoint.read(checkpoint_folder('me/one@v2'))
+    with pytest.raises(CheckpointError, match='it is a file, give the folder that it is in'):
+        checkpoint.read(checkpoint_folder(str(snapshot / 'config.json')))
+    steps = tmp_path / 'run' / 'checkpoints'
+    for step in ('1000', '2000'):
+        shutil.copytree(BASE, steps / step / 'pretrained_model')
+    (steps / 'last').symlink_to('3000')
+    with pytest.raises(CheckpointError, match="link to '3000', which is not there: it holds the "
+                       'steps 1000, 2000'):
+        checkpoint.read(checkpoint_folder(str(steps / 'last')))
+
+
 # ---- shards ----
 
 def shard(folder):
@@ -135,6 +157,30 @@ def test_an_index_that_is_damaged_is_named(copy, told, words):
     shard(copy)
     (copy / 'model.safetensors.index.json').write_text(json.dumps(told))
     with pytest.raises(CheckpointError, match=words):
+        checkpoint.read(copy)
+
+
+def test_an_index_that_says_otherwise_than_its_files_is_refused(copy):
+    shard(copy)
+    index = copy / 'model.safetensors.index.json'
+    told = json.loads(index.read_text())['weight_map']
+    first, second = sorted(set(told.values()))
+    name = next(name for name, file in told.items() if file == first)
+    index.write_text(json.dumps({'weight_map': told | {name: second}}))
+    with pytest.raises(CheckpointError, match=f'{name} in {second}, it is in {first}'):
+        checkpoint.read(copy)
+    index.write_text(json.dumps({'weight_map': told}))
+    both = load_file(copy / second) | {name: load_file(copy / first)[name] + 1}
+    save_file(both, copy / second)
+    with pytest.raises(CheckpointError, match=f"{name} is in '{first}' and in '{second}'"):
+        checkpoint.read(copy)
+
+
+def test_a_tensor_under_two_names_is_refused(copy):
+    tensors = load_file(copy / 'model.safetensors')
+    name = 'model.state_proj.weight'
+    save_file(tensors | {f'_orig_mod.{name}': tensors[name] + 1}, copy / 'model.safetensors')
+    with pytest.raises(CheckpointError, match='state_proj.weight twice'):
         checkpoint.read(copy)
 
 
@@ -184,6 +230,28 @@ def test_an_adapter_is_its_base_with_what_it_changes(adapted):
     assert f'an adapter of {BASE}' in checkpoint.read(folder).trainer
 
 
+def test_an_adapter_changes_what_it_has_whole_too(adapted):
+    folder, _ = adapted
+    before = loaded(folder)
+    parts = load_file(folder / 'adapter_model.safetensors')
+    base = load_file(BASE / 'model.safetensors')[f'{STATE}.weight']
+    save_file(parts | {f'base_model.model.{STATE}.weight': 2 * base},
+              folder / 'adapter_model.safetensors')
+    name = 'embed_action_time.state_proj.weight'
+    torch.testing.assert_close(loaded(folder)[name], before[name] + base)
+
+
+def test_an_adapters_network_is_described_by_its_base(adapted):
+    """LeRobot's adapters keep no widths in config.json."""
+    folder, merged = adapted
+    config = json.loads((folder / 'config.json').read_text())
+    if 'vlm_config' in config:
+        for key in ('vlm_config', 'dit_config'):
+            config.pop(key)
+        (folder / 'config.json').write_text(json.dumps(config))
+    assert equal(loaded(folder), loaded(merged))
+
+
 def test_the_base_of_an_adapter_is_looked_for_and_asked_for(adapted, tmp_path, monkeypatch):
     folder, merged = adapted
     configure(folder, base_model_name_or_path='/home/trainer/base')
@@ -216,6 +284,7 @@ def test_another_base_is_another_checkpoint(adapted, tmp_path):
     ({'peft_type': 'IA3'}, "peft_type 'IA3'"), ({'bias': 'all'}, "bias 'all'"),
     ({'init_lora_weights': 'pissa'}, "init_lora_weights 'pissa'"),
     ({'megatron_config': {'a': 1}}, 'megatron_config'),
+    ({'alpha_pattern': [1]}, 'expected patterns'), ({'rank_pattern': {'(': 2}}, 'expected patt'),
     ({'r': 3}, r'of rank 3, but its base has'), ({'lora_alpha': None}, 'lora_alpha None')])
 def test_what_an_adapter_asks_for_and_nobody_does_is_refused(adapted, values, words):
     folder, _ = adapted
@@ -328,10 +397,194 @@ def test_velocities_of_openpi_are_asked_about_and_never_moved(tmp_path):
     content['actions']['mean'] = [value + 0.05 for value in pose]
     path.write_text(json.dumps(content))  # positions, and without the wrapper
     checkpoint.read(folder, Choices(relative_joints=()))
+    content['actions'] = {'mean': [0.01] * 8, 'std': [0.02] * 8}
+    content['state'] = {'mean': [0.3] * 8, 'std': [0.5] * 8}  # nothing is clear, all is small
+    path.write_text(json.dumps(content))
+    with pytest.raises(Unrecorded, match='do not look like positions'):
+        checkpoint.read(folder, Choices(relative_joints=()))
     content['actions'] = {name: [[0.0] * 8] * 10 for name in ('mean', 'std')}
     path.write_text(json.dumps(content))
     with pytest.raises(CheckpointError, match='actions.mean for every step of a chunk'):
         checkpoint.read(folder, Choices(relative_joints=()))
+
+
+# ---- relative actions, by LeRobot's rule ----
+
+def steps_of(folder, change, part='policy_preprocessor.json'):
+    """Change the list of steps of a pipeline."""
+    content = json.loads((folder / part).read_text())
+    content['steps'] = change({step['registry_name']: step for step in content['steps']})
+    (folder / part).write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize('names, words, absolute', [
+    (['j1', 'j2', 'j3', 'j4', 'j5', 'j6', 'Left_Gripper.pos'], ['gripper'], [6]),
+    (['j1', 'gripper'], ['gripper'], [1]), (['motors'], ['gripper'], []), ([], ['gripper'], []),
+    (None, ['gripper'], []), ([['j1', 'gripper'], 'j2'], ['gripper'], [0]),
+    (['gripper'] + ['j'] * 7, ['gripper'], [0]), (['gripper'] * 7, [''], []),
+    (['a', 'b', 'ab', 'c', 'c', 'c', 'c'], ['a', 'b'], [0, 1, 2]), (['gripper'] * 7, [], [])])
+def test_relative_are_the_actions_that_lerobot_made_relative_and_it_is_said_why(
+        copy, names, words, absolute):
+    def change(steps):
+        steps['relative_actions_processor']['config'] |= {
+            'action_names': names, 'exclude_joints': words}
+        return list(steps.values())
+
+    config = json.loads((copy / 'config.json').read_text())
+    config |= {'action_feature_names': names, 'relative_exclude_joints': words}
+    (copy / 'config.json').write_text(json.dumps(config))
+    steps_of(copy, change)
+    spec = checkpoint.read(copy)
+    assert np.flatnonzero(~spec.relative).tolist() == absolute
+    assert ('all but those' in spec.relative_why) == bool(absolute)
+    if words == ['gripper'] and not absolute:
+        assert 'LeRobot made every action relative' in spec.relative_why
+    config |= {'action_feature_names': ['other'] * 7}
+    (copy / 'config.json').write_text(json.dumps(config))
+    with pytest.raises(Unrecorded, match='disagree on which actions are relative'):
+        checkpoint.read(copy)
+
+
+# ---- steps ----
+
+@pytest.mark.parametrize('change, words', [
+    (lambda steps: [*steps.values(), steps['normalizer_processor']], "normalizer_processor' twice"),
+    (lambda steps: [steps.pop('normalizer_processor'), *steps.values()],
+     "'relative_actions_processor' behind 'normalizer_processor'|behind 'normalizer_processor'"),
+    (lambda steps: [step for name, step in steps.items() if 'new_line' not in name],
+     "has no step 'pi0_new_line_processor'"),
+    (lambda steps: [*(step for name, step in steps.items() if 'new_line' not in name),
+                    steps['pi0_new_line_processor']], "behind 'tokenizer_processor'")])
+def test_steps_that_are_missing_twice_or_in_another_order_are_refused(copy, change, words):
+    steps_of(copy, change)
+    with pytest.raises(CheckpointError, match=words):
+        checkpoint.read(copy)
+
+
+def test_two_renames_are_one_after_the_other(copy):
+    def twice(steps):
+        first = steps['rename_observations_processor']
+        first['config']['rename_map'] = {'observation.images.mine': 'observation.images.x'}
+        second = json.loads(json.dumps(first))
+        second['config']['rename_map'] = {'observation.images.x': 'observation.images.top'}
+        return [first, second, *(step for step in steps.values() if step is not first)]
+
+    steps_of(copy, twice)
+    assert checkpoint.read(copy).renamed == {'mine': 'top'}
+
+
+@pytest.mark.parametrize('value, fits', [(0, False), (0.0, False), (5, False), (None, True),
+                                         (False, True), ([], True)])
+def test_a_setting_of_a_step_that_nobody_knows_is_refused_unless_it_says_nothing(
+        copy, value, fits):
+    def change(steps):
+        steps['normalizer_processor']['config']['clip'] = value
+        return list(steps.values())
+
+    steps_of(copy, change)
+    if fits:
+        checkpoint.read(copy)
+    else:
+        with pytest.raises(CheckpointError, match='has clip .*, which LeRobot.s lacks'):
+            checkpoint.read(copy)
+
+
+def test_statistics_in_the_json_go_before_those_of_the_file(copy):
+    before = checkpoint.read(copy).state.middle
+
+    def inline(steps):
+        steps['normalizer_processor']['config']['stats'] = {'observation.state': {
+            'mean': (before + 1).tolist(), 'std': [0.5] * 7}}
+        return list(steps.values())
+
+    steps_of(copy, inline)
+    np.testing.assert_allclose(checkpoint.read(copy).state.middle, before + 1, atol=1e-6)
+
+
+def test_a_state_that_is_not_normalised_is_as_wide_as_its_statistics(copy):
+    config = json.loads((copy / 'config.json').read_text())
+    config['input_features']['observation.state']['shape'] = [32]  # of the base
+    (copy / 'config.json').write_text(json.dumps(config))
+
+    def plain(steps):
+        for step in steps.values():
+            if 'norm_map' in step['config']:
+                step['config']['norm_map'].pop('STATE')
+        return list(steps.values())
+
+    steps_of(copy, plain)
+    steps_of(copy, plain, 'policy_postprocessor.json')
+    assert checkpoint.read(copy).state_width == 7
+
+
+# ---- cameras ----
+
+def with_cameras(folder, names, renamed, measured, **config):
+    """Give a checkpoint these cameras, renames, and statistics of the data set's cameras."""
+    values = json.loads((folder / 'config.json').read_text())
+    state = values['input_features']['observation.state']
+    values['input_features'] = {f'observation.images.{name}': {
+        'type': 'VISUAL', 'shape': list(shape)} for name, shape in names.items()} | {
+            'observation.state': state}
+    (folder / 'config.json').write_text(json.dumps(values | config))
+
+    def change(steps):
+        steps['rename_observations_processor']['config']['rename_map'] = {
+            f'observation.images.{old}': f'observation.images.{new}'
+            for old, new in renamed.items()}
+        return list(steps.values())
+
+    steps_of(folder, change)
+    path = folder / 'policy_preprocessor_step_6_normalizer_processor.safetensors'
+    kept = {key: value for key, value in load_file(path).items() if 'images' not in key}
+    save_file(kept | {f'observation.images.{name}.mean': torch.zeros(3, 1, 1)
+                      for name in measured}, path)
+
+
+COLOUR = (3, 224, 224)
+
+
+@pytest.mark.parametrize('names, renamed, measured, empty, wanted', [
+    ('abc', {'front': 'a', 'wrist': 'b'}, ['front', 'wrist'], 0, 'ab'),
+    ('ab', {'front': 'a'}, ['front', 'b'], 0, 'ab'),    # one needed no rename
+    ('abc', {}, ['a', 'b'], 0, 'abc'), ('abc', {'front': 'a'}, [], 0, 'abc')])
+def test_cameras_of_a_base_are_those_that_the_data_set_fed(
+        copy, names, renamed, measured, empty, wanted):
+    with_cameras(copy, dict.fromkeys(names, COLOUR), renamed, measured, empty_cameras=empty)
+    assert ''.join(checkpoint.read(copy).cameras) == wanted
+
+
+def test_empty_cameras_are_told_by_index_and_count(copy):
+    names = dict.fromkeys(('top', 'empty_camera_0', 'empty_camera_7'), COLOUR)
+    with_cameras(copy, names, {}, [], empty_cameras=1)
+    assert checkpoint.read(copy).cameras == ('top', 'empty_camera_7')
+    with_cameras(copy, names, {}, [], empty_cameras=0)
+    assert checkpoint.read(copy).cameras == ('top', 'empty_camera_0', 'empty_camera_7')
+
+
+def test_a_depth_camera_is_none_by_its_channel_or_by_the_data_set(copy, tmp_path):
+    with_cameras(copy, {'top': COLOUR, 'one': (1, 48, 64), 'last': (48, 64, 1), 'told': COLOUR},
+                 {}, [])
+    data = tmp_path / 'data' / 'meta'
+    data.mkdir(parents=True)
+    (data / 'info.json').write_text(json.dumps({'features': {'observation.images.told': {
+        'dtype': 'video', 'info': {'video.is_depth_map': True}}, 'action': None}}))
+    (copy / 'train_config.json').write_text(json.dumps({'dataset': {'root': str(data.parent)}}))
+    spec = checkpoint.read(copy)
+    assert spec.cameras == ('top',) and 'one, last, told is a depth image' in spec.warnings[0]
+
+
+@pytest.mark.parametrize('info', ['{', '[]', '{"features": null}', '{"features": [1]}',
+                                  '{"features": {"action": 3}}'])
+def test_a_data_set_on_this_disk_refuses_no_checkpoint(copy, tmp_path, info):
+    data = tmp_path / 'data' / 'meta'
+    data.mkdir(parents=True)
+    (data / 'info.json').write_text(info)
+    (copy / 'train_config.json').write_text(json.dumps({'dataset': {'root': str(data.parent)}}))
+    assert checkpoint.read(copy).state_names is None
+    for strange in ('name', [1], None):
+        (copy / 'train_config.json').write_text(json.dumps({'dataset': strange}))
+        checkpoint.read(copy)
 
 
 # ---- anything else ----

@@ -1,10 +1,11 @@
 """What is known of LeRobot's training data: names and rate, from files on this disk."""
 
+import contextlib
 import os
 from pathlib import Path
 from typing import Any
 
-from pi0_ros.weights.files import read_json
+from pi0_ros.weights.files import CheckpointError, read_json
 
 FASTEST_HZ = 1000
 
@@ -35,11 +36,13 @@ class DataSet:
         """
         path = folder / 'train_config.json'
         config = read_json(path) if path.exists() else {}
-        data = config.get('dataset') or {}
+        data = config.get('dataset')
+        data = data if isinstance(data, dict) else {}
         self._info: dict[str, Any] = {}
         for info in _info_files(data):
             if info.is_file():
-                self._info = read_json(info)
+                with contextlib.suppress(CheckpointError):  # it is no part of the checkpoint
+                    self._info = read_json(info)
                 break
         # The data set's rate times the actions; an environment is where it was tried out.
         rate = next((section['fps'] for section in (data, self._info)
@@ -52,9 +55,19 @@ class DataSet:
 
     def names(self, feature: str, width: int) -> tuple[str, ...] | None:
         """Return the names of a feature's values, where they are known."""
-        names = self._info.get('features', {}).get(feature, {}).get('names')
-        names = flat_names(names)
+        names = flat_names(self._feature(feature).get('names'))
         return names if len(names) == width else None
+
+    def is_depth(self, camera: str) -> bool:
+        """Return whether the data set says that a camera gives depth images."""
+        of = self._feature(f'observation.images.{camera}')
+        return any(isinstance(told, dict) and bool(told.get('video.is_depth_map'))
+                   for told in (of.get('info'), of.get('video_info')))
+
+    def _feature(self, name: str) -> dict[str, Any]:
+        features = self._info.get('features')
+        found = features.get(name) if isinstance(features, dict) else None
+        return found if isinstance(found, dict) else {}
 
 
 def _info_files(data: dict[str, Any]) -> list[Path]:
@@ -66,7 +79,8 @@ def _info_files(data: dict[str, Any]) -> list[Path]:
         roots.append(home / repo)
         cached = f"datasets--{repo.replace('/', '--')}"
         for cache in (home / 'hub', hub.expanduser() / 'hub'):
-            main = cache / cached / 'refs' / 'main'
-            if main.is_file():
-                roots.append(cache / cached / 'snapshots' / main.read_text().strip())
+            refs = [cache / cached / 'refs' / 'main',
+                    *sorted((cache / cached / 'refs').glob('*'), reverse=True)]
+            roots += [cache / cached / 'snapshots' / ref.read_text().strip()
+                      for ref in refs if ref.is_file()]
     return [Path(str(root)).expanduser() / 'meta' / 'info.json' for root in roots if root]

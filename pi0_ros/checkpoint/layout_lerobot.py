@@ -7,7 +7,9 @@ import numpy as np
 
 from pi0_ros.checkpoint import pipeline
 from pi0_ros.checkpoint.dataset import DataSet, flat_names
-from pi0_ros.checkpoint.pipeline import AFTER, BEFORE, IMAGES, Step
+from pi0_ros.checkpoint.pipeline import (
+    ABSOLUTE, AFTER, BEFORE, IMAGES, NEW_LINE, NORMALISES, RELATIVE, RENAMES, RESTORES, TOKENIZES,
+    Step)
 from pi0_ros.checkpoint.spec import (
     Choices, PolicySpec, Unrecorded, find_tokenizer, relative_mask, texts, whole)
 from pi0_ros.weights.adapter import CONFIG as ADAPTER
@@ -15,8 +17,6 @@ from pi0_ros.weights.files import AGAIN, CheckpointError, inside, part, read_jso
 from pi0_ros.weights.header import read_header
 
 CONFIG = 'config.json'
-NORMALISES, RESTORES, TOKENIZES = (
-    'normalizer_processor', 'unnormalizer_processor', 'tokenizer_processor')
 BASE_CAMERAS = ('base_0_rgb', 'left_wrist_0_rgb', 'right_wrist_0_rgb')  # of lerobot/pi0_base
 POSES = ('x', 'y', 'z', 'roll', 'pitch', 'yaw', 'rx', 'ry', 'rz', 'qx', 'qy', 'qz', 'qw')
 OLD_KEYS = ('resize_imgs_with_padding', 'adapt_to_pi_aloha', 'use_delta_joint_actions_aloha',
@@ -38,12 +38,17 @@ def migrate(config: dict[str, Any]) -> str:
 def describe(folder: Path, config: dict[str, Any], choices: Choices) -> PolicySpec:
     """Return the description of a LeRobot checkpoint."""
     if not (folder / 'policy_preprocessor.json').exists():
+        if (folder / ADAPTER).exists():
+            raise CheckpointError(f"checkpoint '{folder}' is an adapter without "
+                                  'policy_preprocessor.json, which says how states and actions '
+                                  'are normalised: copy the whole folder that training saved')
         raise CheckpointError(
             f"checkpoint '{folder}' has no policy_preprocessor.json: it is incomplete, or LeRobot "
             f'before 0.4 saved it: {migrate(config)}')
     before = pipeline.read_steps(folder / 'policy_preprocessor.json', BEFORE)
     after = pipeline.read_steps(folder / 'policy_postprocessor.json', AFTER)
-    pipeline.require_steps(before, (NORMALISES, TOKENIZES), 'policy_preprocessor.json')
+    pipeline.require_steps(before, (NEW_LINE, TOKENIZES, NORMALISES),
+                           'policy_preprocessor.json')
     pipeline.require_steps(after, (RESTORES,), 'policy_postprocessor.json')
     inputs, outputs = (part(config, name, dict, CONFIG) for name in (
         'input_features', 'output_features'))
@@ -55,11 +60,16 @@ def describe(folder: Path, config: dict[str, Any], choices: Choices) -> PolicySp
     action, action_width = pipeline.normaliser(folder, restore, 'ACTION', 'action',
                                                _width(outputs, 'action'), warnings)
     renamed = _renamed(before)
-    cameras = _cameras(config, renamed, warnings)
+    data = DataSet(folder)
+    cameras = _cameras(config, renamed, pipeline.cameras_in(folder, normalise), data, warnings)
     pixels = pipeline.pixels(folder, normalise, cameras)
     if pixels:
         warnings.append('its images are normalised by statistics, as its processor says: '
                         + ', '.join(pixels))
+    cast = {step.config.get('float_dtype') for step in before.values()} - {None, 'float32'}
+    if cast:
+        warnings.append(f'its processor makes {cast.pop()} of states, which is not done here: '
+                        'they are a little more exact')
     names = flat_names(config.get('action_feature_names'))
     names = names if len(names) == action_width else ()
     tokenize = before[TOKENIZES]
@@ -67,13 +77,12 @@ def describe(folder: Path, config: dict[str, Any], choices: Choices) -> PolicySp
     size = config.get('image_resolution', [224, 224])
     if not isinstance(size, list) or len(size) != 2 or set(map(type, size)) != {int}:
         raise ValueError(f'its image_resolution is {size!r}, expected two whole numbers')
-    data = DataSet(folder)
     poses = [name for name in names or data.names('action', action_width) or ()
              if name.lower() in POSES]
     if len(poses) > 2:
         warnings.append(f"its actions are called {', '.join(poses)}: poses of a hand, not "
                         'positions of joints, which this package commands')
-    relative, why = _relative(config, before, after, names, action_width, choices)
+    relative, why = _relative(config, before, after, action_width, choices)
     trainer, told = _trainer(folder, config, normalise, choices)
     if (folder / ADAPTER).exists():
         trainer += f", an adapter of {read_json(folder / ADAPTER).get('base_model_name_or_path')}"
@@ -91,12 +100,15 @@ def describe(folder: Path, config: dict[str, Any], choices: Choices) -> PolicySp
         trainer, (*told, *warnings), renamed, pixels, why)
 
 
-def _cameras(config: dict[str, Any], renamed: dict[str, str], warnings: list[str]
-             ) -> tuple[str, ...]:
+def _cameras(config: dict[str, Any], renamed: dict[str, str], measured: set[str],
+             data: DataSet, warnings: list[str]) -> tuple[str, ...]:
     """Return the cameras that training had, in the order of config.json.
 
-    A model that was fine-tuned from pi0_base keeps that one's cameras; those that training's
-    renames did not feed were empty. Features of one channel are depth, which is no colour camera.
+    A model that was fine-tuned from a base keeps that one's cameras; those that training's renames
+    did not feed, and that the data set's statistics do not have, were empty. Features of one
+    channel, or that the data set calls depth, are no colour cameras.
+
+    :param measured: the data set's names of cameras in the statistics.
     """
     where = 'input_features of config.json'
     inputs = part(config, 'input_features', dict, CONFIG)
@@ -109,17 +121,20 @@ def _cameras(config: dict[str, Any], renamed: dict[str, str], warnings: list[str
             raise ValueError(f"'shape' of {name} in {where} is {shape}, expected three whole "
                              f'numbers: {AGAIN}')
     empty = {f'empty_camera_{number}' for number in range(whole(config, 'empty_cameras', 0))}
-    depth = [name for name, of in found.items() if of['shape'][0] == 1]
-    out = [name for name in found if name not in empty and name not in depth
-           and not name.startswith('empty_camera')]
+    known_as = {new: old for old, new in renamed.items()}
+    depth = [name for name, of in found.items() if 1 in (of['shape'][0], of['shape'][-1])
+             or data.is_depth(known_as.get(name, name))]
+    out = [name for name in found if name not in empty and name not in depth]
     lost = sorted(set(renamed.values()) - set(found) - {'observation.state', 'action'})
     if lost:
         warnings.append(f"training renamed a camera to {', '.join(lost)}, which the network does "
                         'not have: it has never seen it')
     if depth:
         warnings.append(f"{', '.join(depth)} is a depth image, no colour camera: left out")
-    fed = [name for name in out if name in renamed.values()]
-    if fed and set(BASE_CAMERAS) <= set(found) and len(fed) < len(out):
+    mapped = {renamed.get(name, name) for name in measured}
+    fed = [name for name in out if name in renamed.values() or name in mapped]
+    base = set(BASE_CAMERAS) <= set(found)
+    if renamed and fed and len(fed) < len(out) and (base or mapped & set(out)):
         unfed = [name for name in out if name not in fed]
         warnings.append(f"{', '.join(unfed)} of the base was fed by none of training's renames: "
                         'taken for empty')
@@ -130,16 +145,15 @@ def _cameras(config: dict[str, Any], renamed: dict[str, str], warnings: list[str
 
 
 def _relative(config: dict[str, Any], before: dict[str, Step], after: dict[str, Step],
-              names: tuple[str, ...], width: int, choices: Choices
-              ) -> tuple[np.ndarray, str]:
+              width: int, choices: Choices) -> tuple[np.ndarray, str]:
     """Return which actions are relative to the observation's state, and by which rule.
 
-    LeRobot excludes joints whose lower-cased action name contains one of the excluded words, and
-    excludes nothing, silently, where the names are missing.
+    As LeRobot's ``relative_action_processor.py``: an action is left out whose lower-cased name
+    contains one of the excluded words; those without a name are relative, whatever they are.
     """
     if choices.relative_joints is not None:
         return relative_mask(choices.relative_joints, width), 'as set'
-    step = before.get('relative_actions_processor')
+    step, back = before.get(RELATIVE), after.get(ABSOLUTE)
     enabled = part(config, 'use_relative_actions', bool, CONFIG, False)
     if step is not None and part(step.config, 'enabled', bool, step.where, False) != enabled:
         raise Unrecorded('config.json and policy_preprocessor.json disagree on whether actions '
@@ -147,32 +161,33 @@ def _relative(config: dict[str, Any], before: dict[str, Step], after: dict[str, 
                          'relative_joints')
     if not enabled:
         return np.zeros(width, bool), ''
-    if 'absolute_actions_processor' not in after:
+    if back is None or not part(back.config, 'enabled', bool, back.where, False):
         raise ValueError('its actions are relative, but policy_postprocessor.json has no step '
-                         f"'absolute_actions_processor': {AGAIN}")
+                         f"'{ABSOLUTE}' that is enabled: {AGAIN}")
     told = step.config if step else {}
-    names = flat_names(told.get('action_names')) or names
-    words = [texts(given, 'exclude_joints') for given in (
-        told.get('exclude_joints'), config.get('relative_exclude_joints')) if given is not None]
-    if len(words) == 2 and words[0] != words[1]:
-        raise Unrecorded(
-            f"config.json and policy_preprocessor.json disagree on which joints are not relative, "
-            f"{', '.join(words[1]) or 'none'} and {', '.join(words[0]) or 'none'}: set "
-            "'relative_joints'", 'relative_joints')
-    exclude = [word.lower() for word in (words or [('gripper',)])[0]]
-    if exclude and len(names) != width:
-        raise Unrecorded(
-            f"its actions are relative except {', '.join(exclude)}, but it names "
-            f"{len(names)} of {width} actions: set 'relative_joints'", 'relative_joints')
+    for key, other in (('exclude_joints', 'relative_exclude_joints'),
+                       ('action_names', 'action_feature_names')):
+        if config.get(other) is not None and told.get(key) != config[other]:
+            raise Unrecorded(f'{other} of config.json and {key} of policy_preprocessor.json '
+                             f'disagree on which actions are relative, {config[other]!r} and '
+                             f"{told.get(key)!r}: set 'relative_joints'", 'relative_joints')
+    where = step.where if step else CONFIG
+    names = [str(name).lower() for name in part(told, 'action_names', list, where, [])][:width]
+    words = [word.lower() for word in texts(told.get('exclude_joints'), 'exclude_joints') if word]
     out = np.ones(width, bool)
     for index, name in enumerate(names):
-        out[index] = not any(word in name.lower() for word in exclude)
-    return out, ('all but those whose names contain ' + ', '.join(exclude)) if exclude else 'all'
+        out[index] = not any(word in name for word in words)
+    if not words:
+        return out, 'all'
+    if out.all():
+        return out, (f"all: none of the names {', '.join(names) or '(it stored none)'} contains "
+                     f"{', '.join(words)}, so LeRobot made every action relative")
+    return out, 'all but those whose names contain ' + ', '.join(words)
 
 
 def _renamed(before: dict[str, Step]) -> dict[str, str]:
     """Return what training called its data set's cameras."""
-    step = before.get('rename_observations_processor')
+    step = before.get(RENAMES)
     names = part(step.config, 'rename_map', dict, step.where, {}) if step else {}
     return {old.removeprefix(IMAGES): part(names, old, str, 'rename_map').removeprefix(IMAGES)
             for old in names}

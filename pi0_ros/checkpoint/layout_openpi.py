@@ -75,16 +75,27 @@ def _not_positions(state: Normaliser, action: Normaliser, relative: np.ndarray) 
     Whoever commands positions commands about what is measured.
     """
     count = min(len(state.middle), len(action.middle))
-    clear = ~relative[:count] & (np.abs(state.middle) > state.spread)[:count]
-    odd = clear & (np.abs(action.middle[:count]) < np.abs(state.middle[:count]) / AROUND)
-    return np.flatnonzero(odd).tolist() if odd.sum() >= max(2, clear.sum() / 2) else []
+    absolute, far, near = ~relative[:count], np.abs(state.middle[:count]), np.abs(
+        action.middle[:count])
+    clear = absolute & (far > state.spread[:count])
+    odd = clear & (near < far / AROUND)
+    if odd.sum() >= max(2, clear.sum() / 2):
+        return np.flatnonzero(odd).tolist()
+    small = absolute & (near + action.spread[:count] < (far + state.spread[:count]) / AROUND)
+    return np.flatnonzero(small).tolist() if small.sum() >= max(2, absolute.sum() / 2) else []
 
 
 def _norm_stats(folder: Path, assets: str) -> Path:
-    if (folder / STATISTICS).is_file() and not assets:
-        return folder / STATISTICS  # beside the weights
+    beside = folder / STATISTICS
     found = sorted((folder / 'assets').rglob(STATISTICS))
     names = [str(path.parent.relative_to(folder / 'assets')) for path in found]
+    if beside.is_file() and not assets:
+        other = [path for path in found if path.read_bytes() != beside.read_bytes()]
+        if other:
+            raise CheckpointError(f"checkpoint '{folder}' has {STATISTICS} beside the weights and "
+                                  f"another below assets/, {names[found.index(other[0])]}: remove "
+                                  'the one that it was not trained with')
+        return beside
     if assets:
         if assets not in names:
             raise CheckpointError(f"checkpoint '{folder}' has no assets/{assets}/norm_stats.json, "

@@ -6,7 +6,7 @@ from typing import Any
 from pi0_ros.checkpoint.normalise import EPS, Normaliser, openpi_normaliser
 from pi0_ros.checkpoint.spec import (
     PALIGEMMA, Choices, PolicySpec, find_tokenizer, relative_mask, whole)
-from pi0_ros.weights.files import CheckpointError, read_json
+from pi0_ros.weights.files import AGAIN, CheckpointError, part, read_json
 
 CAMERAS = ('image_1', 'image_2', 'image_3')
 
@@ -22,10 +22,14 @@ def describe(folder: Path, config: dict[str, Any], choices: Choices) -> PolicySp
             raise CheckpointError(
                 f"checkpoint '{folder}' has no {name}_mean and {name}_std in "
                 'processor_config.json: without statistics its numbers mean nothing to a robot')
+        if not isinstance(mean, list) or not isinstance(std, list):
+            raise ValueError(f"'{name}_mean' and '{name}_std' of processor_config.json are "
+                             f'{str(mean)[:40]!r} and {str(std)[:40]!r}, expected lists: {AGAIN}')
         normalisers[name] = openpi_normaliser(name, {'mean': mean, 'std': std}, len(mean), EPS)
     width = len(processor['actions_mean'])
     relative = relative_mask(choices.relative_joints or (), width)
-    vision = config.get('vlm_config', {}).get('vision_config', {})
+    vlm = part(config, 'vlm_config', dict, 'config.json', {})
+    vision = part(vlm, 'vision_config', dict, 'vlm_config of config.json', {})
     side = whole(vision, 'image_size', 224)
     return PolicySpec(
         folder, 'transformers', CAMERAS, len(processor['state_mean']), width,

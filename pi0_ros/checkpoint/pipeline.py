@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 
 from pi0_ros.checkpoint.normalise import EPS, NEEDS, Normaliser, lerobot_normaliser
 from pi0_ros.checkpoint.spec import texts
-from pi0_ros.weights.files import inside, part, read_json
+from pi0_ros.weights.files import inside, part, pointer, read_json
 
 IMAGES = 'observation.images.'
 CHANNELS = 3
@@ -22,15 +22,20 @@ MOST_EPS = 1e-3
 # does nothing here.
 NORMALISER = ('eps', 'features', 'norm_map', 'stats', 'normalize_observation_keys', 'device',
               'dtype')
+RENAMES, NEW_LINE, TOKENIZES = (
+    'rename_observations_processor', 'pi0_new_line_processor', 'tokenizer_processor')
+RELATIVE, NORMALISES = 'relative_actions_processor', 'normalizer_processor'
+RESTORES, ABSOLUTE = 'unnormalizer_processor', 'absolute_actions_processor'
 BEFORE = {
-    'rename_observations_processor': ('rename_map',), 'to_batch_processor': (),
-    'pi0_new_line_processor': (), 'tokenizer_processor': (
+    RENAMES: ('rename_map',), 'to_batch_processor': (), NEW_LINE: (), TOKENIZES: (
         'max_length', 'task_key', 'padding_side', 'padding', 'truncation', 'tokenizer_name'),
     'device_processor': ('device', 'float_dtype'),
-    'relative_actions_processor': ('enabled', 'exclude_joints', 'action_names'),
-    'normalizer_processor': NORMALISER}
-AFTER = {'unnormalizer_processor': NORMALISER, 'absolute_actions_processor': ('enabled',),
+    RELATIVE: ('enabled', 'exclude_joints', 'action_names'), NORMALISES: NORMALISER}
+AFTER = {RESTORES: NORMALISER, ABSOLUTE: ('enabled',),
          'device_processor': ('device', 'float_dtype')}
+# What comes before what; the other order is another network's input.
+ORDER = ((RENAMES, NORMALISES), (NEW_LINE, TOKENIZES), (RELATIVE, NORMALISES),
+         (RESTORES, ABSOLUTE))
 
 
 @dataclass(frozen=True)
@@ -63,12 +68,31 @@ def read_steps(path: Path, known: dict[str, tuple[str, ...]]) -> dict[str, Step]
         where = f"step '{name}' of {path.name}"
         config = part(step, 'config', dict, where, {})
         for key, value in config.items():
-            if value and key not in known[name]:
+            nothing = value is None or value is False or value in ([], {}, '')
+            if not nothing and key not in known[name]:
                 raise ValueError(f"{where} has {key} {value!r}, which LeRobot's lacks: what it "
                                  'does is not known, so the robot could move wrongly')
+        if name in out:
+            if name != RENAMES:
+                raise ValueError(f"{path.name} has step '{name}' twice, which LeRobot's have not: "
+                                 'what is done twice moves the robot wrongly')
+            config = {'rename_map': renamed_twice(out[name], config, where)}
         out[name] = Step(where, config, part(step, 'state_file', str, where, None),
                          part(step, 'artifacts', dict, where, {}))
+    names = list(out)
+    for first, second in ORDER:
+        if first in out and second in out and names.index(first) > names.index(second):
+            raise ValueError(f"{path.name} has step '{first}' behind '{second}', LeRobot's have "
+                             'it before: the robot would move wrongly')
     return out
+
+
+def renamed_twice(first: Step, second: dict[str, Any], where: str) -> dict[str, str]:
+    """Return what two renames, one after the other, make of names."""
+    one = part(first.config, 'rename_map', dict, first.where, {})
+    two = part(second, 'rename_map', dict, where, {})
+    return {old: two.get(str(new), new) for old, new in one.items()} | {
+        old: new for old, new in two.items() if old not in one.values()}
 
 
 def require_steps(steps: dict[str, Step], names: tuple[str, ...], file: str) -> None:
@@ -107,8 +131,8 @@ def _eps(step: Step) -> float:
     return eps
 
 
-def _features(step: Step) -> dict[str, Any] | None:
-    return part(step.config, 'features', dict, step.where, None)
+def _features(step: Step) -> dict[str, Any]:
+    return part(step.config, 'features', dict, step.where)
 
 
 def _keys(step: Step) -> tuple[str, ...] | None:
@@ -126,7 +150,7 @@ def normaliser(folder: Path, step: Step, kind: str, feature: str, width: int,
     fine-tuned model keeps its base's.
     """
     features, keys = _features(step), _keys(step)
-    left_out = kind == 'STATE' and (feature not in (features or {feature: ()})
+    left_out = kind == 'STATE' and (feature not in features
                                     or (keys is not None and feature not in keys))
     mode = step.config['norm_map'].get(kind)
     if mode is None or left_out:
@@ -134,6 +158,7 @@ def normaliser(folder: Path, step: Step, kind: str, feature: str, width: int,
                         'the network the numbers as they are')
         mode = 'IDENTITY'
     if mode == 'IDENTITY' or mode not in NEEDS:
+        width = _width_of(folder, step, feature) or width
         return lerobot_normaliser(mode, feature, {}, width), width
     told = statistics(folder, step)
     for name in NEEDS[mode]:
@@ -142,6 +167,24 @@ def normaliser(folder: Path, step: Step, kind: str, feature: str, width: int,
             told[f'{feature}.{name}'] = value.reshape(-1)
             width = value.size
     return lerobot_normaliser(mode, feature, told, width, _eps(step)), width
+
+
+def _width_of(folder: Path, step: Step, feature: str) -> int | None:
+    """Return how many values the statistics have of a feature, None where they have none."""
+    if step.state_file is None and not step.config.get('stats'):
+        return None
+    sizes = {value.size for key, value in statistics(folder, step).items()
+             if key.rpartition('.')[0] == feature and key.rpartition('.')[2] in (
+                 'mean', 'std', 'min', 'max', 'q01', 'q99')}
+    return sizes.pop() if len(sizes) == 1 else None
+
+
+def cameras_in(folder: Path, step: Step) -> set[str]:
+    """Return the data set's names of cameras that the statistics have."""
+    if step.state_file is None and not step.config.get('stats'):
+        return set()
+    return {key.rpartition('.')[0].removeprefix(IMAGES)
+            for key in statistics(folder, step) if key.startswith(IMAGES)}
 
 
 def pixels(folder: Path, step: Step, cameras: tuple[str, ...]
@@ -153,7 +196,7 @@ def pixels(folder: Path, step: Step, cameras: tuple[str, ...]
     mode = step.config['norm_map'].get('VISUAL', 'IDENTITY')
     if mode == 'IDENTITY':
         return {}
-    told, features, keys, out = statistics(folder, step), _features(step) or {}, _keys(step), {}
+    told, features, keys, out = statistics(folder, step), _features(step), _keys(step), {}
     for name in cameras:
         feature = f'{IMAGES}{name}' if f'{IMAGES}{name}' in features else name
         flat = {key: value.reshape(-1) for key, value in told.items()
@@ -166,10 +209,9 @@ def pixels(folder: Path, step: Step, cameras: tuple[str, ...]
 
 
 def statistics(folder: Path, step: Step) -> dict[str, np.ndarray]:
-    """Return statistics by flat names: of the file, else of the JSON, as LeRobot resolves them."""
-    name = step.state_file
-    if name is None:
-        told = part(step.config, 'stats', dict, step.where, {})
+    """Return statistics by flat names: of the JSON, else of the file, as LeRobot resolves them."""
+    name, told = step.state_file, part(step.config, 'stats', dict, step.where, {})
+    if name is None or told:
         if not told:
             raise ValueError('it has no statistics: it is a base model, which says nothing to a '
                              'robot before it is fine-tuned on its data')
@@ -187,7 +229,8 @@ def statistics(folder: Path, step: Step) -> dict[str, np.ndarray]:
         raise ValueError(f"statistics file '{path.name}' is missing: copy the whole folder") \
             from error
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"statistics file '{path.name}' is damaged: {error}") from error
+        raise ValueError(f"statistics file '{path.name}' "
+                         f'{pointer(path) or f"is damaged: {error}"}') from error
 
 
 def migrated(folder: Path, normalise: Step) -> bool:
@@ -195,7 +238,7 @@ def migrated(folder: Path, normalise: Step) -> bool:
 
     Those of a data set also have counts and quantiles.
     """
-    if normalise.state_file is None:
+    if normalise.state_file is None or normalise.config.get('stats'):
         return False
     kinds = {key.rpartition('.')[2] for key in statistics(folder, normalise)}
     return kinds in ({'mean', 'std'}, {'min', 'max'}, {'mean', 'std', 'min', 'max'})

@@ -15,7 +15,7 @@ from pi0_ros.checkpoint.spec import Choices, PolicySpec, whole
 from pi0_ros.weights.files import CheckpointError, read_json
 from pi0_ros.weights.header import read_header
 from pi0_ros.weights.places import OWN, hint
-from pi0_ros.weights.tensors import BUFFERS, Stored
+from pi0_ros.weights.tensors import BUFFERS, WRAPPED, Stored
 
 EMBEDDINGS = 'model.vlm.vision_tower.embeddings.'
 MOST_OFFSET = 10  # periods
@@ -44,7 +44,8 @@ def read(folder: Path, choices: Choices = Choices()) -> PolicySpec:
         raise CheckpointError(f"checkpoint '{folder}' is {OTHER_NETWORKS[kind.lower()]}, another "
                               'network: this package runs PI0, train or take one of type pi0')
     names, stored = read_header(folder)
-    buffers = [name for name in names if name.removeprefix('model.').startswith(BUFFERS)]
+    buffers = [name for name in names if WRAPPED.sub('', name).removeprefix('model.').startswith(
+        BUFFERS)]
     if buffers and not (folder / 'policy_preprocessor.json').exists():
         raise CheckpointError(f"checkpoint '{folder}' was saved by LeRobot before 0.4: "
                               f'{layout_lerobot.migrate(config)}')

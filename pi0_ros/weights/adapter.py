@@ -37,6 +37,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         problems.append(f"bias {config['bias']!r}")
     if config.get('init_lora_weights') not in STARTS:
         problems.append(f"init_lora_weights {config['init_lora_weights']!r}")
+    _require_patterns(path, config)
     if problems:
         raise CheckpointError(f"checkpoint file '{path}' asks for {', '.join(problems)}, which is "
                               "not done here: merge the adapter with PEFT's merge_and_unload and "
@@ -98,11 +99,12 @@ def changed(folder: Path, config: Mapping[str, Any], base: Mapping[str, Stored]
         if a.shape != (rank, wanted[-1]) or b.shape != (wanted[0], rank) or len(wanted) != 2:
             raise CheckpointError(f"checkpoint file '{path}' changes {module} by {b.shape} x "
                                   f'{a.shape} of rank {rank}, but its base has {wanted}')
-        if isinstance(alpha, bool) or not isinstance(alpha, (int, float)):
+        if isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not (
+                math.isfinite(alpha)):
             raise CheckpointError(f"checkpoint file '{folder / CONFIG}' has lora_alpha {alpha!r}, "
                                   'expected a number')
         scale = alpha / (math.sqrt(rank) if config.get('use_rslora') else rank)
-        out[name] = replace(base[name], change=Change(scale, a, b))
+        out[name] = replace(out[name], change=Change(scale, a, b))  # also of what it has whole
     return out
 
 
@@ -121,3 +123,15 @@ def _of(patterns: Mapping[str, Any] | None, module: str, default: Any) -> Any:
         if re.fullmatch(rf'(.*\.)?({pattern})', module):
             return value
     return default
+
+
+def _require_patterns(path: Path, config: Mapping[str, Any]) -> None:
+    for key in ('rank_pattern', 'alpha_pattern'):
+        told = config.get(key) or {}
+        try:
+            fits = isinstance(told, dict) and all(re.compile(one) for one in told)
+        except re.error:
+            fits = False
+        if not fits:
+            raise CheckpointError(f"{key} of checkpoint file '{path}' is {str(told)[:60]!r}, "
+                                  'expected patterns of module names: copy it again')

@@ -6,11 +6,23 @@ from typing import Any
 
 
 WORDS = {dict: 'an object', list: 'a list', str: 'text', float: 'a number', bool: 'true or false'}
+LFS = b'version https://git-lfs'
 AGAIN = 'copy the file again, as training saved it'
 
 
 class CheckpointError(Exception):
     """A checkpoint cannot be used; the text says why and what to do."""
+
+
+def pointer(path: Path) -> str:
+    """Return that a file is a Git LFS pointer, '' if it is none."""
+    try:
+        with path.open('rb') as file:
+            if file.read(len(LFS)) == LFS:
+                return 'is a Git LFS pointer, its content is not here: git lfs pull'
+    except OSError:
+        pass
+    return ''
 
 
 def inside(folder: Path, name: str, what: str) -> Path:
@@ -36,7 +48,8 @@ def read_json(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise CheckpointError(f"checkpoint file '{path}' cannot be read: {error}") from error
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"checkpoint file '{path}' is not JSON: {error}") from error
+        raise CheckpointError(f"checkpoint file '{path}' "
+                              f'{pointer(path) or f"is not JSON: {error}"}') from error
     if not isinstance(value, dict):
         raise CheckpointError(f"checkpoint file '{path}' holds no JSON object")
     return value

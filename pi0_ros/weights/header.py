@@ -7,7 +7,8 @@ from pi0_ros.weights.files import CheckpointError, inside, read_json
 from pi0_ros.weights.tensors import ADAPTER, WEIGHTS, Stored, read_raw, stored_names
 
 INDEX = WEIGHTS + '.index.json'
-PICKLES = ('pytorch_model.bin', 'model.pt', 'model.pth', 'model.bin', 'optimizer.pt')
+PICKLES = ('pytorch_model.bin', 'adapter_model.bin', 'model.pt',
+           'model.pth', 'model.bin', 'optimizer.pt')
 
 
 def read_header(folder: Path) -> tuple[list[str], dict[str, Stored]]:
@@ -22,8 +23,19 @@ def read_header(folder: Path) -> tuple[list[str], dict[str, Stored]]:
         names, stored = read_header(adapter.base_folder(folder, config))
         return names, adapter.changed(folder, config, stored)
     found, told = read_raw(weight_files(folder))
+    if not (folder / WEIGHTS).is_file():
+        _require_index(folder / INDEX, found)
     return list(found), {name: found[stored]
                          for name, stored in stored_names(found, told).items()}
+
+
+def described_by(folder: Path) -> Path:
+    """Return the folder whose config.json describes the network: an adapter's base has it."""
+    if not (folder / adapter.CONFIG).exists():
+        return folder
+    own = read_json(folder / 'config.json') if (folder / 'config.json').exists() else {}
+    return folder if own.get('vlm_config') else adapter.base_folder(
+        folder, adapter.read_config(folder))
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -49,6 +61,18 @@ def weight_files(folder: Path) -> list[Path]:
         raise CheckpointError(f"checkpoint file '{folder / missing[0]}' is missing, which "
                               f'{INDEX} names: copy the whole folder')
     return files
+
+
+def _require_index(index: Path, found: dict[str, Stored]) -> None:
+    """Refuse an index that says otherwise than its files."""
+    told = read_json(index)['weight_map']
+    wrong = sorted(name for name in told.keys() | found.keys()
+                   if name not in found or told.get(name) != found[name].path.name)
+    if wrong:
+        there = found[wrong[0]].path.name if wrong[0] in found else 'no file'
+        raise CheckpointError(
+            f"checkpoint file '{index}' has tensor {wrong[0]} in {told.get(wrong[0], 'no file')}, "
+            f'it is in {there}: copy the whole folder again')
 
 
 def _instead(folder: Path) -> str:

@@ -15,7 +15,7 @@ from torch import nn
 from transformers import PI0Config, PI0ForConditionalGeneration
 
 from pi0_ros.weights.files import CheckpointError
-from pi0_ros.weights.header import read_header
+from pi0_ros.weights.header import described_by, read_header
 from pi0_ros.weights.network import network_config
 from pi0_ros.weights.tensors import TABLE, UNUSED, Stored
 
@@ -40,7 +40,8 @@ def load_model(folder: Path, dtype: torch.dtype, device: torch.device, chunk_len
     _, stored = read_header(folder)
     shapes = {name: part.shape for name, part in stored.items()}
     try:
-        model = _empty(network_config(folder, shapes, chunk_length), folder)
+        source = described_by(folder)
+        model = _empty(network_config(source, shapes, chunk_length), source)
         _require_equal(folder, dict(model.named_parameters()), stored)
         _fill(model, stored, dtype, device)
         # Buffers stay float32: time and position frequencies in bfloat16 would be off by up to
@@ -70,8 +71,10 @@ def _fill(model: nn.Module, stored: Mapping[str, Stored], dtype: torch.dtype,
         tensor = read.to(device='cpu' if name == TABLE else device, dtype=dtype, copy=True)
         # One pass without a temporary; exact only where the sum itself overflows.
         if not (tensor.sum().isfinite() or torch.isfinite(tensor).all()):
-            raise CheckpointError(f"checkpoint file '{part.path}': {part.name} holds values that "
-                                  'are not finite')
+            whose = part.path if part.change is None else (
+                f'{part.path} with {part.change.a.path.name}')
+            raise CheckpointError(f"checkpoint file '{whose}': {part.name} holds values that are "
+                                  'not finite')
         owner, _, attribute = name.rpartition('.')
         model.get_submodule(owner).register_parameter(
             attribute, nn.Parameter(tensor, requires_grad=False))

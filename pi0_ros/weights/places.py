@@ -4,11 +4,11 @@ import os
 import re
 from pathlib import Path
 
-from huggingface_hub import try_to_load_from_cache
+from huggingface_hub import constants, try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
 
 OWN = ('config.json', 'model.safetensors', 'model.safetensors.index.json', 'adapter_config.json',
-       'adapter_model.safetensors', '_CHECKPOINT_METADATA', 'params', 'metadata.pt', 'assets')
+       'adapter_model.safetensors', '_CHECKPOINT_METADATA', 'params', 'metadata.pt')
 # As LeRobot's training makes them.
 INNER = ('pretrained_model', 'last', 'checkpoints', 'checkpoint')
 CACHED = 'models--'  # how a model's folder in the hub's cache begins
@@ -32,14 +32,17 @@ def locate(name: str) -> Path:
 
 def cached(name: str, revision: str | None = None) -> Path | None:
     """Return the snapshot of a model in the hub's cache on this disk, None where it is not."""
+    name, _, given = name.partition('@')
     for file in ('config.json', 'adapter_config.json', 'model.safetensors'):
         try:
-            found = try_to_load_from_cache(name, file, revision=revision)
+            found = try_to_load_from_cache(name, file, revision=given or revision)
         except HFValidationError:  # a path, no name
             return None
         if isinstance(found, str):
             return Path(found).parent
-    return None
+    if not HUB_NAME.fullmatch(name) or given or revision:
+        return None
+    return _snapshot(Path(constants.HF_HUB_CACHE) / f"{CACHED}{name.replace('/', '--')}")
 
 
 def hint(path: Path) -> str:
@@ -49,8 +52,19 @@ def hint(path: Path) -> str:
     except OSError:  # a name that is too long
         return ''
     if not there:
-        return (f"; if it is a name of the hub, fetch it first: hf download {path}"
-                if HUB_NAME.fullmatch(str(path)) else '')
+        name, _, revision = str(path).partition('@')
+        fetch = f'hf download {name}' + f' --revision {revision}' * bool(revision)
+        if path.is_symlink():
+            return f": it is a link to '{path.readlink()}', which is not there" + (
+                hint(path.parent) if path.parent.is_dir() else '')
+        if path.is_file():
+            return f": it is a file, give the folder that it is in, '{path.parent}'"
+        return (f'; if it is a name of the hub, fetch it first: {fetch}'
+                if HUB_NAME.fullmatch(name) else '')
+    if path.name.startswith(CACHED) or path.name == 'snapshots':
+        base = path if path.name == 'snapshots' else path / 'snapshots'
+        return ': it holds the snapshots ' + ', '.join(
+            sorted(one.name for one in base.glob('*'))) + ', give the folder of one'
     steps, models = _steps(path), _models(path)
     if not steps and not models:
         for name in INNER:
@@ -70,6 +84,8 @@ def _inner(folder: Path) -> Path:
     for name in INNER:
         if (folder / name).is_dir():
             return _inner(folder / name)
+    if folder.name == 'snapshots' and folder.parent.name.startswith(CACHED):
+        folder = folder.parent
     models = [folder] if folder.name.startswith(CACHED) else _models(folder)
     if len(models) == 1:
         return _snapshot(models[0]) or folder

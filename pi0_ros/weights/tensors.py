@@ -8,7 +8,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from pi0_ros.weights.files import CheckpointError
+from pi0_ros.weights.files import CheckpointError, pointer
 
 WEIGHTS = 'model.safetensors'
 ADAPTER = 'adapter_model.safetensors'
@@ -26,8 +26,7 @@ RENAMES = (
 HEAD = 'paligemma_with_expert.paligemma.lm_head.weight'
 UNUSED = ('paligemma_with_expert.gemma_expert.lm_head.weight', 'model.dit.embed_tokens.weight')
 # What DDP and torch.compile put before a name.
-WRAPPED = re.compile(r'^(module\.|_orig_mod\.)+|\b_orig_mod\.')
-LFS = b'version https://git-lfs'
+WRAPPED = re.compile(r'^(module\.|_orig_mod\.)+|\b_orig_mod\.|(?<=^model\.)module\.')
 
 
 # Statistics that LeRobot before 0.4 kept among the weights.
@@ -71,6 +70,10 @@ def read_raw(paths: Sequence[Path]) -> tuple[dict[str, Stored], dict[str, str]]:
             with safe_open(path, 'numpy') as file:
                 told |= file.metadata() or {}
                 for name in file.keys():
+                    if name in found:
+                        raise CheckpointError(f"tensor {name} is in '{found[name].path.name}' and "
+                                              f"in '{path.name}' of checkpoint '{path.parent}': "
+                                              'copy the whole folder again')
                     part = file.get_slice(name)
                     found[name] = Stored(name, tuple(part.get_shape()), str(part.get_dtype()),
                                          path)
@@ -80,15 +83,8 @@ def read_raw(paths: Sequence[Path]) -> tuple[dict[str, Stored], dict[str, str]]:
 
 
 def _unreadable(path: Path, error: Exception) -> CheckpointError:
-    try:
-        with path.open('rb') as file:
-            pointer = file.read(len(LFS)) == LFS
-    except OSError:
-        pointer = False
-    if pointer:
-        return CheckpointError(f"checkpoint file '{path}' is a Git LFS pointer, the weights "
-                               'are not here: git lfs pull')
-    return CheckpointError(f"checkpoint file '{path}' is damaged: {error}; copy it again")
+    return CheckpointError(f"checkpoint file '{path}' "
+                           f'{pointer(path) or f"is damaged: {error}; copy it again"}')
 
 
 def stored_names(names: Iterable[str], aliases: Mapping[str, str] | None = None
@@ -98,6 +94,7 @@ def stored_names(names: Iterable[str], aliases: Mapping[str, str] | None = None
     :param aliases: the file's metadata; safetensors notes there which tensors it left out because
         they share the memory of another.
     :returns: transformers' name to the name in the file.
+    :raises CheckpointError: two of them are one.
     """
     files = {name: name for name in names}
     for alias, stored in (aliases or {}).items():
@@ -115,6 +112,9 @@ def stored_names(names: Iterable[str], aliases: Mapping[str, str] | None = None
             continue
         for pattern, replacement in RENAMES:
             name = re.sub(pattern, replacement, name)
+        if out.get(name, stored) != stored:
+            raise CheckpointError(f'the weights hold {name} twice, as {out[name]} and {stored}: '
+                                  'which of them was trained is not known; save them again')
         out[name] = stored
     if head is not None:
         out.setdefault(TABLE, head)
