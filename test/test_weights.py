@@ -448,7 +448,7 @@ def test_relative_are_the_actions_that_lerobot_made_relative_and_it_is_said_why(
 # ---- steps ----
 
 @pytest.mark.parametrize('change, words', [
-    (lambda steps: [*steps.values(), steps['normalizer_processor']], "normalizer_processor' twice"),
+    (lambda steps: [*steps.values(), steps['normalizer_processor']], "_processor' twice"),
     (lambda steps: [steps.pop('normalizer_processor'), *steps.values()],
      "'relative_actions_processor' behind 'normalizer_processor'|behind 'normalizer_processor'"),
     (lambda steps: [step for name, step in steps.items() if 'new_line' not in name],

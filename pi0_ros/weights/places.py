@@ -54,11 +54,11 @@ def hint(path: Path) -> str:
     if not there:
         name, _, revision = str(path).partition('@')
         fetch = f'hf download {name}' + f' --revision {revision}' * bool(revision)
+        if path.is_file():
+            return f": it is a file, give the folder that it is in, '{path.parent}'"
         if path.is_symlink():
             return f": it is a link to '{path.readlink()}', which is not there" + (
                 hint(path.parent) if path.parent.is_dir() else '')
-        if path.is_file():
-            return f": it is a file, give the folder that it is in, '{path.parent}'"
         return (f'; if it is a name of the hub, fetch it first: {fetch}'
                 if HUB_NAME.fullmatch(name) else '')
     if path.name.startswith(CACHED) or path.name == 'snapshots':
