@@ -485,6 +485,14 @@ def test_a_camera_with_a_clock_of_its_own_comes_and_is_not_silent():
     found = builder.check(now)
     assert found.reason == 'camera_skew' and 'comes, but its images are stamped 3600.0 s ago' in (
         found.text) and "'ignore_stamps'" in found.text
+    assert (found.amount, found.allowed) == pytest.approx((3600.0, 0.3))
+    for behind, reason in ((1.1, 'camera_skew'), (0.9, 'camera_silent')):  # more than a second
+        camera.clear()
+        for number in range(20):
+            now += 33 * MS
+            joints.put(list(NAMES), np.zeros(2), now, now)
+            camera.put(0, now - round(behind * 1e9), now)
+        assert builder.check(now).reason == reason
     for number in range(20):  # a driver that sends its last image again and again has no clock
         now += 100 * MS
         joints.put(list(NAMES), np.zeros(2), now, now)
@@ -503,3 +511,14 @@ def test_joint_states_of_another_clock_and_of_other_names_are_called_that():
     found = builder.check(NOW)
     assert found.reason == 'joints_silent' and 'come, but are stamped 995.0 s ago' in found.text
     assert "'use_sim_time'" in found.text
+    assert (found.amount, found.allowed) == pytest.approx((995.0, 0.1))
+
+
+def test_of_many_foreign_joints_some_are_named():
+    joints = JointBuffer(NAMES)
+    builder = ObservationBuilder(joints, {'front': LatestBuffer()}, lambda image: image,
+                                 Freshness(100 * MS, 300 * MS, 150 * MS))
+    for number in range(40):
+        joints.put([f'j{number}'], np.zeros(1), NOW, NOW)
+    assert builder.check(NOW).text.endswith('have ' + ', '.join(f'j{n}' for n in range(8)))
+    assert len(joints.heard) == 20
