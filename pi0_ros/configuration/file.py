@@ -1,5 +1,7 @@
 """A parameter file of the node, read without ROS."""
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
@@ -50,26 +52,86 @@ def _values(path: Path | None) -> dict:
     return out
 
 
-def _content(path: Path) -> dict:
-    """Return the parameters of the one section that speaks of a policy."""
+def parameter_files(argv: Sequence[str]) -> list[Path]:
+    """Return the files that are given as ``--params-file`` on a command line of ROS."""
+    return [Path(given) for word, given in zip(argv, argv[1:]) if word == '--params-file']
+
+
+def sections_missing(files: Sequence[Path], node: str) -> list[str]:
+    """Return a sentence if none of the files speaks of a node, [] if one does, or there are none.
+
+    :param node: its full name, such as /arm_a/pi0.
+    """
+    told = []
+    for path in files:
+        try:
+            sections = _sections(path)
+        except ValueError as error:
+            told.append(str(error))
+            continue
+        if any(_speaks_of(name, node) and set(section) - {'use_sim_time'}
+               for name, section in sections.items()):
+            return []
+        if sections and not any(set(section) - {'use_sim_time'} for section in sections.values()):
+            continue  # as launch writes them
+        told.append(f"'{path}' has {', '.join(sections) or 'no section ros__parameters'}")
+    return [f"no parameter file has a section for '{node}' or '/**': {'; '.join(told)}"
+            ] if told else []
+
+
+def _speaks_of(section: str, node: str) -> bool:
+    """Return whether a section is for a node; * stands for one part of a name, ** for several."""
+    pattern = re.escape('/' + section.strip('/'))
+    pattern = pattern.replace(r'/\*\*', r'(/[^/]+)*').replace(r'\*', r'[^/]+')
+    return re.fullmatch(pattern, node) is not None
+
+
+def _sections(path: Path) -> dict[str, dict]:
+    """Return the sections of a file by the names of nodes that they are for.
+
+    :raises ValueError: it cannot be read.
+    """
+    if not path.is_file():
+        raise ValueError(f"'{path}' does not exist")
     try:
-        content = yaml.safe_load(path.read_text())
+        content = yaml.load(path.read_text(), _Loader)
     except (OSError, ValueError, yaml.YAMLError) as error:
-        raise ValueError(f"'{path}' cannot be read: {error}") from error
-    found: list[dict] = []
+        raise ValueError(f"'{path}' cannot be read: {' '.join(str(error).split())}") from error
+    found: dict[str, dict] = {}
 
-    def look(value: object) -> None:
+    def look(value: object, name: str) -> None:
         if isinstance(value, dict):
-            for name, inner in value.items():
-                if name == 'ros__parameters' and isinstance(inner, dict):
-                    found.append(inner)
+            for key, inner in value.items():
+                if key == 'ros__parameters' and isinstance(inner, dict):
+                    found[name] = found.get(name, {}) | inner
                 else:
-                    look(inner)
+                    look(inner, '/'.join((name, str(key).strip('/'))))
 
-    look(content)
+    look(content, '')
+    return found
+
+
+def _content(path: Path) -> dict:
+    """Return the parameters of the node: those for all nodes, and those for one of them."""
+    found = _sections(path)
     # 'seed' is a parameter of the simulated robot, too.
-    found = [section for section in found if set(section) & set(BY_NAME) - {'seed'}] or found
-    if len(found) != 1:
+    of_policy = {name: section for name, section in found.items()
+                 if set(section) & set(BY_NAME) - {'seed'}}
+    found = of_policy or found
+    every = [section for name, section in found.items() if '*' in name]
+    own = [section for name, section in found.items() if '*' not in name]
+    if not found or len(own) > 1:
         raise ValueError(f"'{path}' has {len(found)} sections ros__parameters that speak of a "
-                         'policy, expected one')
-    return found[0]
+                         f"policy ({', '.join(found) or 'none'}), expected one, or '/**' and one")
+    out: dict = {}
+    for section in (*every, *own):
+        out |= section
+    return out
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as ROS reads it: 1e3 is a number, too."""
+
+
+_Loader.add_implicit_resolver('tag:yaml.org,2002:float', re.compile(
+    r'^[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$'), list('-+.0123456789'))

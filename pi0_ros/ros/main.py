@@ -1,14 +1,17 @@
 """Entry points of the ROS nodes."""
 
 import argparse
+import re
 import sys
 from collections.abc import Callable
 
 import rclpy
+from rclpy._rclpy_pybind11 import RCLError
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.node import Node
 
+from pi0_ros.configuration.file import parameter_files
 from pi0_ros.ros.interrupt import INTERRUPT
 
 SWITCH_INTERVAL_S = 1e-4  # lets the control thread in when another thread computes in Python
@@ -85,11 +88,23 @@ def sim_main(argv: list[str]) -> int:
     return _run(argv, SimNode, lambda node: True)
 
 
+def _sentence(error: Exception) -> str:
+    """Return what ROS says of arguments that it does not take, without where in its code."""
+    text = ' '.join(str(error).split())
+    return re.sub(r', at /\S+?:\d+', '', text)
+
+
 def _run(argv: list[str], make: Callable[[], Node], ready: Callable[[Node], bool]) -> int:
     """Make a node and let it work until a signal comes; return the exit status."""
     node, failed = None, False
     try:
-        start(argv)
+        try:
+            start(argv)
+        except RCLError as error:
+            lost = [f"parameter file '{path}' does not exist" for path in parameter_files(argv)
+                    if not path.is_file()]
+            print(f"pi0_ros: {'; '.join(lost) or _sentence(error)}", file=sys.stderr)
+            return 2
         node = make()
         failed = not ready(node)
         if not failed:

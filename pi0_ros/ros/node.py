@@ -1,15 +1,17 @@
 """The lifecycle node pi0: reads parameters, and opens and closes sessions."""
 
 import logging
+import sys
 import traceback
 from collections.abc import Callable
 
-from rcl_interfaces.msg import SetParametersResult
+from rcl_interfaces.msg import ParameterDescriptor, SetParametersResult
 from rclpy._rclpy_pybind11 import RCLError
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 
 from pi0_ros.configuration.advice import advised
+from pi0_ros.configuration.file import parameter_files, sections_missing
 from pi0_ros.configuration.parameters import ParameterError
 from pi0_ros.ros import parameters
 from pi0_ros.ros.interrupt import INTERRUPT
@@ -43,10 +45,19 @@ class _ToRos(logging.Handler):
 class Pi0Node(LifecycleNode):
     """Runs a policy on a robot. Starts disarmed; ``~/enable`` arms it."""
 
+    def declare_parameters(self, namespace: str, parameters: list, ignore_override: bool = False
+                           ) -> list:
+        """Declare parameters; what has no value, as an empty list in a file, may get any."""
+        return super().declare_parameters(namespace, [
+            (name, value[0], ParameterDescriptor(dynamic_typing=True))
+            if value and value[0] is None else (name, *value)
+            for name, *value in parameters], ignore_override)
+
     def __init__(self, **kwargs: object) -> None:
         """Declare the parameters; ``configure`` reads them. Arguments go to LifecycleNode."""
         super().__init__('pi0', automatically_declare_parameters_from_overrides=True, **kwargs)
-        self._problems = parameters.declare(self)
+        self._problems = parameters.declare(self) + sections_missing(
+            parameter_files(kwargs.get('cli_args') or sys.argv), self.get_fully_qualified_name())
         self.add_on_set_parameters_callback(self._validate_parameters)
         self.add_post_set_parameters_callback(self._apply_parameters)
         self.session: Session | None = None

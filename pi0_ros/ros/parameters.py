@@ -23,12 +23,15 @@ def declare(node: Node) -> list[str]:
         value = entry.default
         if node.has_parameter(entry.name):
             given = node.get_parameter(entry.name).value
+            if given is None and isinstance(value, list):
+                given = type(value)()  # ROS has no type for an empty list
             node.undeclare_parameter(entry.name)
             problem = check(entry, given)
             if problem:
                 problems.append(problem)
             else:
                 value = float(given) if isinstance(value, float) else given
+                value = [''] if value == [] and isinstance(entry.default[0], str) else value
         node.declare_parameter(entry.name, value, descriptor(entry), ignore_override=True)
     return problems
 
