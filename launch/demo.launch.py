@@ -14,6 +14,8 @@ from launch.actions import DeclareLaunchArgument, SetEnvironmentVariable, Shutdo
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
+from pi0_ros.launching import profile
+
 SHARE = get_package_share_directory('pi0_ros')
 
 
@@ -30,8 +32,8 @@ def generate_launch_description() -> LaunchDescription:
                                           'master.'),
         DeclareLaunchArgument('namespace', default_value='',
                               description='Namespace of both nodes and all their topics.'),
-        SetEnvironmentVariable('FASTRTPS_DEFAULT_PROFILES_FILE',
-                               os.path.join(SHARE, 'config', 'fastdds.xml')),
+        *(SetEnvironmentVariable(*one) for one in profile(
+            os.environ, os.path.join(SHARE, 'config', 'fastdds.xml')).items()),
         Node(package='pi0_ros', executable='sim', name='sim', namespace=namespace,
              parameters=[config, {'seed': LaunchConfiguration('seed'),
                                   'controller': LaunchConfiguration('controller')}],

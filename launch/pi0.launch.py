@@ -7,18 +7,20 @@ the parameter file.
 import os
 
 from ament_index_python.packages import get_package_share_directory
-from launch import LaunchDescription
-from launch.actions import DeclareLaunchArgument, SetEnvironmentVariable
-from launch.conditions import IfCondition
+from launch import LaunchContext, LaunchDescription
+from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
+
+from pi0_ros.launching import camera_remappings, profile, transport
 
 SHARE = get_package_share_directory('pi0_ros')
 ARGUMENTS = {
     'params_file': (os.path.join(SHARE, 'config', 'pi0.yaml'),
                     'Parameter file; config/pi0.yaml has every parameter with its default.'),
     'namespace': ('', 'Namespace of the node and all its topics, for a second robot.'),
-    'camera_1': ('camera_1/image_raw', 'Image topic of the first camera slot.'),
+    'camera_1': ('camera_1/image_raw', 'Image topic of the first camera slot; one '
+                 'that ends with /compressed sets image_transport; none for no camera.'),
     'camera_2': ('camera_2/image_raw', 'Image topic of the second camera slot.'),
     'camera_3': ('camera_3/image_raw', 'Image topic of the third camera slot.'),
     'joint_states': ('joint_states', 'Topic with the joint states.'),
@@ -29,31 +31,42 @@ ARGUMENTS = {
     'robot_description': ('robot_description', 'Topic with the URDF, for example '
                           '/robot_description for a node in a namespace.'),
     'instruction': ('instruction', 'Topic with the text of what to do.'),
-    'use_sim_time': ('false', 'Follow /clock instead of the system clock.'),
+    'use_sim_time': ('', 'true: follow /clock instead of the system clock; empty: as the '
+                     'parameter file says.'),
     'log_level': ('info', 'Level of the log: debug, info, warn, error.'),
-    'fastdds_profile': ('true', 'Use config/fastdds.xml, which lets raw images through. Start the '
-                        'camera drivers with it too.'),
+    'fastdds_profile': ('true', 'Use config/fastdds.xml, which lets raw images through, unless '
+                        'another profile is exported. Start the camera drivers with it too.'),
 }
+
+
+TOPICS = ('joint_states', 'joint_trajectory', 'position_commands', 'robot_description',
+          'instruction')
+CAMERAS = ('camera_1', 'camera_2', 'camera_3')
+
+
+def _start(context: LaunchContext) -> list[object]:
+    """Return the transport profile and the node."""
+    value = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
+    cameras = {slot: value[slot] for slot in CAMERAS}
+    remappings = [(name, value[name]) for name in TOPICS]
+    for slot, topic in cameras.items():
+        remappings += camera_remappings(slot, topic)
+    # What is said here goes before the file; what is not said does not.
+    said = dict(transport(cameras))
+    if value['use_sim_time']:
+        said['use_sim_time'] = value['use_sim_time'].lower() == 'true'
+    wanted = value['fastdds_profile'].lower() == 'true'
+    settings = profile(context.environment, os.path.join(SHARE, 'config', 'fastdds.xml'))
+    return [*(SetEnvironmentVariable(*one) for one in settings.items() if wanted),
+            Node(package='pi0_ros', executable='node', name='pi0', namespace=value['namespace'],
+                 parameters=[value['params_file'], *([said] if said else [])],
+                 remappings=remappings, output='screen', emulate_tty=True,
+                 arguments=['--ros-args', '--log-level', value['log_level']])]
 
 
 def generate_launch_description() -> LaunchDescription:
     """Return arguments, the transport profile and the node."""
-    value = {name: LaunchConfiguration(name) for name in ARGUMENTS}
-    remappings = [(name, value[name]) for name in (
-        'joint_states', 'joint_trajectory', 'position_commands', 'robot_description',
-        'instruction')]
-    for slot in (1, 2, 3):
-        topic = value[f'camera_{slot}']
-        remappings += [(f'camera_{slot}/image_raw', topic),
-                       (f'camera_{slot}/image_raw/compressed', [topic, '/compressed'])]
     return LaunchDescription([
         *(DeclareLaunchArgument(name, default_value=default, description=text)
           for name, (default, text) in ARGUMENTS.items()),
-        SetEnvironmentVariable('FASTRTPS_DEFAULT_PROFILES_FILE',
-                               os.path.join(SHARE, 'config', 'fastdds.xml'),
-                               condition=IfCondition(value['fastdds_profile'])),
-        Node(package='pi0_ros', executable='node', name='pi0', namespace=value['namespace'],
-             parameters=[value['params_file'], {'use_sim_time': value['use_sim_time']}],
-             remappings=remappings, output='screen', emulate_tty=True,
-             arguments=['--ros-args', '--log-level', value['log_level']]),
-    ])
+        OpaqueFunction(function=_start)])

@@ -10,6 +10,8 @@ from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, ExecuteProcess, OpaqueFunction
 from launch.substitutions import LaunchConfiguration
 
+from pi0_ros.launching import is_none, record_topics
+
 TOPICS = {
     'joint_states': ('/joint_states', 'Topic with the joint states.'),
     'joint_trajectory': ('/joint_trajectory', 'Commands, for example '
@@ -20,8 +22,8 @@ TOPICS = {
 }
 CAMERAS = {
     'camera_1': ('/camera_1/image_raw', 'Image topic of the first camera.'),
-    'camera_2': ('/camera_2/image_raw', "Image topic of the second camera; '' for none."),
-    'camera_3': ('/camera_3/image_raw', "Image topic of the third camera; '' for none."),
+    'camera_2': ('/camera_2/image_raw', "Image topic of the second camera; none for none."),
+    'camera_3': ('/camera_3/image_raw', "Image topic of the third camera; none for none."),
 }
 OTHERS = {
     'output': ('', 'Folder to write, which must not exist; empty: rosbag2 names one.'),
@@ -44,14 +46,14 @@ def _record(context: LaunchContext) -> list[ExecuteProcess]:
         raise ValueError(f"transport is '{value['transport']}', expected raw or compressed")
     topics = [value[name] for name in TOPICS if value[name]]
     topics += [value[name].removesuffix('/compressed') + suffix for name in CAMERAS
-               if value[name]]
+               if not is_none(value[name])]
     topics += [f"{value['node']}/{name}" for name in DECISIONS] + value['topics'].split()
     command = ['ros2', 'bag', 'record', '--storage', value['storage']]
     command += ['--output', value['output']] if value['output'] else []
     if value['use_sim_time'].lower() == 'true':
         command, topics = [*command, '--use-sim-time'], [*topics, '/clock']
-    return [ExecuteProcess(cmd=[*command, '--topics', *topics], output='screen',
-                           emulate_tty=True)]
+    return [ExecuteProcess(cmd=[*command, *record_topics(context.environment, topics)],
+                           output='screen', emulate_tty=True)]
 
 
 def generate_launch_description() -> LaunchDescription:

@@ -20,6 +20,8 @@ from launch.events.process import ProcessIO
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
+from pi0_ros.launching import camera_remappings, profile, record_topics, transport
+
 SHARE = get_package_share_directory('pi0_ros')
 READY = 'in a dry run, disarmed'  # what the node says when it is active, and commands nothing
 OWN = '/pi0/active_instruction'
@@ -54,14 +56,9 @@ def _replay(context: LaunchContext) -> list[object]:
     own = value['instruction'] == OWN  # the node must not hear itself
     heard = {**value, 'instruction': '/instruction'} if own else value
     remappings = []
-    packed = any(value[name].endswith('/compressed') for name in TOPICS)
     for name in TOPICS:
-        topic = heard[name].removesuffix('/compressed')
-        if name.startswith('camera_'):
-            remappings += [(f'{name}/image_raw', topic),
-                           (f'{name}/image_raw/compressed', topic + '/compressed')]
-        else:
-            remappings.append((name, topic))
+        remappings += camera_remappings(name, heard[name]) if name.startswith('camera_') else [
+            (name, heard[name])]
     # With a namespace, launch says that its parameters are of this node: they go before what a
     # file says of all nodes.
     node = Node(package='pi0_ros', executable='node', name='pi0', namespace='/',
@@ -69,7 +66,7 @@ def _replay(context: LaunchContext) -> list[object]:
                 parameters=[value['params_file'], {
                     'use_sim_time': True, 'dry_run': True, 'auto_enable': True,
                     'allow_missing_limits': True, 'autostart': True,
-                    **({'image_transport': 'compressed'} if packed else {})}])
+                    **transport({name: value[name] for name in TOPICS})}])
     play = ExecuteProcess(
         cmd=['ros2', 'bag', 'play', value['bag'], '--clock', value['clock'], '--rate',
              value['rate'], '--delay', '1',  # in which its publishers are found
@@ -83,8 +80,8 @@ def _replay(context: LaunchContext) -> list[object]:
     if value['record']:
         recorder = ExecuteProcess(
             cmd=['ros2', 'bag', 'record', '--storage', value['storage'],
-                 '--output', value['record'], '--topics',
-                 *(f'/pi0/{name}' for name in PREDICTIONS)],
+                 '--output', value['record'], *record_topics(
+                     context.environment, [f'/pi0/{name}' for name in PREDICTIONS])],
             output='screen', emulate_tty=True)
         out.append(recorder)
         ends.append((recorder, 'the recorder has ended'))
@@ -108,8 +105,8 @@ def _played(value: dict[str, str]) -> list[str]:
     """Return the topics of the bag that are inputs."""
     out = []
     for name in TOPICS:
-        topic = value[name].removesuffix('/compressed')
-        out += [topic, topic + '/compressed'] if name.startswith('camera_') else [topic]
+        out += [topic for _, topic in camera_remappings(name, value[name])] if (
+            name.startswith('camera_')) else [value[name]]
     return out
 
 
@@ -118,7 +115,7 @@ def generate_launch_description() -> LaunchDescription:
     return LaunchDescription([
         *(DeclareLaunchArgument(name, default_value=default, description=text)
           for name, (default, text) in {**OTHERS, **TOPICS}.items()),
-        SetEnvironmentVariable('FASTRTPS_DEFAULT_PROFILES_FILE',
-                               os.path.join(SHARE, 'config', 'fastdds.xml')),
+        *(SetEnvironmentVariable(*one) for one in profile(
+            os.environ, os.path.join(SHARE, 'config', 'fastdds.xml')).items()),
         OpaqueFunction(function=_replay),
     ])

@@ -94,7 +94,7 @@ def _sections(path: Path) -> dict[str, dict]:
     if not path.is_file():
         raise ValueError(f"'{path}' does not exist")
     try:
-        content = yaml.load(path.read_text(), _Loader)
+        content = _Loader(path.read_text()).get_single_data()
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise ValueError(f"'{path}' cannot be read: {' '.join(str(error).split())}") from error
     found: dict[str, dict] = {}

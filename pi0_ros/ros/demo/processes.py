@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from pi0_ros.launching import profile
+
 PR_SET_PDEATHSIG = 1
 DOMAINS = range(1, 101)  # all platforms allow these
 PROFILE = 'fastdds.xml'
@@ -30,8 +32,7 @@ def private_environment(domain: int | None = None) -> dict[str, str]:
     out = dict(os.environ)
     out['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
     out['ROS_DOMAIN_ID'] = str(domain if domain is not None else free_domain())
-    for name in ('FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE'):
-        out.setdefault(name, str(share_file(PROFILE)))
+    out |= profile(out, str(share_file(PROFILE)))
     out['PYTHONUNBUFFERED'] = '1'
     return out
 

@@ -1,0 +1,42 @@
+"""What launch files make of what people say."""
+
+import pytest
+
+from pi0_ros import launching
+
+
+@pytest.mark.parametrize('topic', ['/front/image_raw', '/front/image_raw/compressed'])
+def test_a_camera_is_said_by_either_of_its_topics(topic):
+    assert launching.camera_remappings('camera_1', topic) == [
+        ('camera_1/image_raw', '/front/image_raw'),
+        ('camera_1/image_raw/compressed', '/front/image_raw/compressed')]
+
+
+@pytest.mark.parametrize('topic', ['', 'none', "''", ' none '])
+def test_none_can_be_said_for_a_camera(topic):
+    assert launching.is_none(topic) and launching.camera_remappings('camera_2', topic) == []
+    assert not launching.is_none('/none/image_raw')
+
+
+def test_compressed_topics_set_the_transport():
+    assert launching.transport({'camera_1': '/a', 'camera_2': '/b/compressed'}) == {
+        'image_transport': 'compressed'}
+    assert launching.transport({'camera_1': '/a'}) == {}
+
+
+@pytest.mark.parametrize('environment, names', [
+    ({'ROS_DISTRO': 'humble'}, [launching.PROFILES[0]]),
+    ({'ROS_DISTRO': 'jazzy'}, [launching.PROFILES[0]]),
+    ({'ROS_DISTRO': 'kilted'}, [launching.PROFILES[1]]),
+    ({}, list(launching.PROFILES)),
+    ({'ROS_DISTRO': 'jazzy', launching.PROFILES[0]: '/mine.xml'}, []),
+    ({'ROS_DISTRO': 'jazzy', launching.PROFILES[1]: '/mine.xml'}, [])])
+def test_a_profile_is_set_by_the_name_that_this_fast_dds_reads_and_never_in_place_of_anothers(
+        environment, names):
+    assert launching.profile(environment, '/ours.xml') == dict.fromkeys(names, '/ours.xml')
+
+
+def test_the_recorder_is_told_topics_as_it_takes_them():
+    assert launching.record_topics({'ROS_DISTRO': 'humble'}, ['/a']) == ['/a']
+    assert launching.record_topics({'ROS_DISTRO': 'jazzy'}, ['/a']) == ['--topics', '/a']
+    assert launching.record_topics({}, ['/a']) == ['--topics', '/a']
