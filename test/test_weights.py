@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -362,7 +363,7 @@ def test_statistics_of_an_old_lerobot_ask_for_the_letterbox(copy, capsys):
     assert inspect.main([str(copy), '--tokenizer', TOKENIZER]) == 0
     told = capsys.readouterr().out
     assert 'letterbox: auto  # required: lerobot_0.3 or lerobot' in told
-    assert f'tokenizer: "{TOKENIZER}"' in told
+    assert f'tokenizer: "{Path(TOKENIZER).resolve()}"' in told
 
 
 def openpi(tmp_path, **stats):
