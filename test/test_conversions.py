@@ -24,6 +24,7 @@ def fake_cv_bridge(monkeypatch, convert):
 
 
 def image(encoding='rgb8', height=3, width=5, padding=0):
+    width += width % 2 if 'yu' in encoding else 0
     step = width * CHANNELS[encoding] + padding
     data = np.random.default_rng(1).integers(0, 256, height * step, np.uint8)
     return Image(height=height, width=width, encoding=encoding, step=step, data=data.tobytes())
@@ -45,19 +46,47 @@ def test_missing_cv_bridge_is_not_used(monkeypatch):
     assert conversions.load_cv_bridge()[0] is None
 
 
-def test_working_cv_bridge_is_used_and_its_errors_are_ours(monkeypatch):
-    def convert(message, encoding):
-        if message.encoding == '16UC1':
-            raise RuntimeError('no conversion')
-        return raw_to_rgb(np.frombuffer(message.data, np.uint8), message.encoding, message.height,
-                          message.width, message.step)
+def cut_by_pixels(message, encoding):
+    """Convert as the Python part of cv_bridge does: rows are so many whole pixels."""
+    known = {'mono16': (np.uint16, 1), 'rgb16': (np.uint16, 3), 'rgb8': (np.uint8, 3)}
+    if message.encoding not in known:
+        raise RuntimeError('no conversion')
+    kind, channels = known[message.encoding]
+    size = np.dtype(kind).itemsize
+    row = message.step // size // channels
+    data = np.frombuffer(bytes(message.data), kind)[:message.height * row * channels]
+    pixels = data.reshape(message.height, row, channels)[:, :message.width]
+    out = (pixels / 257).round().astype(np.uint8) if size == 2 else pixels
+    return np.repeat(out, 3, axis=2) if channels == 1 else out
 
-    fake_cv_bridge(monkeypatch, convert)
+
+def test_what_is_known_here_is_converted_here_with_cv_bridge_and_without(monkeypatch):
+    """641 pixels, rows of 1924 bytes: cv_bridge shears that, 98 % of the pixels."""
+    message = image('rgb8', height=4, width=641, padding=1)
+    without = conversions.ImageDecoder()(message)
+    fake_cv_bridge(monkeypatch, cut_by_pixels)
     decoder = conversions.ImageDecoder()
-    assert decoder.note == 'images are converted by cv_bridge'
-    assert decoder(image('bgr8')).shape == (3, 5, 3)
+    assert decoder.bridge and 'does not know are converted by cv_bridge' in decoder.note
+    np.testing.assert_array_equal(decoder(message), without)
+    assert (cut_by_pixels(message, 'rgb8') != without).mean() > 0.7
+
+
+def test_cv_bridge_adds_encodings_and_its_errors_are_ours(monkeypatch):
+    fake_cv_bridge(monkeypatch, cut_by_pixels)
+    decoder = conversions.ImageDecoder()
+    wide = Image(height=2, width=1, encoding='mono16', step=4, data=b'\xff\xff\x00\x00' * 2)
+    assert decoder(wide).tolist() == [[[255] * 3]] * 2
     with pytest.raises(ValueError, match="cannot convert encoding '16UC1': no conversion"):
         decoder(Image(height=1, width=1, encoding='16UC1', step=2, data=b'ab'))
+    with pytest.raises(ValueError, match="rows of 8 bytes hold no whole pixels of .* 'rgb16'"):
+        decoder(Image(height=1, width=1, encoding='rgb16', step=8, data=b'abcdefgh'))
+
+
+@pytest.mark.parametrize('encoding, size', [
+    ('mono16', 2), ('rgb16', 6), ('bgra16', 8), ('bayer_rggb16', 2), ('32FC1', 4), ('16UC3', 6),
+    ('8UC4', 4), ('nv21', 1), ('bayer_bggr8', 1), ('bayer_grbg8', 1)])
+def test_how_many_bytes_a_pixel_has(encoding, size):
+    assert conversions._pixel_bytes(encoding) == size
 
 
 @pytest.mark.parametrize('encoding', CHANNELS)
@@ -69,7 +98,8 @@ def test_own_conversion_equals_cv_bridge(encoding, padding):
     except Exception as error:
         pytest.skip(f'no working cv_bridge here: {error}')
     message = image(encoding, padding=padding)
-    own = raw_to_rgb(np.frombuffer(message.data, np.uint8), encoding, 3, 5, message.step)
+    own = raw_to_rgb(np.frombuffer(message.data, np.uint8), encoding, 3, message.width,
+                     message.step)
     np.testing.assert_array_equal(own, expected)
 
 

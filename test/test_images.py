@@ -114,3 +114,24 @@ def test_compressed_image_of_absurd_size_is_refused():
 def test_garbage_is_never_an_image(data):
     with pytest.raises(ValueError):
         compressed_to_rgb(np.frombuffer(data, np.uint8))
+
+
+@pytest.mark.parametrize('pattern', ['rggb', 'bggr', 'gbrg', 'grbg'])
+@pytest.mark.parametrize('padding', [0, 3])
+def test_a_bayer_pattern_of_one_colour_is_that_colour(pattern, padding):
+    value = {'r': 200, 'g': 100, 'b': 50}
+    cell = np.array([value[letter] for letter in pattern], np.uint8).reshape(2, 2)
+    rows = np.pad(np.tile(cell, (4, 4)), ((0, 0), (0, padding)), constant_values=7)
+    out = raw_to_rgb(rows.ravel(), f'bayer_{pattern}8', 8, 8, 8 + padding)
+    np.testing.assert_array_equal(out, np.tile(np.array([200, 100, 50], np.uint8), (8, 8, 1)))
+
+
+@pytest.mark.parametrize('encoding, order', [('yuv422', 'uyvy'), ('uyvy', 'uyvy'),
+                                             ('yuv422_yuy2', 'yuyv'), ('yuyv', 'yuyv')])
+def test_yuv_images_are_read_in_their_order(encoding, order):
+    value = {'y': 81, 'u': 90, 'v': 240}  # red, by BT.601
+    row = np.array([value[letter] for letter in order] * 2, np.uint8)
+    out = raw_to_rgb(np.tile(row, 2), encoding, 2, 4, 8)
+    assert np.abs(out.astype(int) - [255, 0, 0]).max() <= 2
+    with pytest.raises(ValueError, match='5 x 2 .* image cannot be converted'):
+        raw_to_rgb(np.zeros(20, np.uint8), encoding, 2, 5, 10)

@@ -7,9 +7,16 @@ import numpy as np
 
 SECOND_NS = 1_000_000_000
 
-CHANNELS = {'rgb8': 3, 'bgr8': 3, 'rgba8': 4, 'bgra8': 4, 'mono8': 1}
+# Bytes of a pixel, by sensor_msgs/image_encodings.hpp.
+CHANNELS = {'rgb8': 3, 'bgr8': 3, 'rgba8': 4, 'bgra8': 4, 'mono8': 1,
+            'bayer_rggb8': 1, 'bayer_bggr8': 1, 'bayer_gbrg8': 1, 'bayer_grbg8': 1,
+            'yuv422': 2, 'uyvy': 2, 'yuv422_yuy2': 2, 'yuyv': 2}
 _TO_RGB = {'bgr8': cv2.COLOR_BGR2RGB, 'rgba8': cv2.COLOR_RGBA2RGB, 'bgra8': cv2.COLOR_BGRA2RGB,
-           'mono8': cv2.COLOR_GRAY2RGB}
+           'mono8': cv2.COLOR_GRAY2RGB, 'bayer_rggb8': cv2.COLOR_BayerRGGB2RGB,
+           'bayer_bggr8': cv2.COLOR_BayerBGGR2RGB, 'bayer_gbrg8': cv2.COLOR_BayerGBRG2RGB,
+           'bayer_grbg8': cv2.COLOR_BayerGRBG2RGB, 'yuv422': cv2.COLOR_YUV2RGB_UYVY,
+           'uyvy': cv2.COLOR_YUV2RGB_UYVY, 'yuv422_yuy2': cv2.COLOR_YUV2RGB_YUY2,
+           'yuyv': cv2.COLOR_YUV2RGB_YUY2}
 
 
 def raw_to_rgb(data: np.ndarray, encoding: str, height: int, width: int, step: int) -> np.ndarray:
@@ -32,7 +39,10 @@ def raw_to_rgb(data: np.ndarray, encoding: str, height: int, width: int, step: i
     pixels = rows.reshape(height, width, channels)
     if encoding == 'rgb8':
         return np.ascontiguousarray(pixels)
-    return cv2.cvtColor(np.ascontiguousarray(pixels), _TO_RGB[encoding])
+    try:
+        return cv2.cvtColor(np.ascontiguousarray(pixels), _TO_RGB[encoding])
+    except cv2.error as error:  # for example an odd width, where two pixels share a colour
+        raise ValueError(f'a {width} x {height} {encoding} image cannot be converted') from error
 
 
 def compressed_to_rgb(data: np.ndarray) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Between ROS messages and the core's own types."""
 
+import re
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from pi0_ros.motion.trajectory import Trajectory
-from pi0_ros.observation.decoding import SECOND_NS, message_to_rgb
+from pi0_ros.observation.decoding import CHANNELS, SECOND_NS, message_to_rgb
 from pi0_ros.policy.policy import ActionChunk
 
 
@@ -22,21 +23,27 @@ def load_cv_bridge() -> tuple[Any | None, str]:
     try:
         from cv_bridge import CvBridge
         bridge = CvBridge()
-        probe = Image(height=1, width=1, encoding='bgr8', step=3, data=b'\x01\x02\x03')
-        if bridge.imgmsg_to_cv2(probe, 'rgb8').tolist() != [[[3, 2, 1]]]:
+        # Two rows of one pixel, each with a byte behind it, which some versions cut wrongly.
+        probe = Image(height=2, width=1, encoding='mono16', step=4,
+                      data=b'\x00\x00\xff\xff\xff\xff\x00\x00')
+        if bridge.imgmsg_to_cv2(probe, 'rgb8').tolist() != [[[0] * 3], [[255] * 3]]:
             return None, 'cv_bridge converts wrongly: images are converted by pi0_ros itself'
     except Exception as error:  # whatever a broken binary raises, images must still arrive
         reason = (str(error).splitlines() or [''])[0]
         return None, ('cv_bridge is not usable, images are converted by pi0_ros itself '
                       f'({type(error).__name__}: {reason})')
-    return bridge, 'images are converted by cv_bridge'
+    return bridge, 'encodings that pi0_ros does not know are converted by cv_bridge'
 
 
 class ImageDecoder:
     """Turns image messages into RGB arrays."""
 
     def __init__(self) -> None:
-        """Use cv_bridge where it works."""
+        """Use cv_bridge for what it adds, where it works.
+
+        What is known here is converted here, with it and without it: it cuts rows by whole pixels,
+        which shears an image whose padding is none.
+        """
         self.bridge, self.note = load_cv_bridge()
 
     def __call__(self, message: Image | CompressedImage) -> np.ndarray:
@@ -44,13 +51,30 @@ class ImageDecoder:
 
         :raises ValueError: the message cannot be read.
         """
-        if self.bridge is None or isinstance(message, CompressedImage):
+        if self.bridge is None or isinstance(message, CompressedImage) or (
+                message.encoding in CHANNELS):
             return message_to_rgb(message)
+        pixel = _pixel_bytes(message.encoding)
+        if message.step % pixel:
+            raise ValueError(f"rows of {message.step} bytes hold no whole pixels of encoding "
+                             f"'{message.encoding}', {pixel} bytes each: cv_bridge would shear "
+                             'the image; let the driver send another encoding')
         try:
             return self.bridge.imgmsg_to_cv2(message, 'rgb8')
         except Exception as error:  # CvBridgeError, and cv2.error for truncated data
             raise ValueError(f"cv_bridge cannot convert encoding '{message.encoding}': {error}") \
                 from error
+
+
+def _pixel_bytes(encoding: str) -> int:
+    """Return how many bytes a pixel has, by the names of sensor_msgs/image_encodings.hpp."""
+    name = encoding.lower()
+    found = re.fullmatch(r'(8|16|32|64)[usf]c(\d+)', name)
+    if found:
+        return int(found[1]) // 8 * int(found[2])
+    channels = 4 if 'rgba' in name or 'bgra' in name else (
+        3 if 'rgb' in name or 'bgr' in name and 'bayer' not in name else 2 if 'yuv' in name else 1)
+    return channels * (2 if name.endswith('16') else 1)
 
 
 def duration(nanoseconds: int) -> Duration:
