@@ -605,7 +605,7 @@ PLACES = [(path.name, at) for path in sorted(BASE.glob('*.json'))
           and (path.name, at[-1]) not in WISHES]
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=list(HealthCheck))
 @given(st.sampled_from(PLACES), st.sampled_from(
     ['remove', 'rename', None, 'x', 7, -1.5, [], {}, True]))
 def test_a_value_that_is_damaged_is_told_or_does_not_matter(whole, place, how):
@@ -644,7 +644,7 @@ TENSORS = [(path.name, name) for path in sorted(BASE.glob('*.safetensors'))
            for name in load_file(path)]
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=list(HealthCheck))
 @given(st.sampled_from(TENSORS), st.booleans())
 def test_a_tensor_that_is_lost_is_told_or_does_not_matter(whole, place, lost):
     folder, before = whole
