@@ -84,7 +84,8 @@ def _comment(entry: Entry) -> str:
         facts.append('one of ' + ', '.join(entry.choices))
     if entry.low is not None:
         facts.append(f'{entry.low} to {entry.high}')
-    facts.append('may change while running' if entry.dynamic else 'read-only')
+    facts.append('may change while running' if entry.dynamic else
+                 'fixed while configured')
     return f'{entry.description} [{"; ".join(facts)}]'
 
 

@@ -163,9 +163,11 @@ class Pi0Node(LifecycleNode):
         super().destroy_node()
 
     def _validate_parameters(self, changed: list[Parameter]) -> SetParametersResult:
-        problem = parameters.validate_change(changed)
+        problem = parameters.validate_change(changed, self.session is not None)
         return SetParametersResult(successful=problem is None, reason=problem or '')
 
     def _apply_parameters(self, changed: list[Parameter]) -> None:
+        for one in changed:  # what was wrong at the start may be right now
+            self._problems = [text for text in self._problems if f"'{one.name}'" not in text]
         if self.session:
             self.session.use(parameters.read(self, []))

@@ -39,7 +39,6 @@ def declare(node: Node) -> list[str]:
 def descriptor(entry: Entry) -> ParameterDescriptor:
     """Return what ``ros2 param describe`` shows."""
     out = ParameterDescriptor(description=f'{entry.description} [{entry.unit or "no unit"}]',
-                              read_only=not entry.dynamic,
                               additional_constraints=', '.join(entry.choices))
     if isinstance(entry.default, float) and entry.low is not None:
         out.floating_point_range = [FloatingPointRange(from_value=entry.low,
@@ -57,11 +56,14 @@ def read(node: Node, problems: list[str]) -> Configuration:
     return finish({entry.name: node.get_parameter(entry.name).value for entry in TABLE}, problems)
 
 
-def validate_change(parameters: list[Parameter]) -> str | None:
-    """Return why a change at run time is refused, or None."""
+def validate_change(parameters: list[Parameter], configured: bool) -> str | None:
+    """Return why a change is refused, or None. :param configured: whether the node is."""
     for parameter in parameters:
         entry = BY_NAME.get(parameter.name)
         problem = entry and check(entry, parameter.value)
+        if entry and not problem and configured and not entry.dynamic:
+            problem = (f"parameter '{entry.name}' is fixed while the node is configured: clean it "
+                       'up, set the parameter, configure it')
         if problem:
             return problem
     return None
