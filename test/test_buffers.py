@@ -178,3 +178,28 @@ def test_images_with_a_scaling_are_scaled_then_fitted_then_clipped(size):
                                wanted.transpose(2, 0, 1) * 2 - 1, atol=1e-5)
     if top:
         assert (got[:, :top] == -1).all()
+
+
+@pytest.mark.parametrize('seed', range(5))
+def test_joints_with_noise_stand_and_joints_that_move_slowly_do_not(seed):
+    """Six joints, 4 mrad, 100 Hz; what stands is slower than 0.1 rad/s."""
+    dice = np.random.default_rng(seed)
+    names = tuple('abcdef')
+    for speed, still in ((0.0, True), (0.15, False)):
+        joints = JointBuffer(names)
+        for number in range(60):
+            at = SECOND + number * 10 * MS
+            joints.put(list(names), speed * number / 100 + dice.normal(0, 0.004, 6), at, at)
+        moved, seconds = joints.pace(200 * MS)
+        assert seconds == pytest.approx(0.1, abs=0.02)
+        assert (np.abs(moved / seconds) < 0.1).all() == still
+
+
+def test_a_pace_needs_two_states():
+    joints = JointBuffer(('a',))
+    assert joints.pace(300 * MS)[0].tolist() == [0.0]
+    joints.put(['a'], np.array([1.0]), SECOND, SECOND)
+    assert joints.pace(300 * MS)[0].tolist() == [0.0]
+    joints.put(['a'], np.array([1.5]), SECOND + 100 * MS, SECOND + 100 * MS)
+    moved, seconds = joints.pace(300 * MS)
+    assert (moved[0], seconds) == pytest.approx((0.5, 0.1))

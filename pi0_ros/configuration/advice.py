@@ -19,6 +19,9 @@ ADVICE = {
     'tracking': GRIPPER,
     'limits_unknown': "publish robot_description, or set parameter 'joint_limits', or "
                       "'allow_missing_limits'",
+    'description_refused': "correct the description, or remap robot_description to another; "
+                           "parameters 'joint_limits' (complete), 'replace_limits' and "
+                           "'joint_names' mend single joints",
     'speed_scaling': "parameter 'speed_scaling' names the topic that says so, or none",
     'joint_kind': NAMES,
     'joint_mimics': "put that one in parameter 'joint_names'",

@@ -24,7 +24,7 @@ from pi0_ros.policy.policy import ActionChunk
 
 RETRY_NS = 100_000_000          # between inferences while one fails or an image cannot be read
 IMAGE_PROBLEM_NS = 500_000_000  # for which an image that could not be read is news
-STILL_OVER_NS = 50_000_000
+STILL_OVER_NS = 200_000_000
 STOPPING = Finding('stopping', 'the robot is still stopping: try again')
 CLEARED = Finding('cleared', 'the inputs were cleared: try again', 'clock')
 
@@ -244,8 +244,9 @@ class Guard(Faults):
         if self.fault:
             return self.fault
         if limits.unknown and not (self.rules.allow_missing_limits and not limits.refused):
-            return Finding('limits_unknown', f"joint limits are unknown, "
-                           f"{'; '.join(limits.unknown)}", 'robot_description')
+            return Finding('description_refused' if limits.refused else 'limits_unknown',
+                           f"joint limits are unknown, {'; '.join(limits.unknown)}",
+                           'robot_description')
         if self.pilot.speaking and not self.pilot.enabled or self._still_comes(now_ns):
             return STOPPING
         return problem or self._unfit(now_ns)
@@ -263,7 +264,7 @@ class Guard(Faults):
             return CLEARED
         if not self.rules.tracks:
             return None  # nothing that is commanded moves it
-        moved, seconds = self.builder.joints.moved(STILL_OVER_NS)
+        moved, seconds = self.builder.joints.pace(STILL_OVER_NS)
         return (safety.check_still(moved[:len(names)], seconds, self.pilot.limits, names)
                 or safety.check_inside(joints.value[:len(names)], self.pilot.limits, names)
                 or self.controller.problem(now_ns) or self.controller.silent(now_ns)

@@ -176,6 +176,21 @@ class JointBuffer:
         since_ns, before = older[-1]
         return np.nan_to_num(newest - before), (newest_ns - since_ns) / 1e9
 
+    def pace(self, over_ns: int) -> tuple[np.ndarray, float]:
+        """Return how far each joint [D] has moved, and in how many seconds, whatever its noise.
+
+        Between the means of the two halves of what came in the last ``over_ns``.
+        """
+        past = list(self._past.copy())
+        past = [row for row in past if past[-1][0] - row[0] <= over_ns]
+        half = len(past) // 2
+        if not half or past[0][0] >= past[-1][0]:
+            return np.zeros(len(self.joint_names)), 1.0
+        (before, earlier), (after, later) = (
+            (np.mean([when for when, _ in part]), np.mean([where for _, where in part], axis=0))
+            for part in (past[:half], past[-half:]))
+        return np.nan_to_num(later - earlier), float(after - before) / 1e9
+
     def clear(self) -> None:
         """Forget all positions."""
         self._past.clear()

@@ -126,8 +126,11 @@ class Monitor:
         self._tell_clock()
         pilot = session.pilot
         if pilot.counters.clamped > self._clamped and pilot.clamped is not None:
-            far = ', '.join(f'{name} by {beyond:.3f}' for name, beyond in zip(
-                pilot.joint_names, pilot.clamped) if beyond > 0)
+            limits = pilot.limits
+            far = ', '.join(
+                f'{name} by {beyond:.3f} (allowed are {low:.3f} to {high:.3f})'
+                for name, beyond, low, high in zip(
+                    pilot.joint_names, pilot.clamped, limits.lower, limits.upper) if beyond > 0)
             self._log.warning(f'the policy leads out of the position limits, clamped: {far}',
                               throttle_duration_sec=5.0)
         self._clamped = pilot.counters.clamped
