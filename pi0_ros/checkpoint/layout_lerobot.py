@@ -66,7 +66,8 @@ def describe(folder: Path, config: dict[str, Any], choices: Choices) -> PolicySp
     if pixels:
         warnings.append('its images are normalised by statistics, as its processor says: '
                         + ', '.join(pixels))
-    cast = {step.config.get('float_dtype') for step in before.values()} - {None, 'float32'}
+    cast = {part(step.config, 'float_dtype', str, step.where, 'float32')
+            for step in before.values()} - {'float32'}
     if cast:
         warnings.append(f'its processor makes {cast.pop()} of states, which is not done here: '
                         'they are a little more exact')
