@@ -4,6 +4,7 @@ import gc
 import os
 import re
 import threading
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -23,6 +24,7 @@ from std_srvs.srv import SetBool  # noqa: E402
 from trajectory_msgs.msg import JointTrajectory  # noqa: E402
 
 from graph import Graph  # noqa: E402
+from pi0_ros.ros.links.descriptions import publishers  # noqa: E402
 from support import robot_urdf  # noqa: E402
 from test_node import make, moving  # noqa: E402, F401
 
@@ -665,3 +667,26 @@ def test_the_speed_slider_of_a_ur_is_found_by_name(make):  # noqa: F811
     graph.wait(lambda: session.guard.controller._scaling[1] == pytest.approx(0.3))
     assert graph.enable().success
     ur.destroy_node()
+
+
+def test_a_cameras_description_does_not_take_the_robots_limits(make):  # noqa: F811
+    graph = make()
+    limits = graph.node.session.limits
+    before = limits.text
+    graph.robot.description.publish(String(data=robot_urdf(oak_joint='revolute -1 1 1')))
+    heard = []
+    graph.node.operator._log.warning = heard.append
+    graph.wait(lambda: heard)
+    assert "is not this robot's; on the topic publish robot: remap the other" in heard[0]
+    assert limits.text == before and graph.enable().success
+
+
+def test_who_publishes_the_description_volatile_is_named(make):  # noqa: F811
+    graph = make()
+    node, operator = graph.node, graph.node.operator
+    assert publishers(node, 'robot_description') == (['robot'], [])
+    graph.robot.create_publisher(String, 'robot_description', 10)
+    graph.wait(lambda: publishers(node, 'robot_description')[1] == ['robot'])
+    operator._description = None
+    node.session.pilot.take_limits(replace(node.session.pilot.limits, unknown=("of 'a'",)))
+    assert 'robot publishes robot_description with durability volatile' in operator._why_not()
