@@ -261,7 +261,7 @@ def test_enable_says_which_input_is_missing():
                    and graph.node.session.inputs.joints.get())
         answer = graph.enable()
         assert not answer.success
-        assert answer.message == "camera 'front' has not published an image"
+        assert answer.message.startswith("camera 'front' has not published an image on '/camera")
     finally:
         graph.close()
 
@@ -486,3 +486,22 @@ def test_a_slow_gripper_beside_a_fast_arm_is_heard(make):
         message.header.stamp = robot.stamp()
         robot.joints.publish(message)
     graph.wait(lambda: inputs.joints.get() is not None)
+
+
+def test_a_camera_that_comes_in_the_other_transport_is_named_with_both_topics():
+    graph = Graph(image_transport='compressed')
+    try:
+        graph.robot.feeds.discard('images')
+        assert graph.node.trigger_configure().name == 'SUCCESS'
+        session = graph.node.session
+
+        def said():
+            found = session.inputs.problem(session.now())
+            return found.text if found and found.reason == 'camera_missing' else ''
+
+        graph.wait(said)
+        assert ("camera 'front' has not published an image on '/camera_1/image_raw/compressed', "
+                "but somebody publishes on '/camera_1/image_raw': set 'image_transport' to raw"
+                ) == said()
+    finally:
+        graph.close()

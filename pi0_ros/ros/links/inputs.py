@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 from rclpy.lifecycle import LifecycleNode
@@ -32,12 +33,13 @@ class Inputs(Streams):
         self._subscriptions: list = []
         self._subscribe(JointState, 'joint_states', self.put_joints, qos.JOINTS)
         packed = config.image_transport == 'compressed'
+        self._topics: dict[str, tuple[str, str]] = {}  # of each camera, and the other of the two
         for slot, name in enumerate(robot.cameras, start=1):
             if name:
-                self._subscribe(
-                    CompressedImage if packed else Image,
-                    f'camera_{slot}/image_raw' + ('/compressed' if packed else ''),
-                    partial(self.put_image, name))
+                both = (f'camera_{slot}/image_raw', f'camera_{slot}/image_raw/compressed')
+                self._topics[name] = both[::-1] if packed else both
+                self._subscribe(CompressedImage if packed else Image, self._topics[name][0],
+                                partial(self.put_image, name))
 
     def _subscribe(self, kind: type, topic: str, put: object,
                    profile: QoSProfile = qos.NEWEST) -> None:
@@ -50,7 +52,15 @@ class Inputs(Streams):
         if not now_ns:
             return Finding('no_clock', 'there is no /clock yet: start the simulator or the bag, '
                            "or set parameter 'use_sim_time' to false", 'clock')
-        return super().problem(now_ns)
+        found = super().problem(now_ns)
+        if found and found.reason == 'camera_missing':
+            mine, other = (self._node.resolve_topic_name(topic)
+                           for topic in self._topics[found.subject])
+            beside = (f", but somebody publishes on '{other}': set 'image_transport' to "
+                      + ('raw' if mine.endswith('/compressed') else 'compressed')
+                      ) if self._node.count_publishers(other) else ''
+            return replace(found, text=f"{found} on '{mine}'{beside}")
+        return found
 
     def await_frame(self, allowed: Callable[[int], bool], closing: threading.Event) -> None:
         """Wait for the next frame where that pays, see ``next_frame``.
