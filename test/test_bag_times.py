@@ -1,5 +1,7 @@
 """Times in bags: clocks that were set, recorders that stalled, cameras with their own clock."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pyarrow.parquet
 import pytest
@@ -7,6 +9,7 @@ import yaml
 
 from bags import MS, Tape, messages, ordinary
 from pi0_ros.bags.actions import ActionPath
+from pi0_ros.bags.file_order import BACK_NS, Connection, in_order, one_after_another
 from pi0_ros.bags.playback import counts_table
 from pi0_ros.verbs import export
 from test_bag import observations, playback
@@ -179,3 +182,59 @@ def test_moments_of_an_evaluation_are_in_no_phase_with_the_sensors(tmp_path):
     spread = ages(spread_ns=100 * MS)
     assert len(spread) >= 28 and spread.min() < 6 and spread.max() > 34
     assert 15 < spread.mean() < 25
+
+
+def topics(name):
+    return Connection(ord(name), name, '', 0)
+
+
+@pytest.mark.parametrize('given, wanted', [
+    # After it was set back, gaps and topics that come seldom lose nothing.
+    ('a99.8 a99.9 a100 a90 a90.05 a90.2 a90.25 a95 a99 a100.05 a100.2',
+     'a99.8 a99.9 a100 a90 a90.05 a90.2 a90.25 a95 a99 a100.05 a100.2'),
+    ('i50 i95 i92 i93 i94 i96', 'i50 i95 i92 i93 i94 i96'),
+    # What another topic had from before is left out, and only that.
+    ('a99.9 b99.9 a100 a90 b100 a90.1 b90.1 a90.2 b90.2',
+     'a99.9 b99.9 a100 a90 a90.1 b90.1 a90.2 b90.2'),
+    # A little out of order is no clock.
+    ('a1.004 b1.0 a1.01 b1.006', 'b1.0 a1.004 b1.006 a1.01')])
+def test_what_was_written_is_ordered_clock_by_clock(given, wanted):
+    def messages():
+        for word in given.split():
+            yield topics(word[0]), round(float(word[1:]) * 1e9), word
+
+    assert ' '.join(word for _, _, word in in_order(messages(), BACK_NS, True)) == wanted
+
+
+def test_a_file_that_is_out_of_order_by_itself_is_sorted_and_loses_nothing():
+    words = 'a1.0 a1.5 a1.2 a1.4 a1.6 a1.7'.split()
+    found = in_order(((topics('a'), round(float(word[1:]) * 1e9), word) for word in words),
+                     3 * 10**9, False)
+    assert [word for _, _, word in found] == sorted(words)
+
+
+@pytest.mark.parametrize('back_s, told, follow', [
+    (0.05, True, False), (1, True, True), (40, True, True), (59, True, True),
+    (1, False, True), (40, False, False)])
+def test_files_that_metadata_puts_one_after_another_are_read_so(back_s, told, follow):
+    def reader(begin_s, topic='a'):
+        return SimpleNamespace(start_time=round(begin_s * 1e9),
+                               end_time=round((begin_s + 60) * 1e9), connections=[topics(topic)])
+
+    assert one_after_another([reader(0), reader(60 - back_s)], told) == follow
+    assert not one_after_another([reader(0), reader(60 - back_s, 'b')], told)
+
+
+def test_joint_states_whose_stamps_do_not_count_shift_no_clock(tmp_path):
+    """Stamps since boot, the camera's are right: as live, with ignore_stamps."""
+    tape = Tape(tmp_path / 'bag')
+    tape.say(0, 'go')
+    for at_ms in range(0, 2000, 10):
+        tape.joints(at_ms, TURNS * at_ms / 1e3, at_ms - 995_000)
+        if at_ms % 40 == 0:
+            tape.image(at_ms)
+    bag = tape.close()
+    play = playback(bag, ignore_stamps=['joint_states'])
+    assert all(isinstance(one, tuple) for one in observations(play)[1:])
+    assert exported(bag, tmp_path / 'out', '--ignore-stamps', 'joint_states', '--time',
+                    'stamps') == 0

@@ -203,3 +203,22 @@ def test_a_pace_needs_two_states():
     joints.put(['a'], np.array([1.5]), SECOND + 100 * MS, SECOND + 100 * MS)
     moved, seconds = joints.pace(300 * MS)
     assert (moved[0], seconds) == pytest.approx((0.5, 0.1))
+
+
+def test_the_pace_of_joint_states_that_come_seldom_is_that_of_the_last_two():
+    joints = JointBuffer(('a',))
+    for number in range(4):
+        at = SECOND + number * 250 * MS
+        joints.put(['a'], np.array([0.25 * number]), at, at)
+    moved, seconds = joints.pace(200 * MS)
+    assert (moved[0], seconds) == pytest.approx((0.25, 0.25))
+
+
+def test_a_joint_that_stands_at_half_a_turn_stands():
+    joints, dice = JointBuffer(('a',)), np.random.default_rng(0)
+    for number in range(60):
+        at = SECOND + number * 10 * MS
+        place = (np.pi + dice.normal(0, 1e-4) + np.pi) % (2 * np.pi) - np.pi
+        joints.put(['a'], np.array([place]), at, at)
+        moved, seconds = joints.pace(200 * MS)
+        assert abs(moved[0] / seconds) < 0.1

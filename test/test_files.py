@@ -73,9 +73,9 @@ def test_verbs_and_node_make_the_same_of_a_file(tmp_path, what):
 
 
 def test_a_file_that_speaks_of_another_node_is_named_with_what_it_has(tmp_path):
-    path, other = tmp_path / 'a.yaml', tmp_path / 'b.yaml'
+    path, other = tmp_path / 'a.yaml', tmp_path / 'launch_params_x1'  # as launch writes it
     path.write_text('pi1: {ros__parameters: {max_jump: 0.1}}')
-    other.write_text('/**: {ros__parameters: {use_sim_time: true}}')  # as launch writes it
+    other.write_text('/arm_a/pi0: {ros__parameters: {image_transport: compressed}}')
     (told,) = sections_missing([path, other], '/arm_a/pi0')
     assert "for '/arm_a/pi0' or '/**'" in told and f"'{path}' has /pi1" in told
     (told,) = sections_missing([tmp_path / 'missing.yaml'], '/pi0')
@@ -107,3 +107,11 @@ def test_a_node_whose_file_says_nothing_to_it_says_so(tmp_path, text, words):
         env={**os.environ, **private_environment()})
     assert done.returncode
     assert words in done.stderr and 'Traceback' not in done.stderr
+
+
+def test_a_file_of_two_robots_is_refused_by_verbs(tmp_path):
+    path = tmp_path / 'params.yaml'
+    path.write_text('/arm_a/*: {ros__parameters: {max_jump: 0.1}}\n'
+                    '/arm_b/*: {ros__parameters: {max_jump: 0.2}}')
+    with pytest.raises(ValueError, match=r'has 2 sections .* \(/arm_a/\*, /arm_b/\*\), expected'):
+        read_parameters(path)

@@ -346,3 +346,19 @@ def test_a_joint_far_outside_its_limits_is_not_armed_and_that_is_a_share_of_a_fi
         kind, measured, armed):
     limits = limits_from_urdf(robot_urdf(a=kind), ('a',), Rules(margin=0.0))
     assert (check_inside(np.array([measured]), limits, ('a',)) is None) == armed
+
+
+def test_an_acceleration_that_replaces_is_one(caplog):
+    rules = Rules(instead=parse_tighter(['a: acceleration 0.5, upper 2'], ('a',)), margin=0.0)
+    limits = make_limits(('a',), rules, robot_urdf(a='revolute -1 1 1'))
+    assert limits.acceleration[0] == limits.stopping[0] == 0.5 and limits.upper[0] == 2
+    assert len(limits.warnings) == 1  # no description has an acceleration
+
+
+def test_a_joint_that_a_description_lacks_may_be_given_by_what_replaces_too():
+    whole = parse_tighter(['g: lower 0, upper 0.08, velocity 0.1'], ('a', 'g'), 'replace_limits')
+    limits = make_limits(('a', 'g'), Rules(instead=whole, margin=0.0),
+                         robot_urdf(a='revolute -1 1 1'))
+    assert limits.upper.tolist() == [1.0, 0.08]
+    assert "the limit upper of 'g' in robot_description is replaced by 0.08" in (
+        limits.warnings[2])

@@ -268,6 +268,9 @@ def test_the_base_of_an_adapter_is_looked_for_and_asked_for(adapted, tmp_path, m
     hub_cache(tmp_path)
     monkeypatch.setattr('huggingface_hub.constants.HF_HUB_CACHE', str(tmp_path / 'hub'))
     assert equal(loaded(folder), loaded(merged))
+    configure(folder, revision='b' * 40)  # which is not the one that is there
+    with pytest.raises(CheckpointError, match=f"pi0_pick --revision {'b' * 40}"):
+        checkpoint.read(folder)
 
 
 def test_another_base_is_another_checkpoint(adapted, tmp_path):
@@ -472,6 +475,13 @@ def test_two_renames_are_one_after_the_other(copy):
 
     steps_of(copy, twice)
     assert checkpoint.read(copy).renamed == {'mine': 'top'}
+
+    def behind(steps):
+        return [*steps.values(), json.loads(json.dumps(steps['rename_observations_processor']))]
+
+    steps_of(copy, behind)
+    with pytest.raises(CheckpointError, match="behind 'normalizer_processor'"):
+        checkpoint.read(copy)
 
 
 @pytest.mark.parametrize('value, fits', [(0, False), (0.0, False), (5, False), (None, True),

@@ -66,6 +66,7 @@ class Bag:
         self.damage = ''
         self.unread: Counter[str] = Counter()  # messages that could not be read, by topic
         self._readers: list[Reader | PlainMcap | WrittenSqlite] = []
+        self._follow = False   # metadata.yaml says that the files follow each other
         self._in_turn = False  # files are read one after the other, not merged by time
         self._told: dict[str, int] = {}  # by metadata.yaml: how many messages a topic has
         self._stack = ExitStack()
@@ -113,7 +114,7 @@ class Bag:
             self._stack.close()
             raise BagError(f"bag '{self.path}' holds no message: nothing was recorded, or the "
                            'recorder was killed before it wrote')
-        if one_after_another(full):
+        if one_after_another(full, self._follow):
             self._in_turn = True
             self.warnings.append(f'{SET_BACK} between two files of the bag: {OWN_TIME}')
         self.begin_ns = min(reader.start_time for reader in full)
@@ -156,6 +157,7 @@ class Bag:
         files = [self.path / name for name in names if (self.path / name).is_file()]
         if not files:
             return [self.path]
+        self._follow = True
         lost = sorted(set(names) - {path.name for path in files})
         if lost:
             self.warnings.append(f"'{self.path.name}' lacks {', '.join(lost)}, which its "

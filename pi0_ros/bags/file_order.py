@@ -77,18 +77,21 @@ def _open(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(f'{path.absolute().as_uri()}?immutable=1', uri=True)
 
 
-def one_after_another(readers: Sequence[Any]) -> bool:
+def one_after_another(readers: Sequence[Any], told: bool) -> bool:
     """Return whether the clock was set back between files of one recording, in their order.
 
-    Each then begins a little before the end of the one before; files that were recorded side by
-    side share most of their time, or no topic.
+    Each then begins before the end of the one before. Files that were recorded side by side share
+    no topic, or most of their time.
+
+    :param told: whether metadata.yaml says that they follow each other.
     """
     for one, other in zip(readers[:-1], readers[1:]):
         shared = {part.topic for part in one.connections} & {
             part.topic for part in other.connections}
         both_ns = one.end_time - other.start_time
         shorter_ns = min(one.end_time - one.start_time, other.end_time - other.start_time)
-        if shared and one.start_time < other.start_time and BACK_NS < both_ns < shorter_ns / 2:
+        if shared and both_ns > BACK_NS and (told or (
+                one.start_time < other.start_time and both_ns < shorter_ns / 2)):
             return True
     return False
 
@@ -124,24 +127,27 @@ class WrittenSqlite:
                 f'SELECT topic_id, timestamp, data FROM messages WHERE topic_id IN ({marks}) AND '
                 'timestamp >= ? AND timestamp < ? ORDER BY id',
                 (*wanted, start or 0, 2**63 - 1 if stop is None else stop))
-            yield from in_order((wanted[topic], at_ns, data) for topic, at_ns, data in rows)
+            yield from in_order(((wanted[topic], at_ns, data) for topic, at_ns, data in rows),
+                                BACK_NS, True)
 
 
-def in_order(messages: Iterator[tuple[Connection, int, Any]], window_ns: int = 0
+def in_order(messages: Iterator[tuple[Connection, int, Any]], window_ns: int, set_back: bool
              ) -> Iterator[tuple[Connection, int, Any]]:
-    """Yield messages of one clock after those of the clock before, each sorted by time.
+    """Yield messages sorted by time; those of one clock after those of the clock before.
 
     :param messages: in the order in which they were written, out of order by ``window_ns``.
+    :param set_back: whether the clock was: where times of one topic go back, another begins.
     """
     waiting: list[tuple[int, int, Connection, Any]] = []
     newest: dict[int, int] = {}  # of each topic, since the clock was set
     before_ns = 0                # the newest of all when it was set
     for number, (one, at_ns, data) in enumerate(messages):
-        if newest.get(one.id, at_ns) - at_ns > BACK_NS:
+        if set_back and newest.get(one.id, at_ns) - at_ns > BACK_NS:
             before_ns, newest = max(newest.values()), {}
             while waiting:
                 yield _popped(waiting)
-        elif newest and max(newest.values()) + BACK_NS < at_ns <= before_ns + BACK_NS:
+        elif one.id not in newest and newest and (
+                max(newest.values()) + BACK_NS < at_ns <= before_ns + BACK_NS):
             continue  # written late, of the time before
         newest[one.id] = max(at_ns, newest.get(one.id, at_ns))
         heapq.heappush(waiting, (at_ns, number, one, data))

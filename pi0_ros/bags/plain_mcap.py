@@ -47,6 +47,7 @@ class PlainMcap:
             for number, one in summary.channels.items() if one.message_encoding == ENCODING]
         self.others = sorted(one.topic for one in summary.channels.values()
                              if one.message_encoding != ENCODING)
+        self._set_back = as_written
         self._as_written = as_written or not summary.chunk_indexes
         self.message_count = sum(one.msgcount for one in self.connections)
         self.start_time = summary.statistics.message_start_time
@@ -69,4 +70,5 @@ class PlainMcap:
             yield from in_order(((wanted[channel.id], message.log_time, message.data)
                                  for _, channel, message in found if channel.id in wanted
                                  and (start or 0) <= message.log_time
-                                 and (stop is None or message.log_time < stop)), WINDOW_NS)
+                                 and (stop is None or message.log_time < stop)), WINDOW_NS,
+                                self._set_back)

@@ -72,6 +72,9 @@ class Playback:
         :param instruction: instead of the bag's. :param by_stamps: see ``stamps.by_stamps``.
         """
         self.bag, self.routes, self._by_stamps = bag, routes, by_stamps and not routes.clock
+        if by_stamps and routes.clock:
+            bag.warnings.append("the bag has a /clock, which is the node's time: --time stamps "
+                                'changes nothing')
         self.streams = Streams(wanted.observed, routes.cameras, wanted.freshness,
                                unstamped=wanted.unstamped)
         self._unstamped = wanted.unstamped
@@ -163,7 +166,7 @@ class Playback:
         """Return the node's time when ``message`` came, or None before it has one."""
         if self.routes.clock:
             return to_ns(message.clock) if topic == self.routes.clock else self.now_ns
-        if self._shift_ns is None and topic == self.routes.joints:
+        if self._shift_ns is None and topic == self.routes.joints and self._stamped(topic):
             stamp_ns = to_ns(message.header.stamp)
             apart_ns = stamp_ns - received_ns if stamp_ns else 0
             self._shift_ns = apart_ns if abs(apart_ns) > OTHER_CLOCK_NS else 0

@@ -22,7 +22,8 @@ def by_stamps(messages: Iterator[tuple[str, int, Any]], stamped: Callable[[str],
     """
     waiting: list[tuple[int, int, str, Any]] = []
     newest: dict[str, tuple[int, int]] = {}  # of each topic, stamp and receipt
-    shift_ns, last_ns, before_ns = None, 0, 0
+    shift_ns: int | None = None if stamped(clock) else 0
+    last_ns = before_ns = 0
 
     def ready(until_ns: int) -> Iterator[tuple[str, int, Any]]:
         nonlocal last_ns

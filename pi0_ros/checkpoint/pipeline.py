@@ -76,7 +76,7 @@ def read_steps(path: Path, known: dict[str, tuple[str, ...]]) -> dict[str, Step]
             if name != RENAMES:
                 raise ValueError(f"{path.name} has step '{name}' twice, which LeRobot's have not: "
                                  'what is done twice moves the robot wrongly')
-            config = {'rename_map': renamed_twice(out[name], config, where)}
+            config = {'rename_map': renamed_twice(out.pop(name), config, where)}
         out[name] = Step(where, config, part(step, 'state_file', str, where, None),
                          part(step, 'artifacts', dict, where, {}))
     names = list(out)

@@ -64,6 +64,8 @@ def sections_missing(files: Sequence[Path], node: str) -> list[str]:
     """
     told = []
     for path in files:
+        if path.name.startswith('launch_params_'):
+            continue  # as launch writes what is said to it
         try:
             sections = _sections(path)
         except ValueError as error:
@@ -72,8 +74,6 @@ def sections_missing(files: Sequence[Path], node: str) -> list[str]:
         if any(_speaks_of(name, node) and set(section) - {'use_sim_time'}
                for name, section in sections.items()):
             return []
-        if sections and not any(set(section) - {'use_sim_time'} for section in sections.values()):
-            continue  # as launch writes them
         told.append(f"'{path}' has {', '.join(sections) or 'no section ros__parameters'}")
     return [f"no parameter file has a section for '{node}' or '/**': {'; '.join(told)}"
             ] if told else []
@@ -118,8 +118,8 @@ def _content(path: Path) -> dict:
     of_policy = {name: section for name, section in found.items()
                  if set(section) & set(BY_NAME) - {'seed'}}
     found = of_policy or found
-    every = [section for name, section in found.items() if '*' in name]
-    own = [section for name, section in found.items() if '*' not in name]
+    every = [section for name, section in found.items() if name == '/**']
+    own = [section for name, section in found.items() if name != '/**']
     if not found or len(own) > 1:
         raise ValueError(f"'{path}' has {len(found)} sections ros__parameters that speak of a "
                          f"policy ({', '.join(found) or 'none'}), expected one, or '/**' and one")

@@ -71,7 +71,8 @@ def evaluate(run: Run, args: argparse.Namespace, bags: Bags, bar: tqdm) -> dict[
                name: getattr(safety, name) for name in (
                    'velocity_scale', 'max_acceleration', 'acceleration_scale',
                    'position_margin', 'max_jump', 'max_chunk_age')} | {
-               name: getattr(safety, name) for name in ('joint_limits', 'gripper_joints')} | {
+               name: getattr(safety, name) for name in (
+                   'joint_limits', 'replace_limits', 'gripper_joints')} | {
                name: getattr(inputs, name) for name in (
                    'max_joint_age', 'max_image_age', 'max_skew')},
            'bags': [[bag.name, bag.begin_ns, bag.end_ns] for bag in bags.bags],

@@ -2,6 +2,7 @@
 
 import fnmatch
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -107,7 +108,8 @@ def make_limits(joint_names: Sequence[str], rules: Rules, urdf: str | None = Non
     for name in joint_names:
         joint = joints.get(name)
         if joint is None and urdf is not None:
-            if not {'lower', 'upper', 'velocity'} <= set(rules.tighter.get(name, ())):
+            if not {'lower', 'upper', 'velocity'} <= {*rules.tighter.get(name, ()),
+                                                      *rules.instead.get(name, ())}:
                 raise LimitsError('joint_unknown', f"robot_description has no joint '{name}', it "
                                   f"has {', '.join(others) or 'none'}")
             warnings.append(f"robot_description has no joint '{name}': the limits that are set "
@@ -181,13 +183,15 @@ def limits_from_urdf(urdf: str, joint_names: Sequence[str], rules: Rules = Rules
 def _one(name: str, joint: Described, rules: Rules
          ) -> tuple[tuple[float, ...], list[str], list[str]]:
     """Return the limits of one joint, in the order of JointLimits; what is unknown; warnings."""
-    known = {'lower': joint.lower, 'upper': joint.upper, 'velocity': joint.velocity}
+    known = {'lower': joint.lower, 'upper': joint.upper, 'velocity': joint.velocity,
+             'acceleration': rules.acceleration}
     warnings = list(joint.warnings)
     for key, value in rules.instead.get(name, {}).items():
-        if key in known:
-            warnings.append(f"the limit {key} {known[key]:g} of '{name}' in robot_description is "
-                            f'replaced by {value:g}, as it is set')
-            known[key] = value
+        said = f'{known[key]:g} ' if math.isfinite(known[key]) else ''
+        if key != 'acceleration':  # which no description has
+            warnings.append(f"the limit {key} {said}of '{name}' in robot_description is replaced "
+                            f'by {value:g}, as it is set')
+        known[key] = value
     tighter = rules.tighter.get(name, {})
     for key, loose in (('lower', min), ('upper', max), ('velocity', max)):
         value = known[key]
@@ -200,7 +204,7 @@ def _one(name: str, joint: Described, rules: Rules
         raise LimitsError('joint_room', f"joint '{name}' has limits {lower} to {upper}, which "
                           'leave it no room')
     velocity = min(known['velocity'] * rules.velocity_scale, tighter.get('velocity', np.inf))
-    acceleration = min(rules.acceleration, tighter.get('acceleration', np.inf))
+    acceleration = min(known['acceleration'], tighter.get('acceleration', np.inf))
     turns = joint.kind == 'continuous'
     missing = [what for what, there in (
         ('position', turns or np.isfinite([lower, upper]).all()),

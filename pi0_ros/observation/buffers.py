@@ -182,14 +182,15 @@ class JointBuffer:
         Between the means of the two halves of what came in the last ``over_ns``.
         """
         past = list(self._past.copy())
-        past = [row for row in past if past[-1][0] - row[0] <= over_ns]
+        recent = [row for row in past if past[-1][0] - row[0] <= over_ns]
+        past = recent if len(recent) > 1 else past[-2:]  # of who tells seldom, the last two
         half = len(past) // 2
         if not half or past[0][0] >= past[-1][0]:
             return np.zeros(len(self.joint_names)), 1.0
-        (before, earlier), (after, later) = (
-            (np.mean([when for when, _ in part]), np.mean([where for _, where in part], axis=0))
-            for part in (past[:half], past[-half:]))
-        return np.nan_to_num(later - earlier), float(after - before) / 1e9
+        times = np.array([when - past[0][0] for when, _ in past]) / 1e9
+        places = np.unwrap([where for _, where in past], axis=0)  # of joints that turn
+        return np.nan_to_num(places[-half:].mean(axis=0) - places[:half].mean(axis=0)), float(
+            times[-half:].mean() - times[:half].mean())
 
     def clear(self) -> None:
         """Forget all positions."""

@@ -53,14 +53,19 @@ def base_folder(folder: Path, config: Mapping[str, Any]) -> Path:
     policy = read_json(folder / 'config.json') if (folder / 'config.json').exists() else {}
     told = [str(name) for name in (config.get('base_model_name_or_path'),
                                    policy.get('pretrained_path')) if name]
-    found = [folder / 'base', *(one for name in told for one in (
-        folder / name, places.cached(name, config.get('revision')), places.locate(name)) if one)]
-    for one in (places.locate(str(one)) for one in found):
+    revision = config.get('revision')
+    found = [folder / 'base']
+    for name in told:
+        found += [folder / name, Path(name).expanduser(), *filter(None, [
+            places.cached(name, revision)])]
+    for one in (places.locate(str(one)) if one.is_dir() else one for one in found):
         adapts = one.resolve() == folder.resolve() or (one / CONFIG).exists()
         if one.is_dir() and not adapts and any(one.glob('model.safetensors*')):
             return one
     name = told[0] if told else 'a base that it does not name'
-    fetch = f'fetch it (hf download {name}), or ' if places.HUB_NAME.fullmatch(name) else ''
+    which = f' --revision {revision}' if revision else ''
+    fetch = f'fetch it (hf download {name}{which}), or ' if places.HUB_NAME.fullmatch(
+        name) else ''
     raise CheckpointError(f"checkpoint '{folder}' is an adapter (LoRA) of '{name}', which is not "
                           f"on this disk: {fetch}put or link the folder of that checkpoint at "
                           f"'{folder / 'base'}'")
