@@ -29,9 +29,9 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / 'pi0_ros'
 SETTINGS = ('__init__', 'config')  # what they say is shown to people, not computed
-MOTION = ['test_traces', 'test_boundaries', 'test_plan', 'test_rules', 'test_states',
-          'test_limits', 'test_handover', 'test_pilot', 'test_following', 'test_faults',
-          'test_observation']
+MOTION = ['test_motion_bounds', 'test_traces', 'test_boundaries', 'test_plan', 'test_rules',
+          'test_states', 'test_limits', 'test_handover', 'test_pilot', 'test_following',
+          'test_faults', 'test_observation']
 CHECKPOINT = ['test_mapping', 'test_checkpoint', 'test_weights', 'test_policy', 'test_guidance']
 TESTS = {'control': MOTION, 'motion': MOTION, 'checkpoint': CHECKPOINT, 'weights': CHECKPOINT,
          'observation': ['test_buffers', 'test_observation', 'test_images', 'test_faults',
