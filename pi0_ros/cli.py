@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import os
+import signal
 import sys
 
 VERBS = {
@@ -17,6 +18,7 @@ VERBS = {
     'train': ('pi0_ros.training.train', 'main', 'make the small demo checkpoint from scratch'),
 }
 NEEDS_ROS = ('node', 'sim', 'demo')
+LISTEN = ('node', 'sim')  # take signals themselves, once they have imported all they need
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -35,6 +37,9 @@ def main(argv: list[str] | None = None) -> int:
 def run(verb: str, arguments: list[str]) -> int:
     """Run one verb; return the exit code."""
     module, function, _ = VERBS[verb]
+    taken = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if taken:  # nothing has begun that is to be ended in order
+        signal.signal(signal.SIGINT, lambda number, frame: os._exit(0 if verb in LISTEN else 130))
     if verb in NEEDS_ROS:
         try:
             importlib.import_module('rclpy')
@@ -43,7 +48,12 @@ def run(verb: str, arguments: list[str]) -> int:
                   f'installs what it needs ({error})', file=sys.stderr)
             return 1
     try:
-        return getattr(importlib.import_module(module), function)(arguments)
+        work = getattr(importlib.import_module(module), function)
+        if taken and verb not in LISTEN:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        return work(arguments)
+    except KeyboardInterrupt:
+        return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

@@ -7,6 +7,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from pi0_ros.ros.demo.processes import Children, private_environment
 
 ROOT = Path(__file__).parents[1]
@@ -62,3 +64,21 @@ def test_children_die_with_a_parent_that_is_killed(tmp_path):
     parent.kill()
     parent.wait()
     assert gone(child)
+
+
+@pytest.mark.parametrize(('verb', 'imported', 'status'), [
+    ('node', 'rclpy', 0), ('node', 'pi0_ros.ros.node', 0), ('sim', 'pi0_ros.ros.demo.sim_node', 0),
+    ('evaluate', 'numpy', 130), ('infer', 'pi0_ros.verbs.infer', 130)])
+def test_ctrl_c_while_it_still_imports_is_a_quiet_end(verb, imported, status):
+    done = subprocess.run([sys.executable, '-c', (
+        'import os, signal, sys\n'
+        'class Finder:\n'
+        '    def find_spec(self, name, path=None, target=None):\n'
+        f'        if name == {imported!r}:\n'
+        '            os.kill(os.getpid(), signal.SIGINT)\n'
+        'sys.meta_path.insert(0, Finder())\n'
+        'from pi0_ros.cli import run\n'
+        f'status = run({verb!r}, [])\n'
+        'print("it went on")\n')], cwd=ROOT, env=dict(os.environ) | private_environment(),
+        capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (status, '', '')
