@@ -460,8 +460,8 @@ def test_lerobot_before_0_4_is_refused_by_name(copy):
     config = json.loads((copy / 'config.json').read_text())
     config |= {'proj_width': 1024, 'num_steps': 5}
     (copy / 'config.json').write_text(json.dumps(config))
-    with pytest.raises(CheckpointError, match="before 0.4: convert .*migrate_policy.*lerobot_0.3 "
-                       "afterwards.*proj_width, num_steps .num_steps is 5"):
+    with pytest.raises(CheckpointError, match="before 0.4: convert .*migrate_policy.*all keys "
+                       "matched.*lerobot_0.3 afterwards.*proj_width, num_steps .num_steps is 5"):
         checkpoint.read(copy)
 
 

@@ -29,8 +29,9 @@ def migrate(config: dict[str, Any]) -> str:
     old = [key for key in config if key in OLD_KEYS]
     steps = f" (num_steps is {config['num_steps']}: write it as num_inference_steps)" \
         if config.get('num_steps', 10) != 10 else ''
-    return ("convert it with LeRobot's migrate_policy_normalization, and set 'letterbox' to "
-            'lerobot_0.3 afterwards' + (
+    return ("convert it with LeRobot's migrate_policy_normalization and the transformers that "
+            'this LeRobot asks for (another leaves the image encoder untrained: it must say "all '
+            'keys matched"), and set \'letterbox\' to lerobot_0.3 afterwards' + (
                 f"; LeRobot 0.6 stops at keys of config.json that it does not know, so take them "
                 f"out of a copy first: {', '.join(old)}{steps}" if old else ''))
 
