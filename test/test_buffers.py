@@ -222,3 +222,15 @@ def test_a_joint_that_stands_at_half_a_turn_stands():
         joints.put(['a'], np.array([place]), at, at)
         moved, seconds = joints.pace(200 * MS)
         assert abs(moved[0] / seconds) < 0.1
+
+
+@pytest.mark.parametrize('back_ms', [5, 40, 150, 930, 5000])
+@pytest.mark.parametrize('rows', [1, 2, 5, 40])
+def test_a_joint_moves_also_after_the_clock_was_set_back(back_ms, rows):
+    """Fuzz lives 50000690 and 50000939: a moving robot was armed 0.1 s after the clock's step."""
+    joints = JointBuffer(('a',))
+    for row in range(50 + rows):
+        when = 10**12 + row * 10 * MS - (back_ms * MS if row >= 50 else 0)
+        joints.put(['a'], [0.01 * row], when, when)
+    for moved, seconds in (joints.pace(200 * MS), joints.moved(50 * MS)):
+        assert moved[0] / seconds == pytest.approx(1.0, rel=0.15)  # 5 ms are lost in 10

@@ -168,7 +168,7 @@ class JointBuffer:
 
         Told by positions: not every driver sends velocities. 0 where nothing is known.
         """
-        past = list(self._past.copy())
+        past = self._lately()
         newest_ns, newest = past[-1] if past else (0, self._snapshot[0])
         older = [row for row in past if newest_ns - row[0] >= over_ns] or past[:1]
         if not older or older[-1][0] >= newest_ns:
@@ -181,7 +181,7 @@ class JointBuffer:
 
         Between the means of the two halves of what came in the last ``over_ns``.
         """
-        past = list(self._past.copy())
+        past = self._lately()
         recent = [row for row in past if past[-1][0] - row[0] <= over_ns]
         past = recent if len(recent) > 1 else past[-2:]  # of who tells seldom, the last two
         half = len(past) // 2
@@ -191,6 +191,16 @@ class JointBuffer:
         places = np.unwrap([where for _, where in past], axis=0)  # of joints that turn
         return np.nan_to_num(places[-half:].mean(axis=0) - places[:half].mean(axis=0)), float(
             times[-half:].mean() - times[:half].mean())
+
+    def _lately(self) -> list[tuple[int, np.ndarray]]:
+        """Return what came, oldest first, since the clock was last set back (twice or more)."""
+        past = list(self._past.copy())
+        for row in range(len(past) - 1, 0, -1):
+            if past[row][0] < past[row - 1][0]:
+                if len(past) - row > 1:
+                    return past[row:]
+                past.pop()  # too young to tell; what came before does
+        return past
 
     def clear(self) -> None:
         """Forget all positions."""
