@@ -117,7 +117,7 @@ def draw_timeline(axis: Axes, runs: Sequence[Shown], bag: int, worst: Sequence[t
             last_s = at_s
             text = said if len(said) < 27 else said[:24] + '...'
             axis.annotate(text, (at_s, 1.0), xycoords=('data', 'axes fraction'), fontsize=7,
-                          color='#2a7d45', xytext=(2, 1), textcoords='offset points')
+                          color='#2a7d45', xytext=(2, 6), textcoords='offset points')
     for rank, at_s in worst:
         axis.annotate(str(rank), (at_s, height), fontsize=7, color='white', ha='center',
                       va='top', bbox={'boxstyle': 'circle,pad=0.2', 'color': '#b3261e'})
