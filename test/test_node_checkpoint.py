@@ -2,16 +2,20 @@
 
 import json
 import math
+import shutil
 
 import numpy as np
 import pytest
+import yaml
 
 pytest.importorskip('rclpy', reason='needs ROS 2')
 
 from sensor_msgs.msg import Image  # noqa: E402
 
 from graph import Graph  # noqa: E402
+from pi0_ros.verbs import inspect  # noqa: E402
 from support import DATA, FIXTURES  # noqa: E402
+from test_weights import BASE, COLOUR, with_cameras  # noqa: E402
 
 
 def live_chunk(name, state=None, **parameters):
@@ -99,3 +103,24 @@ def test_a_configuration_that_does_not_fit_is_shown_beside_the_checkpoint(capfd)
                   "has 'shoulder_lift' at position 0, the checkpoint has it at 1",
                   "(none is 'Overhead')  camera_1"):
         assert words in said, said
+
+
+def test_the_parameter_file_of_inspect_configures_the_node(tmp_path, capfd):
+    """Fine-tuned from pi0_base: copied unchanged but for joint names and rate."""
+    folder = shutil.copytree(BASE, tmp_path / 'checkpoint')
+    with_cameras(folder, dict.fromkeys(('base_0_rgb', 'left_wrist_0_rgb', 'right_wrist_0_rgb'),
+                                       COLOUR),
+                 {'front': 'base_0_rgb', 'wrist': 'left_wrist_0_rgb'}, ['front', 'wrist'])
+    name = json.loads((BASE.parent / 'fixture.json').read_text())['tokenizer']
+    assert inspect.main([str(folder), '--tokenizer', str(BASE.parent / name)]) == 0
+    told = yaml.safe_load(capfd.readouterr().out.partition('start from:')[2])
+    values = told['/**']['ros__parameters']
+    values |= {'joint_names': list('abcdefgh')[:len(values['joint_names'])], 'action_rate': 30.0}
+    graph = Graph(policy='pi0', device='cpu', **values)
+    try:
+        assert graph.node.trigger_configure().name == 'SUCCESS'
+    finally:
+        graph.close()
+    said = capfd.readouterr().err  # one thing in each severity
+    assert '[WARN]' in said and 'right_wrist_0_rgb of the base was fed by none' in said
+    assert '[INFO]' in said and 'base_0_rgb' in said

@@ -35,11 +35,16 @@ class _ToRos(logging.Handler):
 
     def __init__(self, node: LifecycleNode) -> None:
         super().__init__(logging.INFO)
-        self._say = {logging.INFO: node.get_logger().info, logging.ERROR: node.get_logger().error}
-        self._warn = node.get_logger().warning
+        self._log = node.get_logger()
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._say.get(record.levelno, self._warn)(advised(record.getMessage()))
+        text = advised(record.getMessage())
+        if record.levelno >= logging.ERROR:  # rclpy wants one line of code for each severity
+            self._log.error(text)
+        elif record.levelno >= logging.WARNING:
+            self._log.warning(text)
+        else:
+            self._log.info(text)
 
 
 class Pi0Node(LifecycleNode):
