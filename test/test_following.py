@@ -132,6 +132,28 @@ def test_what_a_robot_was_told_that_did_not_move_says_nothing_of_where_it_is_hel
     assert rig.moves() and max(commanded(rig, since)) <= OVER
 
 
+@pytest.mark.parametrize('told_ms', [760, 800, 840])
+def test_a_robot_that_sags_the_way_it_was_told_has_not_gone_it(told_ms):
+    """Its controller is off meanwhile: what it moves when that is on again is its own weight."""
+    rig = Rig(policy=lambda values: 0 * values + values[0] - 0.12,
+              settings=Settings('humble', update_rate=1000.0))
+    rig.sag = np.full(2, 0.12)
+    rig.run(100)
+    assert rig.arm() is None
+    while not rig.commands:
+        rig.run(1)
+    rig.controller.deactivate()
+    rig.run(told_ms)
+    rig.pilot.disable()
+    rig.run(3000)
+    rig.controller.activate(rig.measured())
+    rig.run(600)
+    since, rig.policy = len(rig.path), 'sine'
+    assert rig.arm() is None
+    rig.run(3000)
+    assert rig.moves() and max(commanded(rig, since)) <= OVER
+
+
 def test_a_robot_that_came_where_it_was_told_begins_sooner():
     rig = Rig().start()
     for _ in range(3):

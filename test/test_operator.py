@@ -676,8 +676,9 @@ def test_a_cameras_description_does_not_take_the_robots_limits(make):  # noqa: F
     graph.robot.description.publish(String(data=robot_urdf(oak_joint='revolute -1 1 1')))
     heard = []
     graph.node.operator._log.warning = heard.append
-    graph.wait(lambda: heard)
-    assert "is not this robot's; on the topic publish robot: remap the other" in heard[0]
+    graph.wait(lambda: len(heard) == 2)
+    assert "it is not this robot's" in heard[0]
+    assert "is not this robot's; on the topic publish robot: remap the other" in heard[1]
     assert limits.text == before and graph.enable().success
 
 

@@ -210,16 +210,19 @@ class Follower:
         """Return whether the robot, [D], was seen to go the last of the way it was told.
 
         Then its controller was on, and holds what it was told; how a robot that did not move is
-        held nobody has seen.
+        held nobody has seen. One whose controller is switched on sags, at most by ``HELD_SHARE``:
+        a way that proves something is longer than that, and no joint falls short of it.
         """
-        least, last = 2 * MARGIN_SHARE * _held(self._pilot.limits), self._told
+        last, held = self._told, _held(self._pilot.limits)
         if last is None:
             return False
+        short, arm = MARGIN_SHARE * held, ~self._pilot.limits.alone  # grippers hold things
+        least = HELD_SHARE * held + 2 * short
         for told, joints in reversed(self._way.copy()):  # the control thread goes on meanwhile
             far = last - told
-            moved = np.abs(far) >= least
-            if moved.any():
-                return bool(((measured - joints) * np.sign(far) >= np.abs(far) / 2)[moved].any())
+            if (np.abs(far) >= least)[arm].any():
+                came = (measured - joints) * np.sign(far) >= np.abs(far) - short
+                return bool(came[arm].all())
         return False
 
     def leans(self, measured: np.ndarray, now_ns: int) -> bool:
