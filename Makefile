@@ -1,5 +1,6 @@
 # Two commands for a fresh machine: `make demo` and `make test`. They set up what they need.
-VENV ?= $(if $(and $(ROS_DISTRO),$(AMENT_PREFIX_PATH)),.venv-ros,.venv)
+ROS ?= jazzy
+VENV ?= $(if $(and $(ROS_DISTRO),$(AMENT_PREFIX_PATH)),.venv-ros,$(if $(filter jazzy,$(ROS)),.venv,.venv-$(ROS)))
 PYTHON = $(VENV)/bin/python
 WORKERS ?= auto --maxprocesses 4
 
@@ -10,11 +11,12 @@ help:
 	@echo 'make demo ARGS=--live  the same, and you give the instructions'
 	@echo 'make test              all tests; ARGS="-k plan" for some'
 	@echo "make test ARGS=\"-m 'not live'\"  without those that run whole programs"
+	@echo 'make test ROS=kilted    on the wheels of another ROS 2 than Jazzy'
 	@echo 'make fuzz              ten million control ticks of random lives, hours'
 	@echo 'make mutants           sixty faults in control and motion: do the tests notice?'
 
 setup:
-	@scripts/setup $(VENV)
+	@scripts/setup $(VENV) $(ROS)
 
 demo: setup
 	@PYTHONPATH="$(CURDIR):$$PYTHONPATH" $(PYTHON) -m pi0_ros demo $(ARGS)
@@ -29,4 +31,4 @@ mutants: setup
 	@PYTHONPATH="$(CURDIR):$$PYTHONPATH" $(PYTHON) test/mutants.py $(ARGS)
 
 clean:
-	rm -rf .venv .venv-ros out build install log
+	rm -rf .venv .venv-* out build install log

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from pi0_ros.launching import PROFILES
 from pi0_ros.ros.demo.processes import Children, private_environment
 
 ROOT = Path(__file__).parents[1]
@@ -32,7 +33,8 @@ def test_ros_stays_on_this_host_in_a_domain_of_its_own():
     environment = private_environment()
     assert environment['ROS_AUTOMATIC_DISCOVERY_RANGE'] == 'LOCALHOST'
     assert 1 <= int(environment['ROS_DOMAIN_ID']) <= 100
-    assert Path(environment['FASTRTPS_DEFAULT_PROFILES_FILE']).exists()
+    found = [environment[name] for name in PROFILES if name in environment]
+    assert found and all(Path(path).exists() for path in found)
 
 
 def test_end_ends_also_a_child_that_ignores_signals(tmp_path):

@@ -60,13 +60,14 @@ class Pi0Node(LifecycleNode):
 
     def __init__(self, **kwargs: object) -> None:
         """Declare the parameters; ``configure`` reads them. Arguments go to LifecycleNode."""
+        self.session: Session | None = None  # first of all: a signal may end this at any line
+        self._monitor: Monitor | None = None
+        self._handler: logging.Handler | None = None
         super().__init__('pi0', automatically_declare_parameters_from_overrides=True, **kwargs)
         self._problems = parameters.declare(self) + sections_missing(
             parameter_files(kwargs.get('cli_args') or sys.argv), self.get_fully_qualified_name())
         self.add_on_set_parameters_callback(self._validate_parameters)
         self.add_post_set_parameters_callback(self._apply_parameters)
-        self.session: Session | None = None
-        self._monitor: Monitor | None = None
         self.operator = Operator(self)
         core = logging.getLogger('pi0_ros')
         core.setLevel(logging.INFO)
@@ -164,7 +165,8 @@ class Pi0Node(LifecycleNode):
     def destroy_node(self) -> None:
         """Stop the robot and give everything back first."""
         self.close()
-        logging.getLogger('pi0_ros').removeHandler(self._handler)
+        if self._handler:
+            logging.getLogger('pi0_ros').removeHandler(self._handler)
         super().destroy_node()
 
     def _validate_parameters(self, changed: list[Parameter]) -> SetParametersResult:

@@ -3,10 +3,12 @@
 import ctypes
 import os
 import random
+import re
 import signal
 import socket
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 from pi0_ros.launching import profile
@@ -32,9 +34,15 @@ def private_environment(domain: int | None = None) -> dict[str, str]:
     out = dict(os.environ)
     out['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
     out['ROS_DOMAIN_ID'] = str(domain if domain is not None else free_domain())
-    out |= profile(out, str(share_file(PROFILE)))
+    out |= profile({'ROS_DISTRO': _distro(), **out}, str(share_file(PROFILE)))
     out['PYTHONUNBUFFERED'] = '1'
     return out
+
+
+def _distro() -> str:
+    """Return which ROS 2 is there as wheels, nothing if none is."""
+    return next((found[1] for one in metadata.distributions()
+                 if (found := re.fullmatch(r'ros-(\w+)-rclpy', one.name))), '')
 
 
 def free_domain() -> int:
