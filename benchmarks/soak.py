@@ -1,4 +1,4 @@
-"""An hour of the live node: what grows, what is missed, and is every message as documented?
+"""An hour of the live node: what grows, what is missed, whether messages are as documented.
 
     python benchmarks/soak.py [--minutes 60] [--worker process] [--out out/soak.json]
 

@@ -510,7 +510,7 @@ def test_statistics_that_would_mirror_an_action_are_refused(mode, low, high):
 
 
 def test_a_feature_that_never_moved_is_a_number_in_the_layout_of_transformers(tmp_path):
-    """transformers' own processor adds 1e-8 to the deviation."""
+    """The processor of transformers adds 1e-8 to the deviation."""
     from pi0_ros.checkpoint.layout_transformers import describe
     (tmp_path / 'processor_config.json').write_text(json.dumps({
         'state_mean': [0.5, 0.0], 'state_std': [0.0, 1.0], 'actions_mean': [0.1],

@@ -10,9 +10,12 @@ pytest.importorskip('rclpy', reason='needs ROS 2')
 
 from sensor_msgs.msg import CompressedImage, Image  # noqa: E402
 
-from pi0_ros.observation.decoding import CHANNELS, raw_to_rgb, to_ns  # noqa: E402
+from pi0_ros.observation.decoding import ENCODINGS, raw_to_rgb, to_ns  # noqa: E402
 from pi0_ros.ros.links import conversions  # noqa: E402
 from support import MS, chunk  # noqa: E402
+
+
+PAIRS = [name for name in ENCODINGS if name.startswith(('yu', 'uy', 'nv'))]
 
 
 def fake_cv_bridge(monkeypatch, convert):
@@ -24,9 +27,10 @@ def fake_cv_bridge(monkeypatch, convert):
 
 
 def image(encoding='rgb8', height=3, width=5, padding=0):
-    width += width % 2 if 'yu' in encoding else 0
-    step = width * CHANNELS[encoding] + padding
-    data = np.random.default_rng(1).integers(0, 256, height * step, np.uint8)
+    pairs, form = encoding in PAIRS, ENCODINGS[encoding]  # of pixels that share a colour
+    width, height = width + pairs * width % 2, height + pairs * height % 2
+    step = width * form.pixel_bytes + padding * np.dtype(form.kind).itemsize
+    data = np.random.default_rng(1).integers(0, 256, height * form.half_rows // 2 * step, np.uint8)
     return Image(height=height, width=width, encoding=encoding, step=step, data=data.tobytes())
 
 
@@ -48,7 +52,7 @@ def test_missing_cv_bridge_is_not_used(monkeypatch):
 
 def cut_by_pixels(message, encoding):
     """Convert as the Python part of cv_bridge does: rows are so many whole pixels."""
-    known = {'mono16': (np.uint16, 1), 'rgb16': (np.uint16, 3), 'rgb8': (np.uint8, 3)}
+    known = {'mono16': (np.uint16, 1), '16UC3': (np.uint16, 3), 'rgb8': (np.uint8, 3)}
     if message.encoding not in known:
         raise RuntimeError('no conversion')
     kind, channels = known[message.encoding]
@@ -74,12 +78,16 @@ def test_what_is_known_here_is_converted_here_with_cv_bridge_and_without(monkeyp
 def test_cv_bridge_adds_encodings_and_its_errors_are_ours(monkeypatch):
     fake_cv_bridge(monkeypatch, cut_by_pixels)
     decoder = conversions.ImageDecoder()
-    wide = Image(height=2, width=1, encoding='mono16', step=4, data=b'\xff\xff\x00\x00' * 2)
-    assert decoder(wide).tolist() == [[[255] * 3]] * 2
-    with pytest.raises(ValueError, match="cannot convert encoding '16UC1': no conversion"):
+    wide = Image(height=2, width=1, encoding='16UC3', step=6, data=b'\xff\xff\x00\x00\0\0' * 2)
+    assert decoder(wide).tolist() == [[[255, 0, 0]]] * 2
+    with pytest.raises(ValueError, match="cannot convert encoding '32SC1': no conversion"):
+        decoder(Image(height=1, width=1, encoding='32SC1', step=4, data=b'abcd'))
+    with pytest.raises(ValueError, match="rows of 8 bytes hold no whole pixels of .* '16UC3'"):
+        decoder(Image(height=1, width=1, encoding='16UC3', step=8, data=b'abcdefgh'))
+    with pytest.raises(ValueError, match="'16UC1' is a depth image, .* colour topic"):
         decoder(Image(height=1, width=1, encoding='16UC1', step=2, data=b'ab'))
-    with pytest.raises(ValueError, match="rows of 8 bytes hold no whole pixels of .* 'rgb16'"):
-        decoder(Image(height=1, width=1, encoding='rgb16', step=8, data=b'abcdefgh'))
+    with pytest.raises(ValueError, match='16UC1; compressedDepth png.* is a depth image'):
+        decoder(CompressedImage(format='16UC1; compressedDepth png', data=b'abc'))
 
 
 @pytest.mark.parametrize('encoding, size', [
@@ -89,7 +97,7 @@ def test_how_many_bytes_a_pixel_has(encoding, size):
     assert conversions._pixel_bytes(encoding) == size
 
 
-@pytest.mark.parametrize('encoding', CHANNELS)
+@pytest.mark.parametrize('encoding', ENCODINGS)
 @pytest.mark.parametrize('padding', [0, 3])
 def test_own_conversion_equals_cv_bridge(encoding, padding):
     try:
@@ -98,8 +106,8 @@ def test_own_conversion_equals_cv_bridge(encoding, padding):
     except Exception as error:
         pytest.skip(f'no working cv_bridge here: {error}')
     message = image(encoding, padding=padding)
-    own = raw_to_rgb(np.frombuffer(message.data, np.uint8), encoding, 3, message.width,
-                     message.step)
+    own = raw_to_rgb(np.frombuffer(message.data, np.uint8), encoding, message.height,
+                     message.width, message.step)
     np.testing.assert_array_equal(own, expected)
 
 

@@ -385,7 +385,7 @@ def test_a_new_instruction_takes_effect_and_the_old_one_comes_back_bit_for_bit()
 @pytest.mark.parametrize('style', ['lerobot', 'lerobot_0.4', 'lerobot_0.3'])
 @pytest.mark.parametrize('size', [(480, 640), (97, 333), (224, 224)])
 def test_the_gpus_letterbox_is_the_hosts(style, size):
-    """torch's own resize, which runs on the processor here."""
+    """The resize of torch, which runs on the processor here."""
     image = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
     pixels = Pixels(224, 224, style, torch.device('cpu'))
     got = pixels.fit(torch.from_numpy(image)).numpy()

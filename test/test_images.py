@@ -1,5 +1,8 @@
 """Image decoding and letterbox."""
 
+import re
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
@@ -9,8 +12,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch.nn import functional as F
 
-from pi0_ros.observation.decoding import compressed_to_rgb, raw_to_rgb
+from pi0_ros.observation.decoding import ENCODINGS, compressed_to_rgb, raw_to_rgb
 from pi0_ros.observation.images import letterbox
+
+ROOT = Path(__file__).parents[1]
 
 
 def picture(height, width, seed=0):
@@ -77,7 +82,8 @@ def test_raw_images_with_padded_rows(encoding, height, width, padding, cut):
 
 
 @pytest.mark.parametrize('change, words', [
-    ({'encoding': '16UC1'}, "encoding '16UC1' is not supported, expected one of rgb8"),
+    ({'encoding': '16SC1'}, "encoding '16SC1' is not supported, expected one of rgb8"),
+    ({'encoding': '32FC1'}, "'32FC1' is a depth image, .* give the camera's colour topic"),
     ({'step': 11}, 'needs rows of at least 12 bytes, but step is 11'),
     ({'height': 5}, 'truncated: 48 bytes of 60'),
     ({'width': 0}, 'needs rows')])
@@ -135,3 +141,48 @@ def test_yuv_images_are_read_in_their_order(encoding, order):
     assert np.abs(out.astype(int) - [255, 0, 0]).max() <= 2
     with pytest.raises(ValueError, match='5 x 2 .* image cannot be converted'):
         raw_to_rgb(np.zeros(20, np.uint8), encoding, 2, 5, 10)
+
+
+@pytest.mark.parametrize('big', [False, True])
+@pytest.mark.parametrize('padding', [0, 3])
+@pytest.mark.parametrize('encoding', [name for name in ENCODINGS if name.endswith('16')])
+def test_images_of_16_bits_are_those_of_8(encoding, padding, big):
+    """As cv_bridge scales: by 255 / 65535."""
+    form = ENCODINGS[encoding]
+    small = np.random.default_rng(3).integers(0, 256, (6, 8 * form.channels), np.uint8)
+    wide = (small.astype(np.uint16) * 257).astype('>u2' if big else '<u2')
+    rows = np.pad(wide.view(np.uint8).reshape(6, -1), ((0, 0), (0, padding)))
+    out = raw_to_rgb(rows.ravel(), encoding, 6, 8, rows.shape[1], big)
+    expected = raw_to_rgb(small.ravel(), f'{encoding[:-2]}8', 6, 8, small.shape[1])
+    np.testing.assert_allclose(out, expected, atol=1 if 'bayer' in encoding else 0)
+
+
+@pytest.mark.parametrize('encoding, same', [('8UC1', 'mono8'), ('8UC3', 'bgr8'),
+                                            ('8UC4', 'bgra8')])
+def test_opencvs_own_names_are_read_in_its_order(encoding, same):
+    data = np.random.default_rng(4).integers(0, 256, 4 * 24, np.uint8)
+    size = {'height': 4, 'width': 5, 'step': 24}
+    np.testing.assert_array_equal(raw_to_rgb(data, encoding, **size),
+                                  raw_to_rgb(data, same, **size))
+
+
+@pytest.mark.parametrize('encoding, order', [('nv12', 'uv'), ('nv21', 'vu')])
+@pytest.mark.parametrize('padding', [0, 5])
+def test_colours_behind_the_image(encoding, order, padding):
+    value = {'u': 90, 'v': 240}  # red, by BT.601
+    rows = np.full((6, 6 + padding), 81, np.uint8)
+    rows[4:, :6] = [value[letter] for letter in order] * 3
+    data = rows.ravel()[:rows.size - padding]
+    out = raw_to_rgb(data, encoding, 4, 6, 6 + padding)
+    assert out.shape == (4, 6, 3) and np.abs(out.astype(int) - [255, 0, 0]).max() <= 2
+    with pytest.raises(ValueError, match='truncated'):
+        raw_to_rgb(data[:-1], encoding, 4, 6, 6 + padding)
+    with pytest.raises(ValueError, match='cannot be converted'):
+        raw_to_rgb(data, encoding, 3, 6, 6 + padding)
+
+
+def test_the_docs_list_the_encodings():
+    text = (ROOT / 'docs/interface.md').read_text()
+    rows = text[text.index('| encoding | read as |'):text.index('JPEG and PNG by their')]
+    listed = re.findall(r'\w+', ' '.join(row.split('|')[1] for row in rows.splitlines()[2:-1]))
+    assert sorted(listed) == sorted(ENCODINGS)

@@ -86,7 +86,7 @@ def test_missing_camera_is_left_out_and_unknown_one_refused():
 
 
 def test_bfloat16_is_as_good_as_the_trainers_own():
-    """LeRobot's mixed precision is off by 1.3e-2 of the largest action."""
+    """Mixed precision in LeRobot is off by 1.3e-2 of the largest action."""
     for name in FIXTURES:
         policy = load_fixture(name, dtype='bfloat16')
         policy.warm_up()

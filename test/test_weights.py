@@ -56,7 +56,7 @@ def actions(folder, **choices):
 @pytest.mark.parametrize('pointed', [
     '005000/pretrained_model', '005000', 'last', '.', '..', 'link/last'])
 def test_what_people_point_at_leads_to_the_checkpoint(tmp_path, pointed):
-    """LeRobot's training: run/checkpoints/{005000,last -> 005000}/pretrained_model."""
+    """Training by LeRobot: run/checkpoints/{005000,last -> 005000}/pretrained_model."""
     steps = tmp_path / 'run' / 'checkpoints'
     shutil.copytree(BASE, steps / '005000' / 'pretrained_model')
     (steps / '005000' / 'training_state').mkdir()
@@ -243,7 +243,7 @@ def test_an_adapter_changes_what_it_has_whole_too(adapted):
 
 
 def test_an_adapters_network_is_described_by_its_base(adapted):
-    """LeRobot's adapters keep no widths in config.json."""
+    """Adapters of LeRobot keep no widths in config.json."""
     folder, merged = adapted
     config = json.loads((folder / 'config.json').read_text())
     if 'vlm_config' in config:

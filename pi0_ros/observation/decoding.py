@@ -1,5 +1,6 @@
 """From the bytes of an image message to RGB, without ROS types."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -7,42 +8,73 @@ import numpy as np
 
 SECOND_NS = 1_000_000_000
 
-# Bytes of a pixel, by sensor_msgs/image_encodings.hpp.
-CHANNELS = {'rgb8': 3, 'bgr8': 3, 'rgba8': 4, 'bgra8': 4, 'mono8': 1,
-            'bayer_rggb8': 1, 'bayer_bggr8': 1, 'bayer_gbrg8': 1, 'bayer_grbg8': 1,
-            'yuv422': 2, 'uyvy': 2, 'yuv422_yuy2': 2, 'yuyv': 2}
-_TO_RGB = {'bgr8': cv2.COLOR_BGR2RGB, 'rgba8': cv2.COLOR_RGBA2RGB, 'bgra8': cv2.COLOR_BGRA2RGB,
-           'mono8': cv2.COLOR_GRAY2RGB, 'bayer_rggb8': cv2.COLOR_BayerRGGB2RGB,
-           'bayer_bggr8': cv2.COLOR_BayerBGGR2RGB, 'bayer_gbrg8': cv2.COLOR_BayerGBRG2RGB,
-           'bayer_grbg8': cv2.COLOR_BayerGRBG2RGB, 'yuv422': cv2.COLOR_YUV2RGB_UYVY,
-           'uyvy': cv2.COLOR_YUV2RGB_UYVY, 'yuv422_yuy2': cv2.COLOR_YUV2RGB_YUY2,
-           'yuyv': cv2.COLOR_YUV2RGB_YUY2}
+
+@dataclass(frozen=True)
+class Encoding:
+    """How the pixels of an image are written."""
+
+    channels: int
+    to_rgb: int | None = None  # OpenCV's conversion
+    kind: str = 'u1'
+    half_rows: int = 2         # for each row of the image: colours may come behind it
+
+    @property
+    def pixel_bytes(self) -> int:
+        """Return how many bytes of a row a pixel has."""
+        return self.channels * np.dtype(self.kind).itemsize
 
 
-def raw_to_rgb(data: np.ndarray, encoding: str, height: int, width: int, step: int) -> np.ndarray:
+_PLAIN = {'rgb': (3,), 'bgr': (3, cv2.COLOR_BGR2RGB), 'rgba': (4, cv2.COLOR_RGBA2RGB),
+          'bgra': (4, cv2.COLOR_BGRA2RGB), 'mono': (1, cv2.COLOR_GRAY2RGB),
+          'bayer_rggb': (1, cv2.COLOR_BayerRGGB2RGB), 'bayer_bggr': (1, cv2.COLOR_BayerBGGR2RGB),
+          'bayer_gbrg': (1, cv2.COLOR_BayerGBRG2RGB), 'bayer_grbg': (1, cv2.COLOR_BayerGRBG2RGB)}
+# By the names of sensor_msgs/image_encodings.hpp, and nv12, which is missing there.
+ENCODINGS = {
+    **{f'{name}8': Encoding(*form) for name, form in _PLAIN.items()},
+    **{f'{name}16': Encoding(*form, **{'kind': 'u2'}) for name, form in _PLAIN.items()},
+    # Drivers that know no better say what OpenCV calls an image, in the order it has.
+    '8UC1': Encoding(1, cv2.COLOR_GRAY2RGB), '8UC3': Encoding(3, cv2.COLOR_BGR2RGB),
+    '8UC4': Encoding(4, cv2.COLOR_BGRA2RGB),
+    **dict.fromkeys(('yuv422', 'uyvy'), Encoding(2, cv2.COLOR_YUV2RGB_UYVY)),
+    **dict.fromkeys(('yuv422_yuy2', 'yuyv'), Encoding(2, cv2.COLOR_YUV2RGB_YUY2)),
+    'nv12': Encoding(1, cv2.COLOR_YUV2RGB_NV12, half_rows=3),
+    'nv21': Encoding(1, cv2.COLOR_YUV2RGB_NV21, half_rows=3)}
+DEPTH = ('16UC1', '32FC1')
+IS_DEPTH = "'{}' is a depth image, which the policy cannot use: give the camera's colour topic"
+
+
+def raw_to_rgb(data: np.ndarray, encoding: str, height: int, width: int, step: int,
+               is_bigendian: bool = False) -> np.ndarray:
     """Return the image as [height, width, 3] uint8 RGB.
 
-    :param data: the message's bytes, [height * step] uint8; rows may be padded at the end.
+    :param data: the message's bytes, uint8; rows of ``step``, which may be padded at the end.
+    :param is_bigendian: whether values of 16 bits have their high byte first.
     :raises ValueError: the encoding is not supported, or the sizes do not fit together.
     """
-    channels = CHANNELS.get(encoding)
-    if channels is None:
-        raise ValueError(f"image encoding '{encoding}' is not supported, expected one of "
-                         f"{', '.join(CHANNELS)}: convert it, for example with image_proc")
-    if height < 1 or width < 1 or step < width * channels:
-        raise ValueError(f'a {width} x {height} {encoding} image needs rows of at least '
-                         f'{width * channels} bytes, but step is {step}')
-    if len(data) < height * step - (step - width * channels):
-        raise ValueError(f'image is truncated: {len(data)} bytes of {height * step}')
-    rows = np.lib.stride_tricks.as_strided(data, (height, width * channels), (step, 1),
-                                           writeable=False)
-    pixels = rows.reshape(height, width, channels)
-    if encoding == 'rgb8':
-        return np.ascontiguousarray(pixels)
+    form = ENCODINGS.get(encoding)
+    if form is None:
+        raise ValueError(IS_DEPTH.format(encoding) if encoding in DEPTH else
+                         f"image encoding '{encoding}' is not supported, expected one of "
+                         f"{', '.join(ENCODINGS)}: convert it, for example with image_proc")
+    row = width * form.pixel_bytes
+    if height < 1 or width < 1 or step < row:
+        raise ValueError(f'a {width} x {height} {encoding} image needs rows of at least {row} '
+                         f'bytes, but step is {step}')
+    count = height * form.half_rows // 2
+    if len(data) < count * step - (step - row):
+        raise ValueError(f'image is truncated: {len(data)} bytes of {count * step}')
+    rows = np.lib.stride_tricks.as_strided(data, (count, row), (step, 1), writeable=False)
+    pixels = np.ascontiguousarray(rows)
+    if form.kind == 'u2':
+        pixels = pixels.view('>u2' if is_bigendian else '<u2').astype(np.uint16, copy=False)
+    if form.channels > 1:
+        pixels = pixels.reshape(count, width, form.channels)
     try:
-        return cv2.cvtColor(np.ascontiguousarray(pixels), _TO_RGB[encoding])
+        if form.to_rgb is not None:
+            pixels = cv2.cvtColor(pixels, form.to_rgb)
     except cv2.error as error:  # for example an odd width, where two pixels share a colour
         raise ValueError(f'a {width} x {height} {encoding} image cannot be converted') from error
+    return pixels if form.kind == 'u1' else cv2.convertScaleAbs(pixels, alpha=255 / 65535)
 
 
 def compressed_to_rgb(data: np.ndarray) -> np.ndarray:
@@ -81,5 +113,8 @@ def message_to_rgb(message: Any) -> np.ndarray:
     """
     data = np.frombuffer(message.data, np.uint8)
     if hasattr(message, 'format'):
+        if 'compressedDepth' in message.format:
+            raise ValueError(IS_DEPTH.format(message.format))
         return compressed_to_rgb(data)
-    return raw_to_rgb(data, message.encoding, message.height, message.width, message.step)
+    return raw_to_rgb(data, message.encoding, message.height, message.width, message.step,
+                      bool(message.is_bigendian))

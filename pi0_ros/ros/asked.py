@@ -18,7 +18,7 @@ class Asked:
 
 
 class Preview:
-    """A question to the policy: is what it would do first near enough to arm for it?"""
+    """A question to the policy, whether what it would do first is near enough to arm for it."""
 
     def __init__(self, instruction: str) -> None:
         """Ask for what is done under ``instruction``."""

@@ -10,7 +10,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from pi0_ros.motion.trajectory import Trajectory
-from pi0_ros.observation.decoding import CHANNELS, SECOND_NS, message_to_rgb
+from pi0_ros.observation.decoding import DEPTH, ENCODINGS, SECOND_NS, message_to_rgb
 from pi0_ros.policy.policy import ActionChunk
 
 
@@ -52,7 +52,7 @@ class ImageDecoder:
         :raises ValueError: the message cannot be read.
         """
         if self.bridge is None or isinstance(message, CompressedImage) or (
-                message.encoding in CHANNELS):
+                message.encoding in ENCODINGS or message.encoding in DEPTH):
             return message_to_rgb(message)
         pixel = _pixel_bytes(message.encoding)
         if message.step % pixel:
