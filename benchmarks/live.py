@@ -1,7 +1,7 @@
 """A live graph to measure in: the node in this process, its inputs from another.
 
-Three raw cameras of 640x480 at 30 Hz and joint states at 100 Hz; the demo checkpoint, told that it
-was trained on three cameras, infers continuously.
+Three raw cameras of 640x480 at 30 Hz and joint states, at 100 Hz if nothing else is said; the
+demo checkpoint, told that it was trained on three cameras, infers continuously.
 """
 
 import argparse
@@ -13,6 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -40,8 +41,11 @@ TICKS_PER_SECOND = os.sysconf('SC_CLK_TCK')
 class Robot(Node):
     """Publishes inputs and listens to commands."""
 
-    def __init__(self, cameras: bool) -> None:
-        """Publish joint states, and images if ``cameras``."""
+    def __init__(self, cameras: bool, rate_hz: float = 100.0, gripper_hz: float = 0.0) -> None:
+        """Publish joint states, and images if ``cameras``.
+
+        :param gripper_hz: of a message of its own for the gripper; 0: it comes with the others.
+        """
         super().__init__('inputs')
         noise = np.random.default_rng(0).integers(0, 256, (4, HEIGHT, WIDTH, 3), np.uint8)
         self._images = [Image(height=HEIGHT, width=WIDTH, encoding='rgb8', step=3 * WIDTH,
@@ -52,14 +56,22 @@ class Robot(Node):
         self._description = self.create_publisher(String, 'robot_description', qos.LATCHED)
         self._description.publish(String(data=urdf()))
         self.create_subscription(JointTrajectory, 'joint_trajectory', lambda message: None, 10)
-        self.create_timer(0.01, self._show_joints)
+        self._numbers: dict[tuple[str, ...], int] = {}
+        names = arm.JOINT_NAMES
+        parts = {names: rate_hz} if not gripper_hz else {names[:-1]: rate_hz,
+                                                         names[-1:]: gripper_hz}
+        for part, hz in parts.items():
+            self.create_timer(1 / hz, partial(self._show_joints, part))
         if cameras:
             self.create_timer(1 / 30, self._show_images)
         self._frame = 0
 
-    def _show_joints(self) -> None:
-        message = JointState(name=list(arm.JOINT_NAMES), position=arm.home().tolist())
+    def _show_joints(self, names: tuple[str, ...]) -> None:
+        places = dict(zip(arm.JOINT_NAMES, arm.home().tolist()))
+        message = JointState(name=list(names), position=[places[name] for name in names])
         message.header.stamp = self.get_clock().now().to_msg()
+        self._numbers[names] = self._numbers.get(names, 0) + 1
+        message.header.frame_id = str(self._numbers[names])  # for those who count what is lost
         self._joints.publish(message)
 
     def _show_images(self) -> None:
@@ -86,12 +98,14 @@ def three_camera_checkpoint(folder: Path) -> Path:
 class Live:
     """The node in this process, brought to where it is told to move."""
 
-    def __init__(self, out: Path, cameras: bool = True, **parameters: object) -> None:
-        """Start inputs and node; ``parameters`` are the node's."""
+    def __init__(self, out: Path, cameras: bool = True, rate_hz: float = 100.0,
+                 gripper_hz: float = 0.0, **parameters: object) -> None:
+        """Start inputs and node; ``parameters`` are the node's, the others those of Robot."""
         out.mkdir(parents=True, exist_ok=True)
         os.environ.update(private_environment())
         self.children = Children(dict(os.environ), out)
-        self.children.start('inputs', [sys.executable, __file__, '--publish',
+        self.children.start('inputs', [sys.executable, __file__, '--publish', '--rate',
+                                       str(rate_hz), '--gripper', str(gripper_hz),
                                        *(['--no-cameras'] * (not cameras))])
         start([])
         values = {'checkpoint': str(three_camera_checkpoint(out / 'checkpoint')),
@@ -169,9 +183,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--publish', action='store_true', required=True)
     parser.add_argument('--no-cameras', action='store_true')
+    parser.add_argument('--rate', type=float, default=100.0)
+    parser.add_argument('--gripper', type=float, default=0.0)
     args = parser.parse_args()
     rclpy.init()
-    robot = Robot(not args.no_cameras)
+    robot = Robot(not args.no_cameras, args.rate, args.gripper)
     executor = SingleThreadedExecutor()
     executor.add_node(robot)
     try:
