@@ -43,7 +43,7 @@ class Stages:
         policy.infer = self._timed('infer', policy.infer)
         self._accept, session.pilot.accept = session.pilot.accept, self._on_accept
         self._tick, live.loop._tick = live.loop._tick, self._on_tick
-        self._publish, session.command.publish = session.command.publish, self._on_publish
+        self._publish, session.commands.publish = session.commands.publish, self._on_publish
 
     def _timed(self, name: str, call):
         def timed(*given, **more):
@@ -83,9 +83,9 @@ class Stages:
         self._tick_ns = self.session.now()
         self._tick(now_ns)
 
-    def _on_publish(self, trajectory) -> None:
+    def _on_publish(self, *told) -> None:
         pending = self._pending
-        self._publish(trajectory)
+        self._publish(*told)
         end_ns = self.session.now()
         if pending is not None and pending[1] <= self._tick_ns:  # else the window is older
             row, accepted_ns = pending

@@ -143,7 +143,7 @@ class Live:
     def move(self, instruction: str) -> None:
         """Arm the robot and instruct it; return when it is moved."""
         session = self.session
-        self.wait(lambda: session.command.followed() and not session.guard.why_not(
+        self.wait(lambda: not session.commands.missing() and not session.guard.why_not(
             session.now(), session.inputs.problem(session.now())))
         session.guard.arm(session.now())
         self.node.operator._on_instruction(String(data=instruction))

@@ -18,7 +18,7 @@ from tqdm import tqdm
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / 'test')]
 
-from pi0_ros.control.following import Report  # noqa: E402
+from pi0_ros.control.controllers import Report  # noqa: E402
 from pi0_ros.control.guard import Guard  # noqa: E402
 from pi0_ros.control.pilot import ClockJump, Pilot, Timing  # noqa: E402
 from pi0_ros.control.rules import GuardRules  # noqa: E402
@@ -108,11 +108,11 @@ class Life:
         if self.tells and self.controller.active:
             for ago in range(7, -1, -1):  # it tells its state 50 times a second
                 when = now - 20 * MS * ago
-                self.guard.controller.hear(Report(when, when, self.names,
-                                                  self.controller.reference,
-                                                  self.controller.speed_scaling))
+                self.guard.controllers.each[0].hear(Report(
+                    when, when, self.names, self.controller.reference,
+                    self.controller.speed_scaling))
         elif self.scales and not self.tells:
-            self.guard.controller.hear_scaling(self.controller.speed_scaling, now)
+            self.guard.controllers.each[0].hear_scaling(self.controller.speed_scaling, now)
 
     def live(self, ticks: int | None = None) -> int:
         """Live for so many ticks; return how many there were."""

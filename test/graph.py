@@ -118,7 +118,7 @@ class Graph:
         robot, session = self.robot, self.node.session
         self.wait(lambda: not session.pilot.limits.unknown
                   and robot.instruction.get_subscription_count()
-                  and session.command.followed() and robot.commands_in)
+                  and not session.commands.missing() and robot.commands_in)
         self.wait(lambda: session.inputs.problem(session.now()) is None)
         return self
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from pi0_ros.control.following import Report
+from pi0_ros.control.controllers import Report
 from pi0_ros.control.guard import Guard, GuardRules
 from pi0_ros.control.pilot import ClockJump, Pilot, Timing
 from pi0_ros.observation.buffers import JointBuffer, LatestBuffer
@@ -86,8 +86,8 @@ class Rig:
             controller.update(now_ns, self.measured(), self.velocity())
         self.path.append(controller.commanded.copy())
         if self.tells and controller.active and self.steady % 20 == 0:
-            self.guard.controller.hear(Report(now_ns, now_ns, NAMES, controller.reference,
-                                              controller.speed_scaling))
+            self.guard.controllers.each[0].hear(Report(
+                now_ns, now_ns, NAMES, controller.reference, controller.speed_scaling))
         if 'joints' in self.feeds and self.steady % 10 == 0:
             try:
                 self.joints.put(self.names, self.disturb(self.measured()),

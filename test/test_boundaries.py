@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from pi0_ros.control import safety
-from pi0_ros.control.following import (AGREE_NS, RESTS_NS, SILENT_NS, Controller, Follower, Report)
+from pi0_ros.control.controllers import SILENT_NS, Controller, Controllers, Report
+from pi0_ros.control.following import AGREE_NS, RESTS_NS, Follower
 from pi0_ros.control.guard import IMAGE_PROBLEM_NS, RETRY_NS, Guard
 from pi0_ros.control.pilot import ClockJump, Pilot, Stance, Timing
 from pi0_ros.control.rules import GuardRules
@@ -57,8 +58,9 @@ class Scene:
 
     def report(self, reference=(0.0, 0.0), stamp=None, received=None, scaling=1.0):
         received = self.now if received is None else received
-        self.guard.controller.hear(Report(received if stamp is None else stamp, received, NAMES,
-                                          np.array(reference, float), scaling))
+        self.guard.controllers.each[0].hear(Report(
+            received if stamp is None else stamp, received, NAMES, np.array(reference, float),
+            scaling))
 
     def armed(self):
         self.tick(times=40)
@@ -97,12 +99,12 @@ def test_time_that_was_slow_is_remembered_for_times_in_the_past():
                                         (3.0, 0.7), (-0.1, 0.7), (np.nan, 0.7)])
 def test_the_plan_passes_as_slowly_as_the_controller_says_where_that_can_be(said, used):
     scene = Scene().armed()
-    scene.guard.controller.hear_scaling(0.7, scene.now)
+    scene.guard.controllers.each[0].hear_scaling(0.7, scene.now)
     scene.tick()
-    scene.guard.controller.hear_scaling(said, scene.now)
+    scene.guard.controllers.each[0].hear_scaling(said, scene.now)
     scene.tick()
     assert scene.pilot.scale.factor == used
-    problem = scene.guard.controller.problem(scene.now)
+    problem = scene.guard.controllers.problem(scene.now)
     assert (problem is None) == (used == said or said == 1.003)
     if said == 3.0:
         assert 'scaled to 300 %' in problem.text
@@ -324,7 +326,7 @@ def test_a_joint_that_stands_is_noticed_in_the_shortest_time_that_it_should_have
     Looked at are the last 0.5, 1 and 3 s, each once half of it is known: 3 rad/s are seen in the
     first, 0.06 in the last, and then at once.
     """
-    follower = Follower(Told(speed), Controller(NAMES))
+    follower = Follower(Told(speed), Controllers(NAMES))
     for number in range(1, 200):
         at = NOW + number * 20 * MS
         if follower.frozen(at, np.zeros(2)):
@@ -335,7 +337,7 @@ def test_a_joint_that_stands_is_noticed_in_the_shortest_time_that_it_should_have
 
 
 def test_a_joint_that_lags_by_up_to_a_third_of_a_second_follows():
-    follower = Follower(Told(1.2), Controller(NAMES))
+    follower = Follower(Told(1.2), Controllers(NAMES))
     for number in range(1, 100):
         at = NOW + number * 20 * MS
         behind = np.array([1.2 * (number * 0.02 - 0.5), 0.0])

@@ -7,7 +7,8 @@ judged, at every millisecond.
 import numpy as np
 import pytest
 
-from pi0_ros.control.following import Controller, Report, first_piece_ns
+from pi0_ros.control.controllers import Controller, Report
+from pi0_ros.control.following import first_piece_ns
 from pi0_ros.control.states import State
 from pi0_ros.observation.finding import Finding
 from pi0_ros.sim.controller import Settings
@@ -287,14 +288,14 @@ def test_whatever_stops_a_robot_that_is_held_does_not_leave_it_leaning(what, aft
 @pytest.mark.parametrize('period_ms', [20, 50, 100])
 def test_a_state_that_is_told_seldom_begins_no_motion_with_a_jump(period_ms):
     rig = Rig(tells=True, strategy='synchronous', infer_ms=20)
-    hear, count = rig.guard.controller.hear, []
+    hear, count = rig.guard.controllers.each[0].hear, []
 
     def seldom(report):
         count.append(1)
         if len(count) * 20 % period_ms == 0:
             hear(report)
 
-    rig.guard.controller.hear = seldom
+    rig.guard.controllers.each[0].hear = seldom
     rig.run(300)
     assert rig.arm() is None
     rig.run(5000)
@@ -330,12 +331,12 @@ def test_a_chunk_that_comes_in_a_first_piece_skips_nothing():
 @pytest.mark.parametrize('said', [np.nan, -0.1, 3.0])
 def test_a_speed_that_cannot_be_is_named_and_stops(said):
     rig = Rig().start()
-    rig.guard.controller.hear_scaling(said, rig.now * MS)
+    rig.guard.controllers.each[0].hear_scaling(said, rig.now * MS)
     rig.run(900)
     assert not rig.moves() and rig.guard.stopped_by.reason == 'speed_scaling'
     assert rig.pilot.enabled and rig.guard.fault is None
     for _ in range(30):
-        rig.guard.controller.hear_scaling(1.0, rig.now * MS)
+        rig.guard.controllers.each[0].hear_scaling(1.0, rig.now * MS)
         rig.run(50)
     assert rig.moves()
     rig.run(2500)  # told no more
@@ -383,9 +384,9 @@ def test_what_a_controller_tells_is_checked(change, reason):
     found = heard(**change).problem(10**12)
     assert (found and found.reason) == reason
     rig = Rig()
-    rig.guard.controller = heard(**change)
+    rig.guard.controllers.each[0] = heard(**change)
     rig.run(200)
-    problem = rig.guard.controller.problem(10**12)
+    problem = rig.guard.controllers.problem(10**12)
     assert (problem is None) == (reason is None)
 
 
@@ -459,7 +460,7 @@ def test_a_robot_is_taken_to_stand_half_a_second_after_its_last_command():
 
 def test_a_driver_that_rounds_its_speed_up_is_at_full_speed():
     rig = Rig().start()
-    rig.guard.controller.hear_scaling(1.004, rig.now * MS)
+    rig.guard.controllers.each[0].hear_scaling(1.004, rig.now * MS)
     rig.run(100)
     assert rig.pilot.scale.factor == 1.0 and rig.pilot.enabled
 

@@ -180,3 +180,37 @@ def test_how_long_a_plan_still_moves_and_goes_on():
     for name in ('positions', 'velocities'):
         assert not replace(plan, **{name: np.full((2, 1), np.inf)}).finite
     assert plan.finite
+
+
+def test_only_the_pieces_beside_a_place_outside_break_the_limits():
+    limits = box(1, lower=-1.0, upper=1.0, velocity=100.0, acceleration=1e4)
+    plan = piece([1.2, 0.0], [0.9, 0.0], [0.5, 0.0], [0.4, 0.0], apart_ms=1000)
+    assert breaks(plan, limits).tolist() == [True, False, False]
+    plan = piece([0.4, 0.0], [0.5, 0.0], [0.9, 0.0], [1.2, 0.0], apart_ms=1000)
+    assert breaks(plan, limits).tolist() == [False, False, True]
+
+
+def test_a_velocity_that_only_grows_is_fastest_at_the_end_of_its_piece():
+    """From 0.9 to 1.0 at one acceleration: there is no vertex in between."""
+    plan = piece([0.0, 0.9], [0.19, 1.0], apart_ms=200)
+    assert breaks(plan, box(1, velocity=1.001, acceleration=5.0)).tolist() == [False]
+    assert breaks(plan, box(1, velocity=0.99, acceleration=5.0)).tolist() == [True]
+
+
+def test_a_gripper_goes_its_own_way_while_the_arm_is_slowed():
+    limits = replace(box(2, velocity=1.0, acceleration=50.0), alone=np.array([False, True]))
+    times = 100 * MS * np.arange(11)
+    arm, hand = 0.4 * np.arange(11), 0.08 * np.arange(11)  # 4 and 0.8 a second, allowed is 1
+    plan = times, np.stack([arm, hand], 1), np.tile([4.0, 0.8], (11, 1))
+    (at, positions, _), _, slowed = limit(plan, 0, limits)
+    assert slowed
+    then = np.searchsorted(at, 600 * MS)
+    place = np.interp(600 * MS, at, positions[:, 1])
+    assert place == pytest.approx(0.48, abs=0.03) and positions[then, 0] < 0.8
+
+
+def test_what_was_told_lately_is_kept_from_the_first_knot_on():
+    times = 100 * MS * np.arange(6)
+    plan = Plan.of((times, np.arange(6.0)[:, None], np.zeros((6, 1))), 0)
+    assert plan.past(250 * MS)[0].tolist() == (100 * MS * np.arange(3)).tolist()
+    assert plan.past(250 * MS, since_ns=50 * MS)[0][0] == 0

@@ -163,7 +163,8 @@ def test_refused_instruction_says_what_is_known(make):
 
 
 @pytest.mark.parametrize('change, words', [
-    (dict(encoding='16UC1'), "camera 'front': image encoding '16UC1' is not supported"),
+    (dict(encoding='16SC1'), "camera 'front': image encoding '16SC1' is not supported"),
+    (dict(encoding='16UC1'), "camera 'front': '16UC1' is a depth image"),
     (dict(data=bytes(20)), "camera 'front': image is truncated: 20 bytes of 48"),
     (dict(step=5), "camera 'front': a 4 x 4 rgb8 image needs rows")])
 def test_unreadable_images_are_named_and_nothing_moves(make, change, words):
@@ -273,7 +274,7 @@ def test_enable_needs_limits_and_a_controller(make):
     assert "joint limits are unknown, position of 'a'" in graph.enable().message
     pilot.limits = known
     graph.robot.destroy_subscription(graph.robot.commands_in)
-    graph.wait(lambda: not graph.node.session.command.followed())
+    graph.wait(graph.node.session.commands.missing)
     assert "no controller subscribes to '/joint_trajectory'" in graph.enable().message
 
 

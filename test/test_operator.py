@@ -262,7 +262,7 @@ def test_an_image_that_cannot_be_read_is_the_cameras_fault(make):  # noqa: F811
     graph.enable()
     graph.instruct('swing')
     moving(graph)
-    graph.robot.image.update(encoding='16UC1')
+    graph.robot.image.update(encoding='16SC1')
     assert graph.status('standing', 'not supported')
     level, message, _ = told(graph, 'camera front')
     graph.robot.image.update(encoding='rgb8')
@@ -302,7 +302,7 @@ def test_a_recorder_is_no_controller(make):  # noqa: F811
     graph = make()
     recorder = graph.robot.context and rclpy.create_node('recorder', context=graph.context)
     recorder.create_subscription(JointTrajectory, 'joint_trajectory', lambda message: None, 1)
-    graph.wait(lambda: len(graph.node.session.command.followers()) == 2)
+    graph.wait(lambda: len(graph.node.session.commands.followers()) == 2)
     try:
         assert '/recorder' in graph.enable().message
         graph.instruct('swing')
@@ -442,7 +442,7 @@ def test_the_order_of_a_shutdown(make, monkeypatch):  # noqa: F811
         monkeypatch.setattr(owner, name, told)
 
     noted(session.guard, 'disarm', 'disarm')
-    noted(session.command, 'publish', 'command')
+    noted(session.commands, 'publish', 'command')
     noted(session.loop, 'stop', 'control thread')
     noted(session._worker, 'close', 'policy thread')
     noted(session.policy, 'close', 'policy')
@@ -540,7 +540,7 @@ def test_a_control_thread_that_raises_latches(make):  # noqa: F811
     graph.enable()
     graph.instruct('swing')
     moving(graph)
-    graph.node.session.command.publish = lambda trajectory: 1 / 0
+    graph.node.session.commands.publish = lambda *told: 1 / 0
     assert 'ZeroDivisionError' in graph.status('faulted')
     assert not graph.node.session.pilot.enabled
 
@@ -585,7 +585,7 @@ def test_another_subscription_of_the_controllers_node_changes_nothing(make):  # 
     for _ in range(2):
         graph.robot.create_subscription(JointTrajectory, 'joint_trajectory', lambda message: None,
                                         1)
-    graph.wait(lambda: len(session.command.followers()['/robot']) == 3)
+    graph.wait(lambda: len(next(iter(session.commands)).followers()['/robot']) == 3)
     ticks = session.loop.ticks
     graph.wait(lambda: session.loop.ticks > ticks + 20)
     assert session.pilot.enabled and session.guard.stopped_by is None
@@ -599,7 +599,7 @@ def test_a_control_thread_that_hangs_is_told_and_can_be_ended(make, how):  # noq
     moving(graph)
     session, hold = graph.node.session, threading.Event()
     if how == 'hangs':
-        session.command.publish = lambda trajectory: hold.wait(20)
+        session.commands.publish = lambda *told: hold.wait(20)
     else:
         session.loop._wait = lambda deadline_ns: (_ for _ in ()).throw(SystemExit)
     words = 'has not come back for' if how == 'hangs' else 'SystemExit'
@@ -632,14 +632,14 @@ def test_a_transition_that_is_not_allowed_is_refused(make):  # noqa: F811
     answer = graph.call(client, ChangeState.Request(transition=Transition(
         id=Transition.TRANSITION_CONFIGURE)))
     assert not answer.success
-    assert graph.node.trigger_configure().name == 'FAILURE'
+    assert graph.node.trigger_configure().name in ('FAILURE', 'ERROR')  # Jazzy, Kilted
     assert graph.enable().success
 
 
 def test_a_controller_that_tells_its_state_is_listened_to(make):  # noqa: F811
     """With a stand-in of the message where control_msgs is not installed."""
     graph = make()
-    link, controller = graph.node.session.link, graph.node.session.guard.controller
+    (link,), controller = graph.node.session.link, graph.node.session.guard.controllers.each[0]
     point = SimpleNamespace(positions=[0.2, 0.1])
     message = SimpleNamespace(header=SimpleNamespace(stamp=graph.robot.stamp()),
                               joint_names=['b', 'a'], reference=point, speed_scaling_factor=0.5)
@@ -664,7 +664,7 @@ def test_the_speed_slider_of_a_ur_is_found_by_name(make):  # noqa: F811
     session = graph.node.session
     graph.wait(lambda: session.pilot.scale.factor == pytest.approx(0.3))
     slider.publish(Float64(data=30.0))
-    graph.wait(lambda: session.guard.controller._scaling[1] == pytest.approx(0.3))
+    graph.wait(lambda: session.guard.controllers.each[0]._scaling[1] == pytest.approx(0.3))
     assert graph.enable().success
     ur.destroy_node()
 

@@ -1,15 +1,19 @@
 """Everything that can be set: one configuration for each room, and what must fit together."""
 
-from dataclasses import dataclass, field, replace
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
 
 from pi0_ros.checkpoint.config import RobotConfig
 from pi0_ros.checkpoint.mapping import NONE
-from pi0_ros.control.config import ControlConfig, SafetyConfig
+from pi0_ros.control.config import ControlConfig, GroupConfig, SafetyConfig
+from pi0_ros.control.controllers import STREAMS, Group
 from pi0_ros.observation.config import InputConfig
 from pi0_ros.policy.config import PolicyConfig
 from pi0_ros.setting import setting
 
 SLOWEST_POSITIONS_HZ = 20
+GROUP_NAME = re.compile(r'[A-Za-z]\w*(/[A-Za-z]\w*)*')
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,12 @@ class Configuration:
     control: ControlConfig = field(default_factory=ControlConfig)
     safety: SafetyConfig = field(default_factory=SafetyConfig)
     node: NodeConfig = field(default_factory=NodeConfig)
+    blocks: Mapping[str, GroupConfig] = field(default_factory=dict)  # for control.commands
+
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """Return which controller has which of the commanded joints."""
+        return self.control.groups(self.robot.commanded, self.blocks)
 
     def with_policy(self, **changes: object) -> 'Configuration':
         """Return the same with another setting of the policy."""
@@ -58,10 +68,11 @@ class Configuration:
                 for name in self.inputs.ignore_stamps if name not in inputs]
         if len(robot.cameras) > 3:
             out.append(f"parameter 'cameras' has {len(robot.cameras)} entries, expected at most 3")
-        if (self.control.command_interface == 'positions'
-                and self.control.control_rate < SLOWEST_POSITIONS_HZ):
+        out += self._group_problems()
+        slow = [group.interface for group in self.groups if group.interface in STREAMS]
+        if slow and self.control.control_rate < SLOWEST_POSITIONS_HZ:
             out.append(f"parameter 'control_rate' is {self.control.control_rate}, expected at "
-                       f'least {SLOWEST_POSITIONS_HZ} Hz for command_interface positions')
+                       f'least {SLOWEST_POSITIONS_HZ} Hz for interface {slow[0]}')
         if safety.auto_enable and not safety.dry_run:
             out.append("parameter 'auto_enable' is true, expected false without dry_run: a person "
                        'arms a robot')
@@ -74,4 +85,38 @@ class Configuration:
             safety.limit_rules(joints)
         except ValueError as error:
             out.append(f'parameter {error}')
+        return out
+
+    def _group_problems(self) -> list[str]:
+        """Return what is wrong with the division of the joints among controllers."""
+        names, joints = self.control.commands, self.robot.commanded
+        taken = {one.name for part in fields(self) if part.name != 'blocks'
+                 for one in fields(getattr(self, part.name))}
+        out = [f"parameter 'commands' has '{name}', expected a name like 'arm' or 'left/arm'"
+               for name in names if not GROUP_NAME.fullmatch(name)]
+        out += [f"parameter 'commands' has '{name}', which is a parameter: choose another name"
+                for name in names if name in taken]
+        out += [f"parameter 'commands' names '{name}' twice" for name in dict.fromkeys(names)
+                if names.count(name) > 1]
+        if not names or out or not joints:
+            return out
+        owners = {joint: [] for joint in joints}
+        strange = []
+        for group in self.groups:
+            for joint in group.joints:
+                (owners[joint] if joint in owners else strange).append(
+                    group.name if joint in owners else joint)
+        rows = [(group.name, ', '.join(group.joints) or 'no joint')
+                for group in self.groups]
+        rows += [('nobody', ', '.join(alone))] if (alone := [
+            joint for joint, owner in owners.items() if not owner]) else []
+        rows += [(' and '.join(owner), joint) for joint, owner in owners.items()
+                 if len(owner) > 1]
+        wrong = len(rows) > len(names) or any(not group.joints for group in self.groups)
+        if wrong:
+            out.append("parameter 'commands' must give every joint of the policy to one "
+                       'controller:' + ''.join(f'\n  {who:20} {what}' for who, what in rows))
+        if strange:
+            out.append(f"the controllers in 'commands' have {', '.join(strange)}, which the "
+                       f"policy does not command; it commands {', '.join(joints)}")
         return out

@@ -7,8 +7,8 @@ from pathlib import Path
 import yaml
 
 from pi0_ros.configuration.configuration import Configuration
-from pi0_ros.configuration.parameters import FOREIGN, ParameterError, check, finish, unknown
-from pi0_ros.configuration.table import BY_NAME, TABLE, make
+from pi0_ros.configuration.parameters import ParameterError, check, finish, unknown
+from pi0_ros.configuration.table import BY_NAME, TABLE, find, make
 
 
 def read_parameters(path: Path | None) -> Configuration:
@@ -38,15 +38,17 @@ def read_all_parameters(path: Path | None, **instead: object) -> Configuration:
 
 
 def _values(path: Path | None) -> dict:
-    given = _content(path) if path else {}
-    problems = [unknown(str(name)) for name in given
-                if name not in BY_NAME and not str(name).startswith(FOREIGN)]
+    given = _flat(_content(path)) if path else {}
+    names = given.get('commands')
+    names = [str(name) for name in names] if isinstance(names, list) else []
+    problems = [problem for name in given if (problem := unknown(name, names))]
     out = {entry.name: entry.default for entry in TABLE}
     for name, value in given.items():
-        if name in BY_NAME:
-            problem = check(BY_NAME[name], value)
+        entry = find(name)
+        if entry is not None:
+            problem = check(entry, value)
             problems += [problem] if problem else []
-            out[name] = float(value) if isinstance(out[name], float) and not problem else value
+            out[name] = float(value) if isinstance(entry.default, float) and not problem else value
     if problems:
         raise ValueError(f"'{path}': " + '; '.join(problems))
     return out
@@ -126,6 +128,15 @@ def _content(path: Path) -> dict:
     out: dict = {}
     for section in (*every, *own):
         out |= section
+    return out
+
+
+def _flat(content: dict, prefix: str = '') -> dict:
+    """Return the parameters with the names that ROS gives them: those of a block with its name."""
+    out: dict = {}
+    for key, value in content.items():
+        name = f'{prefix}{key}'
+        out |= _flat(value, f'{name}.') if isinstance(value, dict) else {name: value}
     return out
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pi0_ros.configuration.configuration import Configuration
-from pi0_ros.configuration.table import BY_NAME, TABLE, Entry, make
+from pi0_ros.configuration.table import BLOCK, BY_NAME, TABLE, Entry, find, make
 
 # Parameters of ROS itself that may be set on any node.
 FOREIGN = ('use_sim_time', 'qos_overrides.', 'start_type_description_service')
@@ -17,8 +17,19 @@ class ParameterError(Exception):
     """Parameters are wrong; the text has one sentence for each."""
 
 
-def unknown(name: str) -> str:
-    """Return a sentence for a parameter that there is none of."""
+def unknown(name: str, commands: Sequence[str] = ()) -> str | None:
+    """Return a sentence for a parameter that there is none of, None if there is one.
+
+    :param commands: the names that have blocks.
+    """
+    block, _, key = name.rpartition('.')
+    if name in BY_NAME or name.startswith(FOREIGN) or block in commands and key in BLOCK:
+        return None
+    if block in commands:
+        return f"parameter '{name}' is unknown, a controller has {', '.join(BLOCK)}"
+    if find(name) is not None:
+        return (f"parameter '{name}' is of a controller that 'commands' does not name: it names "
+                f"{', '.join(commands) or 'none'}")
     close = difflib.get_close_matches(name, BY_NAME, 1)
     return f"parameter '{name}' is unknown" + (
         f", did you mean '{close[0]}'?" if close else ': see config/pi0.yaml')
@@ -75,7 +86,19 @@ def as_yaml() -> str:
             lines += ['', f'    # ---- {group} ----']
         lines += [f'    # {line}' for line in textwrap.wrap(_comment(entry), 92)]
         lines.append(f'    {entry.name}: {_yaml_value(entry.default)}')
+        if entry.name == 'commands':
+            lines += _block()
     return '\n'.join(lines) + '\n'
+
+
+def _block() -> list[str]:
+    lines = ['    # The block of a controller, for every name in commands; its topic or action is',
+             '    # arm/joint_trajectory, arm/commands, arm/joint_command or arm/gripper_cmd.',
+             '    # arm:']
+    for entry in BLOCK.values():
+        lines += [f'    #   # {line}' for line in textwrap.wrap(_comment(entry), 86)]
+        lines.append(f'    #   {entry.name}: {_yaml_value(entry.default)}')
+    return lines
 
 
 def _comment(entry: Entry) -> str:

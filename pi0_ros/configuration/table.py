@@ -3,12 +3,13 @@
 It is made of the configurations' fields; there is no other source.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from pi0_ros.checkpoint.layout_lerobot import IMAGES
 from pi0_ros.configuration.configuration import Configuration
+from pi0_ros.control.config import GroupConfig
 
 TITLES = {'policy': 'Policy', 'robot': 'Robot', 'inputs': 'Inputs', 'control': 'Control',
           'safety': 'Safety', 'node': 'Node'}
@@ -29,17 +30,28 @@ class Entry:
     group: str = ''
 
 
-def _entries() -> tuple[Entry, ...]:
-    out = []
-    for part in fields(Configuration):
-        for one in fields(part.type):
-            default = list(one.default) or [''] if isinstance(one.default, tuple) else one.default
-            out.append(Entry(one.name, default, **one.metadata, group=TITLES[part.name]))
-    return tuple(out)
+def _entries(room: type, title: str) -> tuple[Entry, ...]:
+    return tuple(Entry(one.name, list(one.default) or [''] if isinstance(one.default, tuple)
+                       else one.default, **one.metadata, group=title) for one in fields(room))
 
 
-TABLE = _entries()
+PARTS = [part for part in fields(Configuration) if part.name in TITLES]
+TABLE = tuple(entry for part in PARTS for entry in _entries(part.type, TITLES[part.name]))
 BY_NAME = {entry.name: entry for entry in TABLE}
+BLOCK = {entry.name: entry for entry in _entries(GroupConfig, TITLES['control'])}
+
+
+def blocks(names: Sequence[str]) -> tuple[Entry, ...]:
+    """Return the parameters of the blocks of ``commands``, such as arm.interface."""
+    return tuple(replace(entry, name=f'{name}.{entry.name}') for name in names if name
+                 for entry in BLOCK.values())
+
+
+def find(name: str) -> Entry | None:
+    """Return the entry of a parameter, also of one in a block, None if there is none."""
+    last = name.rpartition('.')
+    return BY_NAME.get(name) or (
+        replace(BLOCK[last[2]], name=name) if last[0] and last[2] in BLOCK else None)
 
 
 def make(given: Mapping[str, Any]) -> Configuration:
@@ -49,8 +61,9 @@ def make(given: Mapping[str, Any]) -> Configuration:
     called as the checkpoint calls them, without LeRobot's prefix.
     """
     def value(name: str) -> Any:
-        out = given[name]
-        if not isinstance(BY_NAME[name].default, list):
+        entry = find(name)
+        out = given.get(name, entry.default)
+        if not isinstance(entry.default, list):
             return out
         if name == 'cameras':
             return tuple(camera.removeprefix(IMAGES) for camera in out)
@@ -58,4 +71,6 @@ def make(given: Mapping[str, Any]) -> Configuration:
 
     return Configuration(**{
         part.name: part.type(**{one.name: value(one.name) for one in fields(part.type)})
-        for part in fields(Configuration)})
+        for part in PARTS}, blocks={
+            name: GroupConfig(**{key: value(f'{name}.{key}') for key in BLOCK})
+            for name in value('commands')})

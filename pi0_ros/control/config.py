@@ -2,16 +2,16 @@
 
 import fnmatch
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from pi0_ros.control.controllers import INTERFACES, STREAMS, TRAJECTORY, Group
 from pi0_ros.control.rules import GuardRules
 from pi0_ros.control.timing import Timing
 from pi0_ros.motion.handover import JACOBIANS, STRATEGIES, rtc_kind
 from pi0_ros.motion.limits import TIGHTER, Rules
 from pi0_ros.setting import setting
 
-INTERFACES = ('trajectory', 'positions')
 USUAL_UPDATE_HZ = 100.0  # of a controller, as long as nothing else is known: the slowest
 
 
@@ -22,11 +22,18 @@ class ControlConfig:
     control_rate: float = setting(
         50.0, 'How often a trajectory is published. Any rate fits any action_rate.',
         unit='Hz', low=1.0, high=100.0)
+    commands: tuple[str, ...] = setting(
+        (), 'Where arm and gripper, or left and right, have controllers of their own: a name for '
+        "each, and a block of that name for what it has. ['arm', 'gripper']. [] is one "
+        'controller for all joints.')
     command_interface: str = setting(
-        'trajectory', 'trajectory: windows of the plan on joint_trajectory, for a '
-        'joint_trajectory_controller. positions: where the plan is now on '
-        'position_commands, without names or time, for a forward_position_controller; needs'
-        ' a control_rate of 20 Hz and more.', choices=INTERFACES)
+        TRAJECTORY, 'Of the one controller, where commands names none. joint_trajectory: windows '
+        'of the plan, for a joint_trajectory_controller. positions: where the plan is now '
+        '(Float64MultiArray), for a forward_position_controller; joint_state_command the same as '
+        'a JointState, with names; velocities: how fast it is, corrected by where the robot is, '
+        'for a forward_velocity_controller. Those three have no end and no time, and need a '
+        'control_rate of 20 Hz and more. gripper_command: goals of a gripper action.',
+        choices=INTERFACES)
     handover: str = setting(
         'blend', 'How a new chunk takes over: blend over 0.1 s; rtc (real-time chunking): the '
         'network itself continues what is executed while it infers; rtc_trained the same in'
@@ -51,16 +58,45 @@ class ControlConfig:
         10, 'SCHED_FIFO priority of the control thread, where the system grants it (rtprio in '
         "/etc/security/limits.conf); below the controller's 50. 0 asks for none.", low=0, high=49)
 
-    def timing(self, update_rate_hz: float | None = None) -> Timing:
+    def groups(self, joints: tuple[str, ...], blocks: Mapping[str, 'GroupConfig']
+               ) -> tuple[Group, ...]:
+        """Return the groups of the robot's controllers.
+
+        :param joints: that are commanded. :param blocks: for each name in ``commands``.
+        """
+        if not self.commands:
+            return (Group(interface=self.command_interface, joints=joints,
+                          max_effort=GroupConfig.max_effort, dead_band=GroupConfig.dead_band),)
+        return tuple(Group(name, block.interface, block.joints, block.max_effort, block.dead_band)
+                     for name, block in ((name, blocks.get(name, GroupConfig()))
+                                         for name in self.commands))
+
+    def timing(self, groups: Sequence[Group], update_rate_hz: float | None = None) -> Timing:
         """Return what shapes the commands in time, for a controller's update rate if known."""
+        streams = [group.interface in STREAMS for group in groups]
         return Timing.at_rate(self.control_rate, self.replan_period, self.handover,
-                              self.command_interface == 'trajectory',
-                              update_rate_hz or USUAL_UPDATE_HZ)
+                              not all(streams), update_rate_hz or USUAL_UPDATE_HZ, any(streams))
 
     @property
     def rtc(self) -> str:
         """Return which of guidance.KINDS the hand-over wants, '' for none."""
         return rtc_kind(self.handover, self.jacobian)
+
+
+@dataclass(frozen=True)
+class GroupConfig:
+    """The block of a controller: ``arm: {interface: ..., joints: [...]}``."""
+
+    interface: str = setting(
+        TRAJECTORY, 'How it is commanded, as command_interface.', choices=INTERFACES)
+    joints: tuple[str, ...] = setting(
+        (), 'What it has, of joint_names. Every joint belongs to one controller.')
+    max_effort: float = setting(
+        40.0, 'Of a gripper_command. 0 is no effort for some grippers, and the most for others.',
+        unit='N or Nm', low=0.0, high=1000.0)
+    dead_band: float = setting(
+        0.002, 'Of a gripper_command: a goal is another when it differs by more.',
+        unit='rad or m', low=0.0, high=1.0)
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,12 @@ holds; and, of neither, how long a first piece must be to be safe whatever the c
 """
 
 from collections import deque
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import numpy as np
 
 from pi0_ros.control import safety
+from pi0_ros.control.controllers import TRAJECTORY, Controllers, Report
 from pi0_ros.control.pilot import Pilot, Stance
 from pi0_ros.motion.limits import JointLimits
 from pi0_ros.observation.buffers import Stamped
@@ -26,116 +27,17 @@ WAY_SHARE = 0.25        # of that, after which the way of a robot is remembered 
 ENTERED = 2.1           # times the acceleration of the cubic, where a controller enters it late
 SHORTEST_NS = 100_000_000   # of a first piece: several periods of any controller
 SETTLE_NS = 500_000_000     # after the last command, before a robot is taken to stand
-SILENT_NS = 200_000_000     # for which a controller that tells its state may say nothing
-CLOCKS_APART_NS = 100_000_000
-SCALING_NS = 1_000_000_000  # for which a topic of the speed scaling may be silent
-SLOWEST_REPORT = 5          # periods of its state, after which it is no news any more
 RESTS_NS = 50_000_000       # after its last message and that, a controller is at rest
 AGREE_NS = 100_000_000      # for which a controller must have departed before that counts
-
-
-@dataclass(frozen=True)
-class Report:
-    """What a controller says of itself (control_msgs/JointTrajectoryControllerState)."""
-
-    stamp_ns: int
-    received_ns: int
-    joint_names: tuple[str, ...]
-    reference: np.ndarray       # [D] positions it commands, in the order of the robot's joints
-    speed_scaling: float = 1.0  # of its time
-
-
-class Controller:
-    """The newest report of the controller. One thread may put while another asks."""
-
-    def __init__(self, joint_names: tuple[str, ...]) -> None:
-        """Begin without one."""
-        self.joint_names = joint_names
-        self._reports: deque[Report] = deque(maxlen=8)
-        self._scaling: tuple[int, float] | None = None  # told by a topic of its own
-
-    def hear(self, report: Report) -> None:
-        """Take a report."""
-        self._reports.append(report)
-
-    def hear_scaling(self, factor: float, received_ns: int) -> None:
-        """Take how fast the controller's time passes, 1 for full speed, by a topic of its own."""
-        self._scaling = received_ns, factor
-
-    def forget(self) -> None:
-        """Forget all: another controller, or the clock jumped."""
-        self._reports.clear()
-        self._scaling = None
-
-    @property
-    def newest(self) -> Report | None:
-        """Return the newest report."""
-        return self._reports[-1] if self._reports else None
-
-    def reference(self, now_ns: int) -> Report | None:
-        """Return the newest report if it is news and about these joints."""
-        reports = list(self._reports.copy())
-        if not reports or set(reports[-1].joint_names) != set(self.joint_names):
-            return None
-        late_ns = now_ns - reports[-1].received_ns
-        return reports[-1] if late_ns <= self._allowed_ns(reports) else None
-
-    @staticmethod
-    def _allowed_ns(reports: list[Report]) -> int:
-        periods = np.diff([report.received_ns for report in reports])
-        return max(SILENT_NS, SLOWEST_REPORT * int(np.median(periods)) if len(periods) else 0)
-
-    def silent(self, now_ns: int) -> Finding | None:
-        """Return that a controller which has told its state does not tell it any more."""
-        reports = list(self._reports.copy())
-        if not reports or now_ns - reports[-1].received_ns <= self._allowed_ns(reports):
-            return None
-        return Finding('controller_silent', 'the controller has not told its state for '
-                       f'{(now_ns - reports[-1].received_ns) / 1e9:.2f} s: it was switched off, '
-                       'or has ended; start it, then arm again', 'controller')
-
-    def scaling(self, now_ns: int) -> float:
-        """Return how fast its time passes; 1 where nobody says."""
-        if self._scaling is not None:
-            return self._scaling[1]
-        report = self.reference(now_ns)
-        return report.speed_scaling if report else 1.0
-
-    def problem(self, now_ns: int) -> Finding | None:
-        """Return why a robot on this controller cannot be commanded, or None."""
-        factor, newest = self.scaling(now_ns), self.newest
-        if not 0.0 <= factor <= safety.FULL_SPEED:
-            return Finding('speed_scaling', f'the controller says that its speed is scaled to '
-                           f'{100 * factor:.0f} %, expected 0 to 100', 'controller', factor, 1.0)
-        if self._scaling is not None and now_ns - self._scaling[0] > SCALING_NS:
-            return Finding('speed_scaling', 'the speed scaling of the controller has not been '
-                           f'told for {(now_ns - self._scaling[0]) / 1e9:.1f} s', 'controller')
-        if newest is None:
-            return None
-        mine = set(self.joint_names)
-        other = sorted(mine.symmetric_difference(newest.joint_names))
-        if other:
-            return Finding('controller_joints', 'the controller has joints '
-                           f"{', '.join(newest.joint_names)}, commanded are "
-                           f"{', '.join(self.joint_names)}: it refuses every message",
-                           ', '.join(other))
-        ahead_ns = newest.stamp_ns - newest.received_ns
-        if newest.stamp_ns and abs(ahead_ns) > CLOCKS_APART_NS:
-            way = 'ahead of' if ahead_ns > 0 else 'behind'
-            return Finding('controller_clock', "the controller's clock is "
-                           f'{abs(ahead_ns) / 1e9:.2f} s {way} this one: it would refuse '
-                           'commands, or be late; synchronise the machines, or let both use '
-                           'simulated time', 'controller', abs(ahead_ns) / 1e9,
-                           CLOCKS_APART_NS / 1e9)
-        return None
 
 
 class Follower:
     """Watches whether the robot follows; asked once a tick."""
 
-    def __init__(self, pilot: Pilot, controller: Controller) -> None:
+    def __init__(self, pilot: Pilot, controllers: Controllers) -> None:
         """Begin without a past."""
-        self._pilot, self._controller = pilot, controller
+        self._pilot, self._controllers = pilot, controllers
+        self._goes = controllers.of_interface(TRAJECTORY)  # [D] in a first piece, to its end
         self._past: deque[tuple[int, np.ndarray, np.ndarray]] = deque(maxlen=300)
         self._way: deque[tuple[np.ndarray, np.ndarray]] = deque(maxlen=300)  # told, and measured
         self._away_since_ns: int | None = None
@@ -157,21 +59,23 @@ class Follower:
                 self._told, measured, safety.MOVED_SHARE).any():
             self._told = None
         held = self._held(now_ns)
-        return held if held is not None else measured if self._told is None else self._told
+        return np.where(np.isfinite(held), held, measured if self._told is None else self._told)
 
-    def _held(self, now_ns: int) -> np.ndarray | None:
-        """Return where the controller holds the robot [D], None where that is not known.
+    def _held(self, now_ns: int) -> np.ndarray:
+        """Return where controllers hold the robot [D], NaN where that is not known.
 
-        By its own word, if that is from after the robot came to rest; until then, if it tells its
-        state at all, it is where it was told to be.
+        By their own word, if that is from after the robot came to rest; until then, if one tells
+        its state at all, it is where it was told to be.
         """
-        report = self._controller.reference(now_ns)
-        if report is None:
-            return None
+        out = np.full(len(self._pilot.joint_names), np.nan)
         at_rest_ns = self._spoke_ns + self._pilot.timing.lead_ns + RESTS_NS
-        if self._told is None or (report.stamp_ns or report.received_ns) >= at_rest_ns:
-            return report.reference
-        return self._told
+        for controller, its in self._controllers:
+            report = controller.reference(now_ns)
+            if report is None:
+                continue
+            late = self._told is None or (report.stamp_ns or report.received_ns) >= at_rest_ns
+            out[its] = report.reference if late else self._told[its]
+        return out
 
     def doubt(self) -> None:
         """Count on nothing that the robot is told until it is armed again: it did not follow."""
@@ -181,7 +85,7 @@ class Follower:
         """Forget where the robot stands: the clock jumped."""
         self._rest = self._told = None
         self._way.clear()
-        self._controller.forget()
+        self._controllers.forget()
 
     def watch_rest(self, joints: Stamped | None, now_ns: int) -> None:
         """Remember the way of the robot, and where it was measured when it had come to rest."""
@@ -204,7 +108,7 @@ class Follower:
         """Remember where the newest message told the robot to rest."""
         newest = self._pilot.newest
         if newest is not None:  # positions alone have no end: they say where the robot is now
-            self._told = newest.positions[-1] if self._pilot.timing.coasts else newest.start
+            self._told = np.where(self._pilot.streams, newest.start, newest.positions[-1])
 
     def _came(self, measured: np.ndarray) -> bool:
         """Return whether the robot, [D], was seen to go the last of the way it was told.
@@ -277,16 +181,15 @@ class Follower:
         return None
 
     def departed(self, now_ns: int) -> Finding | None:
-        """Return a joint that the controller holds where nobody told it to, or its silence."""
-        report = self._controller.reference(now_ns)
-        if report is None:
-            return self._controller.silent(now_ns)
+        """Return a joint that a controller holds where nobody told it to, or its silence."""
+        silent = self._controllers.silent(now_ns)
+        if silent or not self._controllers.hears(now_ns):
+            return silent
         if self._pilot.waits(now_ns):
             self._departed_since_ns = None
             return None  # it goes where the motion begins, in its own way
-        finding = safety.check_reference(
-            report.reference, self._pilot.told(min(report.stamp_ns or now_ns, now_ns) - LAGS_NS),
-            self._pilot.limits, self._pilot.joint_names)
+        finding = self._elsewhere(now_ns, lambda report: self._pilot.told(
+            min(report.stamp_ns or now_ns, now_ns) - LAGS_NS), safety.REFERENCE_SHARE)
         if finding is None:
             self._departed_since_ns = None
             return None
@@ -295,10 +198,21 @@ class Follower:
         return finding if now_ns - self._departed_since_ns >= AGREE_NS else None
 
     def apart(self, measured: np.ndarray, now_ns: int) -> Finding | None:
-        """Return a joint [D] that the controller holds too far from where it is measured."""
-        report = self._controller.reference(now_ns)
-        return None if report is None else safety.check_reference(
-            measured, report.reference[None], self._pilot.limits, self._pilot.joint_names, 1.0)
+        """Return a joint [D] that a controller holds too far from where it is measured."""
+        return self._elsewhere(now_ns, lambda report: measured[None], 1.0)
+
+    def _elsewhere(self, now_ns: int, told: Callable[[Report], np.ndarray], share: float
+                   ) -> Finding | None:
+        """Return a joint that a controller does not hold where it is ``told``, [N, D]."""
+        pilot = self._pilot
+        for controller, its in self._controllers:
+            report = controller.reference(now_ns)
+            finding = None if report is None else safety.check_reference(
+                report.reference, told(report)[:, its], pilot.limits.of(its),
+                controller.joint_names, share)
+            if finding:
+                return finding
+        return None
 
     def stance(self, measured: np.ndarray, now_ns: int) -> Stance:
         """Return where a robot that stands at ``measured`` [D] begins to move.
@@ -309,20 +223,21 @@ class Follower:
         """
         limits, told = self._pilot.limits, self._told
         held = self._held(now_ns)
-        if held is not None:
-            return Stance(held)
+        goes = self._goes & ~np.isfinite(held)
         if told is None:
-            target = limits.clamp(measured)
-            return Stance(target, first_piece_ns(limits, HELD_SHARE * _held(limits) + np.abs(
-                target - measured)) + self._pilot.timing.lead_ns)
-        told = limits.nearest_turn(told[None], measured)[0]
-        near = ~limits.far(told, measured, safety.MOVED_SHARE) | limits.alone
-        target = limits.clamp(told if near.all() else np.where(limits.alone, told, measured))
-        # It holds what it was told, or, restarted, what was measured then.
-        away = np.maximum(np.abs(told - target), np.abs(measured - target))
-        share = MARGIN_SHARE if self._came(measured) else HELD_SHARE
-        return Stance(target, first_piece_ns(limits, away + share * _held(limits))
-                      + self._pilot.timing.lead_ns)
+            target, share = limits.clamp(measured), HELD_SHARE
+            away = np.abs(target - measured)
+        else:
+            told = limits.nearest_turn(told[None], measured)[0]
+            near = ~limits.far(told, measured, safety.MOVED_SHARE) | limits.alone
+            target = limits.clamp(told if near.all() else np.where(limits.alone, told, measured))
+            # It holds what it was told, or, restarted, what was measured then.
+            away = np.maximum(np.abs(told - target), np.abs(measured - target))
+            share = MARGIN_SHARE if self._came(measured) else HELD_SHARE
+        target = np.where(np.isfinite(held), held, target)
+        return Stance(target, first_piece_ns(limits, np.where(
+            goes, away + share * _held(limits), 0.0)) + self._pilot.timing.lead_ns
+            if goes.any() else 0)
 
 
 def _held(limits: JointLimits) -> np.ndarray:

@@ -7,13 +7,15 @@ begins where the robot is, steps, limits. What the plan is made of then keeps th
 (limiter.py).
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from pi0_ros.control import safety
+from pi0_ros.control.controllers import Controllers, Group
 from pi0_ros.control.faults import Faults
-from pi0_ros.control.following import LAGS_NS, Controller, Follower
+from pi0_ros.control.following import LAGS_NS, Follower
 from pi0_ros.control.pilot import ClockJump, Pilot, Stance
 from pi0_ros.control.rules import GuardRules, check_chunk
 from pi0_ros.control.states import State
@@ -36,13 +38,14 @@ class Guard(Faults):
     What decides on the state of the robot is done under the pilot's lock.
     """
 
-    def __init__(self, pilot: Pilot, builder: ObservationBuilder, rules: GuardRules) -> None:
-        """Begin without a fault."""
+    def __init__(self, pilot: Pilot, builder: ObservationBuilder, rules: GuardRules,
+                 groups: Sequence[Group] = ()) -> None:
+        """Begin without a fault. :param groups: of the robot's controllers; none: there is one."""
         super().__init__(pilot, rules)
         self.builder = builder
-        self.controller = Controller(pilot.joint_names)
+        self.controllers = Controllers(pilot.joint_names, groups)
         self.rejections = self.failures = 0     # in all
-        self._follower = Follower(pilot, self.controller)
+        self._follower = Follower(pilot, self.controllers)
         self._image: tuple[int, Finding] | None = None
         self._retry_ns = 0
 
@@ -55,7 +58,7 @@ class Guard(Faults):
         """
         with self._lock:
             was_armed = self.pilot.enabled
-            scaling = self.controller.scaling(now_ns)
+            scaling = self.controllers.scaling(now_ns)
             if 0.0 <= scaling <= safety.FULL_SPEED:
                 self.pilot.scale.use(min(scaling, 1.0))
             self._follower.watch_rest(self.builder.joints.get(), now_ns)
@@ -80,7 +83,7 @@ class Guard(Faults):
         finding = self._look_at_robot(now_ns)
         if finding or not self.pilot.enabled:
             return finding
-        finding = self.builder.check(now_ns) or self.controller.problem(now_ns)
+        finding = self.builder.check(now_ns) or self.controllers.problem(now_ns)
         if finding:
             self._stop(finding)
         return finding
@@ -267,7 +270,7 @@ class Guard(Faults):
         moved, seconds = self.builder.joints.pace(STILL_OVER_NS)
         return (safety.check_still(moved[:len(names)], seconds, self.pilot.limits, names)
                 or safety.check_inside(joints.value[:len(names)], self.pilot.limits, names)
-                or self.controller.problem(now_ns) or self.controller.silent(now_ns)
+                or self.controllers.problem(now_ns) or self.controllers.silent(now_ns)
                 or self._follower.apart(joints.value[:len(names)], now_ns))
 
     def too_far(self, chunk: ActionChunk, observation: Observation, now_ns: int

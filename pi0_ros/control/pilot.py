@@ -29,9 +29,10 @@ class Pilot(Teller):
     made without the lock, and put in place under it where what was told since allows it.
     """
 
-    def __init__(self, joint_names: tuple[str, ...], limits: JointLimits, timing: Timing) -> None:
-        """Start disarmed."""
-        super().__init__(joint_names, limits, timing)
+    def __init__(self, joint_names: tuple[str, ...], limits: JointLimits, timing: Timing,
+                 streams: np.ndarray | None = None) -> None:
+        """Start disarmed; see Teller."""
+        super().__init__(joint_names, limits, timing, streams)
         self.handover: Switch = make_handover(timing.handover, timing.fade_ns)
         self.clamped: np.ndarray | None = None  # [D] how far the newest plan led out, if it did
         self._delays = Delays()
@@ -277,8 +278,10 @@ class Pilot(Teller):
         if self.state is State.STANDING:
             first_ns = stance.first_ns if stance and self.timing.coasts else 0
             at_ns += first_ns
-            if stance and self.timing.coasts and not np.array_equal(stance.positions, base.rest):
-                base = Plan.standing(stance.positions, self.scale.at(now_ns))
+            stands = base.rest if stance is None else np.where(
+                self.streams, base.rest, stance.positions)
+            if not np.array_equal(stands, base.rest):
+                base = Plan.standing(stands, self.scale.at(now_ns))
         elif (self._tick_ns is not None and base is not self._told
               and not self._told.remaining_ns(base.begin_ns)):
             base = base.later(max(0, at_ns - base.begin_ns))  # it stands until it is told

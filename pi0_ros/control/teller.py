@@ -24,9 +24,16 @@ class ClockJump(Exception):
 class Teller:
     """What the control thread does with the plan that is in force, under the lock."""
 
-    def __init__(self, joint_names: tuple[str, ...], limits: JointLimits, timing: Timing) -> None:
-        """Start disarmed."""
+    def __init__(self, joint_names: tuple[str, ...], limits: JointLimits, timing: Timing,
+                 streams: np.ndarray | None = None) -> None:
+        """Start disarmed.
+
+        :param streams: [D] which joints are told no more than where to be now; None: all, or none
+            where there are windows.
+        """
         self.joint_names, self.limits, self.timing = joint_names, limits, timing
+        self.streams = (np.full(len(joint_names), not timing.coasts) if streams is None
+                        else streams)
         self.machine, self.counters, self.scale = Machine(), Counters(), TimeScale()
         self.lock = threading.RLock()
         self.epoch = 0  # chunks that were asked for in an older one are of no use any more
@@ -169,7 +176,9 @@ class Teller:
         if self.timing.coasts and self._last is not None:
             told = self._last
             times_ns = told.times_ns + (told.stamp_ns - self._last_now_ns) + last_ns
-            self._plan = Plan.of((times_ns, told.positions, told.velocities), scaled_ns)
+            stands = self._told.at(last_ns)  # who was told no more than that does no more
+            self._plan = Plan.of((times_ns, np.where(self.streams, stands, told.positions),
+                                  np.where(self.streams, 0.0, told.velocities)), scaled_ns)
             self._coasts_until_ns = int(times_ns[-1]) + more_ns
         else:
             self._plan = Plan.standing(self._told.at(last_ns), scaled_ns)

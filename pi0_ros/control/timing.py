@@ -24,16 +24,19 @@ class Timing:
 
     @staticmethod
     def at_rate(rate_hz: float, replan_s: float, handover: str = 'blend', coasts: bool = True,
-                update_rate_hz: float = 100.0) -> 'Timing':
+                update_rate_hz: float = 100.0, streams: bool = False) -> 'Timing':
         """Return timing for ``rate_hz``: what a window follows outlasts a control period.
 
         :param update_rate_hz: of the controller. It has commanded a period ahead when it takes a
             message, so nothing that a message changes may begin before that.
+        :param streams: whether some joints are told no more than where to be now: after a hole
+            they would jump.
         """
         period_ns = round(1e9 / rate_hz)
         return Timing(period_ns, round(replan_s * 1e9), handover=handover, coasts=coasts,
                       lead_ns=DELIVERY_NS + round(1e9 / update_rate_hz) if coasts else 0,
-                      late_ns=max(100_000_000, 3 * period_ns // 2) if coasts else 2 * period_ns)
+                      late_ns=max(100_000_000, 3 * period_ns // 2) if coasts and not streams
+                      else 2 * period_ns)
 
     @property
     def follow_ns(self) -> int:

@@ -4,7 +4,7 @@ import fnmatch
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 
@@ -59,6 +59,12 @@ class JointLimits:
         return bool(np.isinf(self.upper).all() and np.isinf(self.lower).all()
                     and (self.velocity >= UNLIMITED).all()
                     and (self.acceleration >= UNLIMITED).all())
+
+    def of(self, columns: np.ndarray) -> 'JointLimits':
+        """Return the limits of some joints. :param columns: [G] where they stand."""
+        parts = {one.name: getattr(self, one.name) for one in fields(self)}
+        return replace(self, **{name: part[columns] for name, part in parts.items()
+                                if isinstance(part, np.ndarray) and part.ndim})
 
     def clamp(self, positions: np.ndarray) -> np.ndarray:
         """Return ``positions`` [..., D] inside the position limits."""

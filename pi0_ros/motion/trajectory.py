@@ -28,6 +28,13 @@ class Trajectory:
     positions: np.ndarray   # [N, D] radians or metres
     velocities: np.ndarray  # [N, D] per second, last row 0
     start: np.ndarray       # [D] position when it is published
+    speed: np.ndarray       # [D] and how fast it is then
+
+    def of(self, columns: np.ndarray) -> 'Trajectory':
+        """Return the same for some joints. :param columns: [G] where they stand."""
+        return Trajectory(self.stamp_ns, tuple(self.joint_names[row] for row in columns),
+                          self.times_ns, self.positions[:, columns], self.velocities[:, columns],
+                          self.start[columns], self.speed[columns])
 
     @property
     def finite(self) -> bool:
@@ -52,7 +59,7 @@ def window(knots: motion.Knots, joint_names: tuple[str, ...], now_ns: int, follo
     begin, end = now_ns - past_ns, now_ns + follow_ns
     inner = times[(times > begin) & (times < end)]
     at = closer(np.concatenate([[begin], inner, [end]]))
-    (*positions, start), (*velocities, _) = cubic(*knots, np.append(at, now_ns))
+    (*positions, start), (*velocities, speed) = cubic(*knots, np.append(at, now_ns))
     tail_ns, tail, tail_speeds = motion.stop(positions[-1], velocities[-1], limits, rest_ns)
     rest = closer(tail_ns)[1:]
     rest_at, rest_speed = cubic(tail_ns, tail, tail_speeds, rest)
@@ -61,7 +68,7 @@ def window(knots: motion.Knots, joint_names: tuple[str, ...], now_ns: int, follo
         velocities[-1] = 0.0
     return Trajectory(
         stamp_ns - past_ns, joint_names, np.concatenate([at - begin, end - begin + rest]),
-        np.concatenate([positions, rest_at]), velocities, start)
+        np.concatenate([positions, rest_at]), velocities, start, speed)
 
 
 def first_piece(positions: np.ndarray, joint_names: tuple[str, ...], length_ns: int,
@@ -72,7 +79,8 @@ def first_piece(positions: np.ndarray, joint_names: tuple[str, ...], length_ns: 
     told nothing else until it is over.
     """
     return Trajectory(stamp_ns, joint_names, np.array([length_ns], np.int64),
-                      positions[None].astype(float), np.zeros((1, len(positions))), positions)
+                      positions[None].astype(float), np.zeros((1, len(positions))), positions,
+                      np.zeros(len(positions)))
 
 
 def closer(times_ns: np.ndarray) -> np.ndarray:

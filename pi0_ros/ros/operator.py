@@ -148,8 +148,9 @@ class Operator:
         problem = session.inputs.problem(session.now())
         text = (f'armed, but waiting: {advised(problem)}' if problem else
                 'armed' if self.asked.instruction else 'armed, waiting for an instruction')
-        followers = '' if session.config.safety.dry_run else ', '.join(session.command.followers())
-        return f'{text}; {followers} follows' if followers else text
+        followers = [] if session.config.safety.dry_run else session.commands.followers()
+        verb = 'follows' if len(followers) == 1 else 'follow'
+        return f"{text}; {', '.join(followers)} {verb}" if followers else text
 
     async def _auto(self) -> None:
         """Arm a dry run that is to arm itself; what a person said goes before that."""
@@ -210,18 +211,18 @@ class Operator:
         session = self._session
         if session is None or not session.active:
             return 'the node is not active: activate it first'
-        guard, topic = session.guard, session.command.topic
+        guard = session.guard
         if guard.fault:
             return (f'fault: {advised(guard.fault)}; remove its cause and call '
                     f'{self.own("reset")}')
         if session.loading or not session.policy.loaded:
             session.wake_to_load()
             return 'the policy is being loaded again: try again when the status says so'
-        if not session.command.followed():
-            return f"no controller subscribes to '{topic}': start it, or remap the topic"
-        others = session.command.others()
-        if others:
-            return f"{', '.join(others)} also publishes on '{topic}': stop it first"
+        missing = session.commands.missing()
+        if missing:
+            return missing
+        for who, topic in session.commands.others():
+            return f"{who} also publishes on '{topic}': stop it first"
         refusal = session.link.refusal() or guard.why_not(session.now(), session.problem())
         if getattr(refusal, 'reason', '') == 'limits_unknown' and self._description is None:
             _, unheard = publishers(self._node, 'robot_description')

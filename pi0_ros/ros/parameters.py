@@ -5,8 +5,8 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from pi0_ros.configuration.configuration import Configuration
-from pi0_ros.configuration.parameters import FOREIGN, check, finish, unknown
-from pi0_ros.configuration.table import BY_NAME, TABLE, Entry
+from pi0_ros.configuration.parameters import check, finish, unknown
+from pi0_ros.configuration.table import TABLE, Entry, blocks, find
 
 
 def declare(node: Node) -> list[str]:
@@ -15,11 +15,11 @@ def declare(node: Node) -> list[str]:
     The node must have been made with ``automatically_declare_parameters_from_overrides``, so that
     a wrong type or an unknown name is a sentence at configuration and not a crash before it.
     """
-    problems = []
-    for name in list(node._parameters):  # noqa: SLF001 - rclpy lists only by prefix
-        if name not in BY_NAME and not name.startswith(FOREIGN):
-            problems.append(unknown(name))
-    for entry in TABLE:
+    given = node.get_parameter('commands').value if node.has_parameter('commands') else None
+    commands = [name for name in given if isinstance(name, str)] if isinstance(given, list) else []
+    problems = [problem for name in list(node._parameters)  # noqa: SLF001 - lists by prefix only
+                if (problem := unknown(name, commands))]
+    for entry in (*TABLE, *blocks(commands)):
         value = entry.default
         if node.has_parameter(entry.name):
             given = node.get_parameter(entry.name).value
@@ -53,13 +53,16 @@ def read(node: Node, problems: list[str]) -> Configuration:
 
     :raises ParameterError: ``problems`` is not empty, or values do not fit together.
     """
-    return finish({entry.name: node.get_parameter(entry.name).value for entry in TABLE}, problems)
+    names = [name for name in node.get_parameter('commands').value if name]
+    return finish({entry.name: node.get_parameter(entry.name).value
+                   for entry in (*TABLE, *blocks(names))
+                   if node.has_parameter(entry.name)}, problems)
 
 
 def validate_change(parameters: list[Parameter], configured: bool) -> str | None:
     """Return why a change is refused, or None. :param configured: whether the node is."""
     for parameter in parameters:
-        entry = BY_NAME.get(parameter.name)
+        entry = find(parameter.name)
         problem = entry and check(entry, parameter.value)
         if entry and not problem and configured and not entry.dynamic:
             problem = (f"parameter '{entry.name}' is fixed while the node is configured: clean it "

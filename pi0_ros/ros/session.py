@@ -11,6 +11,7 @@ from trajectory_msgs.msg import JointTrajectory
 
 from pi0_ros.configuration.advice import advised
 from pi0_ros.configuration.configuration import Configuration
+from pi0_ros.control.controllers import STREAMS, interfaces
 from pi0_ros.control.guard import Guard
 from pi0_ros.control.pilot import ClockJump, Pilot
 from pi0_ros.control.states import State
@@ -27,8 +28,8 @@ from pi0_ros.ros.control_loop import ControlLoop
 from pi0_ros.ros.interrupt import trace
 from pi0_ros.ros.latency import Latency
 from pi0_ros.ros.links import conversions, qos
-from pi0_ros.ros.links.commands import CommandPublisher
-from pi0_ros.ros.links.controller_link import ControllerLink
+from pi0_ros.ros.links.commands import Commands
+from pi0_ros.ros.links.controller_link import ControllerLinks
 from pi0_ros.ros.links.followers import Followers
 from pi0_ros.ros.links.inputs import Inputs
 
@@ -60,7 +61,9 @@ class Session:
         decides = configuration(config.policy, robot, control.handover, control.jacobian)
         self._configuration = decides, configuration_hash(decides)
         self.limits = RobotLimits(robot.commanded, safety.limit_rules(robot.commanded))
-        self.pilot = Pilot(robot.commanded, self.limits.now, control.timing())
+        groups = config.groups
+        self.pilot = Pilot(robot.commanded, self.limits.now, control.timing(groups),
+                           interfaces(groups, robot.commanded, *STREAMS))
         self._changed: Configuration | None = None  # that the control thread shall take
         self._worker = PolicyWorker(self.policy, self._think, self._inference_failed)
         self.loop: ControlLoop | None = None
@@ -70,11 +73,11 @@ class Session:
         self._closing = threading.Event()
         self.inputs = Inputs(node, robot, config.inputs)
         self.guard = Guard(self.pilot, self.inputs.builder,
-                           safety.guard_rules(config.policy.added_delay))
-        self.command = CommandPublisher(node, control.command_interface, safety.dry_run)
-        self._followers = Followers(self.command)
-        self.link = ControllerLink(node, self.command, self.guard.controller,
-                                   control.speed_scaling)
+                           safety.guard_rules(config.policy.added_delay), groups)
+        self.commands = Commands(node, groups, robot.commanded, safety.dry_run)
+        self._followers = Followers(self.commands)
+        self.link = ControllerLinks(node, self.commands, self.guard.controllers,
+                                    control.speed_scaling)
         self._chunks = node.create_publisher(JointTrajectory, '~/action_chunk', 1)
         self._inferences = node.create_publisher(String, '~/inference', qos.RECORD)
 
@@ -137,7 +140,7 @@ class Session:
         """
         self._closing.set()
         with contextlib.ExitStack() as last_first:
-            last_first.callback(self.node.destroy_lifecycle_publisher, self.command.publisher)
+            last_first.callback(self.commands.close)
             for publisher in (self._chunks, self._inferences):
                 last_first.callback(self.node.destroy_publisher, publisher)
             for step in (self.inputs.close, self.link.close, gc.unfreeze,
@@ -159,7 +162,7 @@ class Session:
         if config is not None:
             self.inputs.builder.use(config.inputs.freshness)
             self.guard.use(config.safety.guard_rules(config.policy.added_delay))
-            self.pilot.use(config.control.timing(self.link.update_rate))
+            self.pilot.use(config.control.timing(config.groups, self.link.update_rate))
 
     # ---- the control thread ----
 
@@ -170,11 +173,14 @@ class Session:
         except ClockJump as jump:
             self.inputs.clear()
             self._log.error(f'{jump}: disarmed')
+            self.commands.rest()
             return
         if wants and self._asked.instruction:
             self._worker.wake()
-        if trajectory is not None:
-            self.command.publish(trajectory)
+        if trajectory is None:
+            self.commands.rest()
+        else:
+            self.commands.publish(trajectory, self.pilot, self.inputs.joints.get())
 
     def wake_to_load(self) -> None:
         """Let a policy that has gone be loaded again."""
@@ -192,6 +198,8 @@ class Session:
         self.guard.latch(Finding('control_failed', f'control: {error!r}', 'control'))
         if first:
             self._log.error(f'control: {error!r}\n{trace(error)}')
+        with contextlib.suppress(Exception):  # what turns must stop, if that can be told at all
+            self.commands.rest()
 
     # ---- the policy thread ----
 
@@ -296,7 +304,7 @@ class Session:
     def arm(self) -> Finding | None:
         """Arm, and remember who follows; return why that cannot be done, or None."""
         if not self._followers.remember():
-            self.guard.controller.forget()
+            self.guard.controllers.forget()
         return self.guard.arm(self.now())
 
     def problem(self) -> Finding | None:

@@ -87,7 +87,7 @@ def _control(session: Session, controller: str, now_ns: int) -> DiagnosticStatus
     pilot, guard, loop = session.pilot, session.guard, session.loop
     counters = pilot.counters
     ticks = loop.intervals_ms() if loop else {'p50': 0.0, 'p99': 0.0, 'max': 0.0, 'rate': 0.0}
-    others = session.command.others() if loop else []
+    others = [who for who, _ in session.commands.others()] if loop else []
     reason = guard.stopped_by
     state = pilot.state.value
     doing = ('not active' if not loop else f'{state}: {advised(reason)}' if reason and

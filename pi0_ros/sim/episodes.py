@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pi0_ros.control.following import Report
+from pi0_ros.control.controllers import Report
 from pi0_ros.control.guard import Guard, GuardRules
 from pi0_ros.control.pilot import Pilot, Timing
 from pi0_ros.motion.limits import Rules, limits_from_urdf
@@ -81,8 +81,8 @@ def run_episode(policy: Policy, seed: int, delay_s: float = 0.0, replan_s: float
     for tick in range(1, round(TIME_LIMIT_S * 1e9 / TICK_NS)):
         now_ns = robot.now_ns
         joints.put(list(arm.JOINT_NAMES), measured, now_ns - phase_ns, now_ns)
-        guard.controller.hear(Report(now_ns, now_ns, arm.JOINT_NAMES,
-                                     robot.controller.reference))
+        guard.controllers.each[0].hear(Report(now_ns, now_ns, arm.JOINT_NAMES,
+                                              robot.controller.reference))
         if tick % FRAME_TICKS == 1:
             for name, buffer in cameras.items():
                 buffer.put(name, now_ns, now_ns)

@@ -1,6 +1,7 @@
 """What can be known of the controller: its parameters, what it holds, how fast its time passes."""
 
 import math
+from collections.abc import Iterator
 
 from rcl_interfaces.msg import ParameterType, ParameterValue
 from rcl_interfaces.srv import GetParameters
@@ -11,11 +12,11 @@ from std_msgs.msg import Float64
 
 import numpy as np
 
-from pi0_ros.control.following import Controller, Report
+from pi0_ros.control.controllers import TRAJECTORY, Controller, Controllers, Report
 from pi0_ros.motion.limits import JointLimits
 from pi0_ros.observation.decoding import to_ns
 from pi0_ros.ros.links import qos
-from pi0_ros.ros.links.commands import CommandPublisher
+from pi0_ros.ros.links.commands import CommandPublisher, Commands
 
 try:  # it comes with ros2_control, and is not needed without a controller
     from control_msgs.msg import JointTrajectoryControllerState
@@ -90,7 +91,6 @@ class ControllerLink:
         self._states: dict[str, object] = {}
         self._scaled: tuple[str, object] | None = None
         self._rounds = 0
-        self._rate: float | None = None
         self._told: list[str] = []
 
     def warnings(self, limits: JointLimits) -> list[str]:
@@ -118,15 +118,8 @@ class ControllerLink:
                  if known.get('update_rate')]
         return max(SLOWEST_UPDATE, min(rates)) if rates else None
 
-    def has_another_rate(self) -> bool:
-        """Return whether the update rate is another than when this was asked last."""
-        before, self._rate = self._rate, self.update_rate
-        return before != self._rate
-
     def ask(self, limits: JointLimits) -> None:
         """Ask whoever is there, every few rounds again, and listen to it; return at once."""
-        if self._command.plain:
-            return
         followers = self._command.followers()
         for name in set(self._clients) - set(followers):
             self._node.destroy_client(self._clients.pop(name))
@@ -217,6 +210,50 @@ class ControllerLink:
         for subscription in states:
             self._node.destroy_subscription(subscription)
         self._clients, self._states, self._scaled = {}, {}, None
+
+
+class ControllerLinks:
+    """The links to all controllers that take trajectories; the others have nothing to tell."""
+
+    def __init__(self, node: Node, commands: Commands, controllers: Controllers, scaling: str
+                 ) -> None:
+        """Prepare; see ControllerLink."""
+        self._each = [(ControllerLink(node, command, controller, scaling), its)
+                      for command, (controller, its) in zip(commands, controllers)
+                      if command.group.interface == TRAJECTORY]
+        self._rate: float | None = None
+
+    def __iter__(self) -> Iterator[ControllerLink]:
+        """Return the links."""
+        return iter(link for link, _ in self._each)
+
+    def ask(self, limits: JointLimits) -> None:
+        """Ask all of them; return at once."""
+        for link, its in self._each:
+            link.ask(limits.of(its))
+
+    def warnings(self, limits: JointLimits) -> list[str]:
+        """Return what is wrong with the controllers' settings, one sentence each."""
+        return [text for link, its in self._each for text in link.warnings(limits.of(its))]
+
+    def refusal(self) -> str | None:
+        """Return why no robot may be moved through these controllers, or None."""
+        return next(filter(None, (link.refusal() for link in self)), None)
+
+    @property
+    def update_rate(self) -> float | None:
+        """Return the slowest update rate, Hz; None while none is known."""
+        return min(filter(None, (link.update_rate for link in self)), default=None)
+
+    def has_another_rate(self) -> bool:
+        """Return whether the update rate is another than when this was asked last."""
+        before, self._rate = self._rate, self.update_rate
+        return before != self._rate
+
+    def close(self) -> None:
+        """Take clients and subscriptions back."""
+        for link in self:
+            link.close()
 
 
 def _value(value: ParameterValue) -> object:

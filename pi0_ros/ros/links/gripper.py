@@ -1,0 +1,153 @@
+"""A gripper behind an action: goals when the wanted width changes, and what became of them."""
+
+import math
+import time
+
+import numpy as np
+from rclpy.action import ActionClient, get_action_names_and_types
+from rclpy.clock import Clock, ClockType
+from rclpy.lifecycle import LifecycleNode
+from rclpy.task import Future
+
+from pi0_ros.control.controllers import Group
+from pi0_ros.motion.trajectory import Trajectory
+from pi0_ros.observation.finding import Finding
+
+try:  # it comes with ros2_control
+    from control_msgs import action as actions
+except ImportError:
+    actions = None
+
+KINDS = ('GripperCommand', 'ParallelGripperCommand')
+PERIOD_S = 0.02
+ANSWER_S = 2.0   # in which a server accepts or rejects a goal
+ABORTED = 6      # action_msgs/GoalStatus
+NEEDS = ('a gripper_command needs the package control_msgs: install it (it comes with '
+         'ros2_control), or command the gripper by another interface')
+
+
+class GripperClient:
+    """Tells one gripper where to be; used by the control thread, works on the executor's.
+
+    A goal goes where the window ends. There is never a second one under way before the first is
+    accepted, and an accepted one is replaced by the next: the server preempts it.
+    """
+
+    def __init__(self, node: LifecycleNode, group: Group, dry_run: bool = False) -> None:
+        """Create the client; its type is that of the server, once that is there.
+
+        :raises ValueError: control_msgs is not installed.
+        """
+        if actions is None:
+            raise ValueError(NEEDS)
+        self._node, self._dry_run, self.group = node, dry_run, group
+        self.topic = node.resolve_topic_name(f'{group.name}/gripper_cmd' if group.name else
+                                             'gripper_cmd')
+        self._client: ActionClient | None = None
+        self._kind = ''
+        self._wanted: float | None = None   # written by the control thread
+        self._sent: float | None = None
+        self._goals = 0
+        self._asked_s: float | None = None  # when a goal was sent that is not answered yet
+        self._problem: Finding | None = None
+        self._timer = node.create_timer(PERIOD_S, self._work,
+                                        clock=Clock(clock_type=ClockType.STEADY_TIME))
+
+    def missing(self) -> str | None:
+        """Return a sentence if there is no server; a dry run needs none."""
+        if self._dry_run or self._find():
+            self._problem = None  # somebody arms: what was before is over
+            return None
+        return (f"no gripper action '{self.topic}' of type {' or '.join(KINDS)}: start its "
+                'controller, or remap it')
+
+    def _find(self) -> bool:
+        """Return whether there is a server; speak to it."""
+        if self._client is None:
+            kinds = dict(get_action_names_and_types(self._node)).get(self.topic, [])
+            found = [kind for kind in KINDS if f'control_msgs/action/{kind}' in kinds
+                     and hasattr(actions, kind)]
+            if not found:
+                return False
+            self._kind = found[0]
+            self._client = ActionClient(self._node, getattr(actions, self._kind), self.topic)
+        return self._client.server_is_ready()
+
+    def followers(self) -> dict[str, frozenset[bytes]]:
+        """Return the server, once it is there."""
+        ready = self._client is not None and self._client.server_is_ready()
+        return {self.topic: frozenset([b'server'])} if ready else {}
+
+    def others(self) -> list[str]:
+        """Return nobody: who sends goals cannot be known."""
+        return []
+
+    def problem(self) -> Finding | None:
+        """Return what the server answered, or that it does not."""
+        asked_s = self._asked_s
+        if asked_s is not None and time.monotonic() - asked_s > ANSWER_S:
+            return self._finding('does not answer: restart its controller, then arm again')
+        return self._problem
+
+    def _finding(self, text: str) -> Finding:
+        return Finding('gripper_failed', f"the gripper '{self.topic}' "
+                       f"({', '.join(self.group.joints)}) {text}",
+                       self.group.name or self.group.joints[0])
+
+    def publish(self, trajectory: Trajectory, speed: np.ndarray) -> None:
+        """Want the gripper where a window ends."""
+        self._wanted = float(trajectory.positions[-1, 0])
+
+    def _work(self) -> None:
+        """Send what is wanted, if it is news and nothing is under way."""
+        wanted = self._wanted
+        if (wanted is None or self._dry_run or self._asked_s is not None or self._client is None
+                or abs(wanted - (math.inf if self._sent is None else self._sent))
+                <= self.group.dead_band):
+            return
+        if not self._client.server_is_ready():
+            return
+        self._sent, self._asked_s = wanted, time.monotonic()
+        self._goals += 1
+        self._client.send_goal_async(self._goal(wanted)).add_done_callback(
+            lambda done, number=self._goals: self._answered(done, number))
+
+    def _goal(self, position: float) -> object:
+        kind = getattr(actions, self._kind)
+        goal = kind.Goal()
+        if self._kind == 'GripperCommand':
+            goal.command.position = position
+            goal.command.max_effort = self.group.max_effort
+        else:
+            goal.command.name = list(self.group.joints)
+            goal.command.position = [position]
+            goal.command.effort = [self.group.max_effort]
+        return goal
+
+    def _answered(self, done: Future, number: int) -> None:
+        self._asked_s = None
+        handle = done.result() if done.exception() is None else None
+        if handle is None or not handle.accepted:
+            self._sent = None
+            self._problem = self._finding(
+                f'refused to go to {self._wanted:.3f}: see what its controller logs; arm again')
+            return
+        handle.get_result_async().add_done_callback(
+            lambda ended, number=number: self._ended(ended, number))
+
+    def _ended(self, done: Future, number: int) -> None:
+        """Look at how a goal ended: to be stopped by a thing in the hand is no failure."""
+        if number != self._goals or done.exception() is not None or done.result() is None:
+            return  # another goal took its place
+        answer = done.result()
+        holds = any(getattr(answer.result, what, False) for what in ('stalled', 'reached_goal'))
+        if answer.status == ABORTED and not holds:
+            self._sent = None
+            self._problem = self._finding('gave up: see what its controller logs; arm again')
+
+    def close(self) -> None:
+        """Take client and timer back; the gripper goes where it was told last."""
+        self._node.destroy_timer(self._timer)
+        if self._client is not None:
+            self._client.destroy()
+            self._client = None
