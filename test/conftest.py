@@ -30,8 +30,8 @@ def published_commands(monkeypatch):
     problems = []
     convert, convert_chunk = conversions.trajectory_message, conversions.chunk_message
 
-    def checked(trajectory):
-        message = convert(trajectory)
+    def checked(trajectory, *names):
+        message = convert(trajectory, *names)
         problem = command_problem(message)
         if problem:
             problems.append(problem)

@@ -1,5 +1,7 @@
 """One plan, several controllers: arm and gripper, or left and right, on their own."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -100,6 +102,43 @@ def test_two_controllers_are_told_one_plan_each_its_joints(make, interface):
     elif interface == 'positions':
         steps = np.diff([message.data[0] for message in graph.hand.heard])
         assert np.abs(steps).max() < 0.03 and np.abs(steps[-1]) < 5e-3
+
+
+def test_two_arms_whose_joints_have_the_same_names_each_in_a_namespace():
+    graph = Graph(joint_names=['left/x', 'right/x'], commands=['left_arm', 'right_arm'], **{
+        f'{side}_arm.{key}': value for side in ('left', 'right') for key, value in {
+            'joints': [f'{side}/x'], 'prefix': f'{side}/',
+            'joint_states': f'{side}_arm/joint_states'}.items()})
+    places, told = {'left': 0.1, 'right': -0.2}, {'left': [], 'right': []}
+
+    def on(side, message):
+        assert message.joint_names == ['x']
+        told[side].append(message)
+        places[side] = message.points[0].positions[0]
+
+    publishers = {}
+    for side in places:
+        graph.robot.create_subscription(JointTrajectory, f'{side}_arm/joint_trajectory',
+                                        partial(on, side), 50)
+        publishers[side] = graph.robot.create_publisher(
+            JointState, f'{side}_arm/joint_states', 5)
+
+    def feed():
+        for side, publisher in publishers.items():
+            message = JointState(name=['x'], position=[places[side]], effort=[0.5])
+            message.header.stamp = graph.robot.stamp()
+            publisher.publish(message)
+
+    try:
+        graph.robot.create_timer(0.01, feed)
+        graph.start()
+        arm(graph)
+        graph.instruct('swing')
+        graph.wait(lambda: min(map(len, told.values())) > 50)
+        np.testing.assert_allclose(list(places.values()), graph.node.session.pilot.told(
+            np.array([graph.node.session.now()]))[0], atol=0.05)
+    finally:
+        graph.close()
 
 
 def test_one_controller_that_goes_stops_all(make):

@@ -62,6 +62,20 @@ def test_bad_joint_states_are_dropped_whole(names, positions, words):
     assert joints.get().value.tolist() == [4.0, 5.0, 6.0] and joints.get().stamp_ns == 1
 
 
+def test_a_joint_state_of_efforts_alone_is_skipped_and_one_without_a_prefix_gets_it():
+    from types import SimpleNamespace as Message
+
+    from pi0_ros.observation.streams import Streams
+    streams = Streams(('left/pan', 'left/lift'), (), Freshness(100, 100, 100))
+    header = Message(stamp=Message(sec=0, nanosec=10))
+    streams.put_joints(Message(header=header, name=['pan'], position=[], effort=[1.0]), 10, 'left/')
+    assert streams.joint_error is None and streams.joints.missing() == ['left/pan', 'left/lift']
+    nan = float('nan')
+    streams.put_joints(Message(header=header, name=['lift', 'pan'], position=[2.0, 1.0],
+                               velocity=[nan, nan], effort=[nan, nan]), 11, 'left/')
+    assert streams.joints.get().value.tolist() == [1.0, 2.0]
+
+
 def test_observation_carries_stamps_and_instruction():
     it = builder()
     fill(it, 1000 * MS)

@@ -67,9 +67,8 @@ class ControlConfig:
         if not self.commands:
             return (Group(interface=self.command_interface, joints=joints,
                           max_effort=GroupConfig.max_effort, dead_band=GroupConfig.dead_band),)
-        return tuple(Group(name, block.interface, block.joints, block.max_effort, block.dead_band)
-                     for name, block in ((name, blocks.get(name, GroupConfig()))
-                                         for name in self.commands))
+        return tuple(Group(name, **vars(blocks.get(name, GroupConfig())))
+                     for name in self.commands)
 
     def timing(self, groups: Sequence[Group], update_rate_hz: float | None = None) -> Timing:
         """Return what shapes the commands in time, for a controller's update rate if known."""
@@ -97,6 +96,12 @@ class GroupConfig:
     dead_band: float = setting(
         0.002, 'Of a gripper_command: a goal is another when it differs by more.',
         unit='rad or m', low=0.0, high=1.0)
+    prefix: str = setting(
+        '', 'What its own names of these joints lack: with left/ its controller and its '
+        'joint_states call left/waist waist. For arms that have a namespace each.')
+    joint_states: str = setting(
+        '', 'Topic of the joint states of these joints alone, such as follower_left/joint_states. '
+        "'' where joint_states has all.", unit='topic')
 
 
 @dataclass(frozen=True)

@@ -28,11 +28,18 @@ class Group:
     joints: tuple[str, ...] = ()
     max_effort: float = 0.0  # of a gripper, N or Nm
     dead_band: float = 0.0   # of a gripper: less is no news, rad or m
+    prefix: str = ''         # that its own names of the joints do not have
+    joint_states: str = ''   # topic of its joints alone, nothing where all are on one
 
     @property
     def controller(self) -> str:
         """Return what to call its controller in a sentence."""
         return f"the controller of '{self.name}'" if self.name else 'the controller'
+
+    @property
+    def own(self) -> tuple[str, ...]:
+        """Return the joints as its controller calls them."""
+        return tuple(name.removeprefix(self.prefix) for name in self.joints)
 
 
 def interfaces(groups: Sequence[Group], joint_names: Sequence[str], *kinds: str) -> np.ndarray:

@@ -34,12 +34,20 @@ class Streams:
         self.cameras: dict[str, LatestBuffer] = {name: LatestBuffer() for name in cameras if name}
         self.builder = ObservationBuilder(self.joints, self.cameras, decode, freshness)
 
-    def put_joints(self, message: Any, received_ns: int) -> None:
-        """Take a JointState; one that cannot be used is dropped and told in ``joint_error``."""
+    def put_joints(self, message: Any, received_ns: int, prefix: str = '') -> None:
+        """Take a JointState; one that cannot be used is dropped and told in ``joint_error``.
+
+        One without positions, which tells efforts or velocities alone, is nobody's business.
+
+        :param prefix: that the names of its joints lack.
+        """
+        if len(message.name) and not len(message.position):
+            return
         stamp_ns = self._stamp_ns('joint_states', message)
         self.joint_arrivals.add(stamp_ns, received_ns)
         try:
-            self.joints.put(message.name, np.asarray(message.position), stamp_ns, received_ns)
+            names = [prefix + name for name in message.name] if prefix else message.name
+            self.joints.put(names, np.asarray(message.position), stamp_ns, received_ns)
             self.joint_error = None
         except ValueError as error:
             self.joint_error = str(error)

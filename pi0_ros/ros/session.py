@@ -71,7 +71,7 @@ class Session:
         self._preview: Preview | None = None
         self.loading = False  # whether the policy is being loaded again
         self._closing = threading.Event()
-        self.inputs = Inputs(node, robot, config.inputs)
+        self.inputs = Inputs(node, robot, config.inputs, groups)
         self.guard = Guard(self.pilot, self.inputs.builder,
                            safety.guard_rules(config.policy.added_delay), groups)
         self.commands = Commands(node, groups, robot.commanded, safety.dry_run)

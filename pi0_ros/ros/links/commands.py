@@ -81,9 +81,9 @@ class CommandPublisher:
 
     def publish(self, trajectory: Trajectory | None, speed: np.ndarray) -> None:
         """Publish a command. :param speed: [G] to be commanded, where velocities are."""
-        interface, names = self.group.interface, self.group.joints
+        interface, names = self.group.interface, self.group.own
         if interface == TRAJECTORY:
-            message = conversions.trajectory_message(trajectory)
+            message = conversions.trajectory_message(trajectory, names)
         elif interface == VELOCITIES:
             message = Float64MultiArray(data=speed.tolist())
         elif interface == 'positions':

@@ -84,7 +84,7 @@ class ControllerLink:
         self._node, self._command, self._controller = node, command, controller
         self._scaling = scaling
         self._asked = (*PARAMETERS, *(f'constraints.{joint}.{what}'
-                                      for joint in controller.joint_names
+                                      for joint in controller.group.own
                                       for what in ('trajectory', 'goal')))
         self._clients: dict[str, Client] = {}
         self._answers: dict[str, dict[str, object]] = {}
@@ -96,7 +96,7 @@ class ControllerLink:
     def warnings(self, limits: JointLimits) -> list[str]:
         """Return what is wrong with the controllers' settings, one sentence each."""
         return [text for name, known in self._answers.items()
-                for text in sentences(name, known, limits, self._controller.joint_names,
+                for text in sentences(name, known, limits, self._controller.group.own,
                                       self._controller.newest is not None)]
 
     def refusal(self) -> str | None:
@@ -161,7 +161,7 @@ class ControllerLink:
         point = getattr(message, 'reference', None)
         if point is None or not len(point.positions):
             point = getattr(message, 'desired', None)
-        names = tuple(message.joint_names)
+        names = tuple(self._controller.group.prefix + name for name in message.joint_names)
         if point is None or len(point.positions) != len(names):
             return
         places = dict(zip(names, point.positions))

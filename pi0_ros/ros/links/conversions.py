@@ -1,6 +1,7 @@
 """Between ROS messages and the core's own types."""
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -82,9 +83,9 @@ def duration(nanoseconds: int) -> Duration:
     return Duration(sec=nanoseconds // SECOND_NS, nanosec=nanoseconds % SECOND_NS)
 
 
-def trajectory_message(trajectory: Trajectory) -> JointTrajectory:
-    """Return the message of a window of commands."""
-    out = JointTrajectory(joint_names=list(trajectory.joint_names))
+def trajectory_message(trajectory: Trajectory, names: Sequence[str] = ()) -> JointTrajectory:
+    """Return the message of a window of commands. :param names: of its joints, if others."""
+    out = JointTrajectory(joint_names=list(names or trajectory.joint_names))
     out.header.stamp = Time(nanoseconds=trajectory.stamp_ns).to_msg()
     out.points = [
         JointTrajectoryPoint(positions=positions, velocities=velocities,

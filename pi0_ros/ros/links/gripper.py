@@ -119,7 +119,7 @@ class GripperClient:
             goal.command.position = position
             goal.command.max_effort = self.group.max_effort
         else:
-            goal.command.name = list(self.group.joints)
+            goal.command.name = list(self.group.own)
             goal.command.position = [position]
             goal.command.effort = [self.group.max_effort]
         return goal

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -12,6 +12,7 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CompressedImage, Image, JointState
 
 from pi0_ros.checkpoint.config import RobotConfig
+from pi0_ros.control.controllers import Group
 from pi0_ros.observation.config import InputConfig
 from pi0_ros.observation.finding import Finding
 from pi0_ros.observation.streams import Streams
@@ -24,14 +25,19 @@ LATE_S = 0.002   # that it may come later than usual
 class Inputs(Streams):
     """Cameras and joint states of one configured node."""
 
-    def __init__(self, node: LifecycleNode, robot: RobotConfig, config: InputConfig) -> None:
-        """Subscribe to what the configuration names."""
+    def __init__(self, node: LifecycleNode, robot: RobotConfig, config: InputConfig,
+                 groups: Sequence[Group] = ()) -> None:
+        """Subscribe to what the configuration names, and to joint states of single groups."""
         self.decoder = conversions.ImageDecoder()
         super().__init__(robot.observed, robot.cameras, config.freshness, self.decoder,
                          config.unstamped(robot.cameras))
         self._node = node
         self._subscriptions: list = []
         self._subscribe(JointState, 'joint_states', self.put_joints, qos.JOINTS)
+        for group in groups:
+            if group.joint_states:
+                self._subscribe(JointState, group.joint_states,
+                                partial(self.put_joints, prefix=group.prefix), qos.JOINTS)
         packed = config.image_transport == 'compressed'
         self._topics: dict[str, tuple[str, str]] = {}  # of each camera, and the other of the two
         for slot, name in enumerate(robot.cameras, start=1):
