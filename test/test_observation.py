@@ -66,9 +66,10 @@ def test_a_joint_state_of_efforts_alone_is_skipped_and_one_without_a_prefix_gets
     from types import SimpleNamespace as Message
 
     from pi0_ros.observation.streams import Streams
-    streams = Streams(('left/pan', 'left/lift'), (), Freshness(100, 100, 100))
+    streams = Streams(('left/pan', 'left/lift'), ('top',), Freshness(100, 100, 100))
     header = Message(stamp=Message(sec=0, nanosec=10))
-    streams.put_joints(Message(header=header, name=['pan'], position=[], effort=[1.0]), 10, 'left/')
+    efforts = Message(header=header, name=['pan'], position=[], effort=[1.0])
+    streams.put_joints(efforts, 10, 'left/')
     assert streams.joint_error is None and streams.joints.missing() == ['left/pan', 'left/lift']
     nan = float('nan')
     streams.put_joints(Message(header=header, name=['lift', 'pan'], position=[2.0, 1.0],
