@@ -5,6 +5,7 @@ the parameter file.
 """
 
 import os
+from pathlib import Path
 
 from ament_index_python.packages import get_package_share_directory
 from launch import LaunchContext, LaunchDescription
@@ -12,12 +13,14 @@ from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironment
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
-from pi0_ros.launching import camera_remappings, profile, transport
+from pi0_ros.launching import camera_remappings, parameter_files, profile, transport
 
 SHARE = get_package_share_directory('pi0_ros')
 ARGUMENTS = {
-    'params_file': (os.path.join(SHARE, 'config', 'pi0.yaml'),
-                    'Parameter file; config/pi0.yaml has every parameter with its default.'),
+    'robot': ('', 'Profile of a robot in config/robots, such as ur5e_2f85; docs/robots.md.'),
+    'checkpoint': ('', "Folder of the checkpoint, or demo; empty: as the parameter file says."),
+    'params_file': ('', 'Parameter file, on top of the profile; config/pi0.yaml has every '
+                    'parameter with its default.'),
     'namespace': ('', 'Namespace of the node and all its topics, for a second robot.'),
     'camera_1': ('camera_1/image_raw', 'Image topic of the first camera slot; one '
                  'that ends with /compressed sets image_transport; none for no camera.'),
@@ -53,13 +56,16 @@ def _start(context: LaunchContext) -> list[object]:
         remappings += camera_remappings(slot, topic)
     # What is said here goes before the file; what is not said does not.
     said = dict(transport(cameras))
+    if value['checkpoint']:
+        said['checkpoint'] = value['checkpoint']
     if value['use_sim_time']:
         said['use_sim_time'] = value['use_sim_time'].lower() == 'true'
+    files = parameter_files(Path(SHARE) / 'config', value['robot'], value['params_file'])
     wanted = value['fastdds_profile'].lower() == 'true'
     settings = profile(context.environment, os.path.join(SHARE, 'config', 'fastdds.xml'))
     return [*(SetEnvironmentVariable(*one) for one in settings.items() if wanted),
             Node(package='pi0_ros', executable='node', name='pi0', namespace=value['namespace'],
-                 parameters=[value['params_file'], *([said] if said else [])],
+                 parameters=[*files, *([said] if said else [])],
                  remappings=remappings, output='screen', emulate_tty=True,
                  arguments=['--ros-args', '--log-level', value['log_level']])]
 

@@ -1,6 +1,7 @@
 """What the launch files share: how topics of cameras are said, and what is set around a node."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
 COMPRESSED = '/compressed'
 NONE = ('', 'none', "''")
@@ -24,6 +25,21 @@ def camera_remappings(slot: str, topic: str) -> list[tuple[str, str]]:
         return []
     raw = topic.removesuffix(COMPRESSED)
     return [(f'{slot}/image_raw', raw), (f'{slot}/image_raw{COMPRESSED}', raw + COMPRESSED)]
+
+
+def parameter_files(folder: Path, robot: str, own: str) -> list[str]:
+    """Return the parameter files of a robot: its profile, and the user's own on top of it.
+
+    :param folder: config/. :param robot: name of a profile in config/robots, '' for none.
+    :param own: the user's file, '' for none.
+    :raises ValueError: there is no such profile.
+    """
+    profiles = {path.stem: str(path) for path in sorted((folder / 'robots').glob('*.yaml'))}
+    if robot and robot not in profiles:
+        raise ValueError(f"robot is '{robot}', expected one of {', '.join(profiles)}, or a "
+                         'params_file of your own')
+    files = [profiles[robot]] if robot else [] if own else [str(folder / 'pi0.yaml')]
+    return files + ([own] if own else [])
 
 
 def transport(topics: Mapping[str, str]) -> dict[str, str]:

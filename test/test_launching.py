@@ -1,5 +1,7 @@
 """What launch files make of what people say."""
 
+from pathlib import Path
+
 import pytest
 
 from pi0_ros import launching
@@ -40,3 +42,14 @@ def test_the_recorder_is_told_topics_as_it_takes_them():
     assert launching.record_topics({'ROS_DISTRO': 'humble'}, ['/a']) == ['/a']
     assert launching.record_topics({'ROS_DISTRO': 'jazzy'}, ['/a']) == ['--topics', '/a']
     assert launching.record_topics({}, ['/a']) == ['--topics', '/a']
+
+
+def test_a_users_file_goes_on_top_of_a_robots_profile():
+    folder = Path(__file__).parents[1] / 'config'
+    profile = str(folder / 'robots' / 'so101.yaml')
+    assert launching.parameter_files(folder, '', '') == [str(folder / 'pi0.yaml')]
+    assert launching.parameter_files(folder, '', 'mine.yaml') == ['mine.yaml']
+    assert launching.parameter_files(folder, 'so101', '') == [profile]
+    assert launching.parameter_files(folder, 'so101', 'mine.yaml') == [profile, 'mine.yaml']
+    with pytest.raises(ValueError, match="robot is 'ur5', expected one of aloha, fr3, openarm"):
+        launching.parameter_files(folder, 'ur5', '')

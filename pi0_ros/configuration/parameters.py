@@ -92,9 +92,7 @@ def as_yaml() -> str:
 
 
 def _block() -> list[str]:
-    lines = ['    # The block of a controller, for every name in commands; its topic or action is',
-             '    # arm/joint_trajectory, arm/commands, arm/joint_command or arm/gripper_cmd.',
-             '    # arm:']
+    lines = ['    # The block of a controller, for every name in commands:', '    # arm:']
     for entry in BLOCK.values():
         lines += [f'    #   # {line}' for line in textwrap.wrap(_comment(entry), 86)]
         lines.append(f'    #   {entry.name}: {_yaml_value(entry.default)}')

@@ -96,6 +96,9 @@ class GroupConfig:
     dead_band: float = setting(
         0.002, 'Of a gripper_command: a goal is another when it differs by more.',
         unit='rad or m', low=0.0, high=1.0)
+    topic: str = setting(
+        '', "Its topic or action, such as franka_gripper/gripper_action; '' is NAME/joint_"
+        'trajectory, NAME/commands, NAME/joint_command or NAME/gripper_cmd.', unit='topic')
     prefix: str = setting(
         '', 'What its own names of these joints lack: with left/ its controller and its '
         'joint_states call left/waist waist. For arms that have a namespace each.')

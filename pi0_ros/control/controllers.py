@@ -30,6 +30,7 @@ class Group:
     dead_band: float = 0.0   # of a gripper: less is no news, rad or m
     prefix: str = ''         # that its own names of the joints do not have
     joint_states: str = ''   # topic of its joints alone, nothing where all are on one
+    topic: str = ''          # of its commands, nothing where that follows from its name
 
     @property
     def controller(self) -> str:

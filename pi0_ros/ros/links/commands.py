@@ -36,9 +36,9 @@ class CommandPublisher:
         """Create the publisher. :param dry_run: publish where no robot listens."""
         self._node, self._dry_run, self.group = node, dry_run, group
         kind, alone, below = TOPICS[group.interface]
-        topic = f'{group.name}/{below}' if group.name else alone
+        topic = group.topic or (f'{group.name}/{below}' if group.name else alone)
         self.publisher = node.create_lifecycle_publisher(
-            kind, f'~/dry_run/{topic}' if dry_run else topic, qos.COMMAND,
+            kind, f"~/dry_run/{topic.lstrip('/')}" if dry_run else topic, qos.COMMAND,
             qos_overriding_options=QoSOverridingOptions.with_default_policies())
 
     @property

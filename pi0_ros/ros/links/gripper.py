@@ -41,8 +41,8 @@ class GripperClient:
         if actions is None:
             raise ValueError(NEEDS)
         self._node, self._dry_run, self.group = node, dry_run, group
-        self.topic = node.resolve_topic_name(f'{group.name}/gripper_cmd' if group.name else
-                                             'gripper_cmd')
+        self.topic = node.resolve_topic_name(group.topic or (
+            f'{group.name}/gripper_cmd' if group.name else 'gripper_cmd'))
         self._client: ActionClient | None = None
         self._kind = ''
         self._wanted: float | None = None   # written by the control thread

@@ -33,11 +33,12 @@ class Inputs(Streams):
                          config.unstamped(robot.cameras))
         self._node = node
         self._subscriptions: list = []
-        self._subscribe(JointState, 'joint_states', self.put_joints, qos.JOINTS)
-        for group in groups:
-            if group.joint_states:
-                self._subscribe(JointState, group.joint_states,
-                                partial(self.put_joints, prefix=group.prefix), qos.JOINTS)
+        apart = [group for group in groups if group.joint_states]
+        for group in apart:
+            self._subscribe(JointState, group.joint_states,
+                            partial(self.put_joints, prefix=group.prefix), qos.JOINTS)
+        if set(robot.observed) - {joint for group in apart for joint in group.joints}:
+            self._subscribe(JointState, 'joint_states', self.put_joints, qos.JOINTS)
         packed = config.image_transport == 'compressed'
         self._topics: dict[str, tuple[str, str]] = {}  # of each camera, and the other of the two
         for slot, name in enumerate(robot.cameras, start=1):
