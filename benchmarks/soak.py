@@ -24,6 +24,7 @@ from machine import machine
 from tqdm import tqdm
 
 from pi0_ros.ros.demo import demo
+from pi0_ros.ros.demo.starting import start_verbs
 from pi0_ros.ros.demo.processes import Children, private_environment
 from pi0_ros.sim.world import COLOURS
 
@@ -96,7 +97,7 @@ def main() -> int:
     observer.create_subscription(DiagnosticArray, '/diagnostics', look, 10)
     readings: list[dict] = []
     try:
-        demo.start_verbs(children, 7, 0.0, 'jazzy', '-p', f'worker:={args.worker}')
+        start_verbs(children, 7, 0.0, 'jazzy', '-p', f'worker:={args.worker}')
         run.arm()
         run.wait(lambda: False, 1.5)
         processes = [children.running['node'].pid]

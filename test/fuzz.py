@@ -18,7 +18,7 @@ from tqdm import tqdm
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / 'test')]
 
-from pi0_ros.control.controllers import Report  # noqa: E402
+from pi0_ros.control.controllers import Group, Report  # noqa: E402
 from pi0_ros.control.guard import Guard  # noqa: E402
 from pi0_ros.control.pilot import ClockJump, Pilot, Timing  # noqa: E402
 from pi0_ros.control.rules import GuardRules  # noqa: E402
@@ -47,13 +47,63 @@ SEEN_S = 0.5          # of motion, in which a controller that is off and tells n
 BATCH = 20
 
 
+class Pair:
+    """Two controllers that have a robot's joints between them, as if they were one."""
+
+    def __init__(self, names: tuple[str, ...], positions: np.ndarray, settings: Settings,
+                 count: int) -> None:
+        """Let the first have ``count`` joints."""
+        self.settings, self.parts = settings, (slice(0, count), slice(count, None))
+        self.both = [TrajectoryController(names[part], positions[part], settings)
+                     for part in self.parts]
+
+    def accept(self, messages: list[TrajectoryMessage], now_ns: int) -> None:
+        """Take a message each."""
+        for controller, message in zip(self.both, messages):
+            controller.accept(message, now_ns)
+
+    def run(self, times_ns: np.ndarray, measured: np.ndarray) -> np.ndarray:
+        """Return what both command, [N, D]."""
+        return np.hstack([controller.run(times_ns, measured[part])
+                          for controller, part in zip(self.both, self.parts)])
+
+    def activate(self, measured: np.ndarray) -> None:
+        """Switch both on."""
+        for controller, part in zip(self.both, self.parts):
+            controller.activate(measured[part])
+
+    def deactivate(self) -> None:
+        """Switch both off."""
+        for controller in self.both:
+            controller.deactivate()
+
+    @property
+    def active(self) -> bool:
+        """Return whether they are on."""
+        return self.both[0].active
+
+    def __getattr__(self, name: str) -> object:
+        """Return what both have in common."""
+        return getattr(self.both[0], name)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        """Set what both have in common."""
+        if name in ('settings', 'parts', 'both'):
+            return super().__setattr__(name, value)
+        for controller in self.both:
+            setattr(controller, name, value)
+
+
 class Life:
     """One random life; ``live`` raises AssertionError where it is not safe."""
 
-    def __init__(self, seed: int, order: np.ndarray | None = None, calm: bool = False) -> None:
+    def __init__(self, seed: int, order: np.ndarray | None = None, calm: bool = False,
+                 split: bool = False) -> None:
         """Draw everything from ``seed``; ``order`` permutes the joints.
 
         :param calm: without what depends on where the joints are measured.
+        :param split: two controllers have the joints, if there are two; one may tell its state and
+            the other not.
         """
         self.rng = rng = np.random.default_rng(seed)
         self.count = count = int(rng.integers(1, 4))
@@ -75,22 +125,33 @@ class Life:
         self.joints, self.camera = JointBuffer(self.names), LatestBuffer()
         builder = ObservationBuilder(self.joints, {'c': self.camera}, lambda image: image,
                                      Freshness(10**10, 10**10, 10**10))
+        split = split and count > 1
+        groups = [Group('arm', joints=self.names[:1]), Group('hand', joints=self.names[1:])]
+        groups = groups if split else []
         self.guard = Guard(self.pilot, builder, GuardRules(
-            chunk_age_ns=10**10, rejections=10**6, tracks=not calm))
+            chunk_age_ns=10**10, rejections=10**6, tracks=not calm), groups)
         self.tells, self.scales = rng.random() < 0.5, rng.random() < 0.2 and not calm
         self.sag = np.zeros(count) if calm else sag
         self.scales = self.scales and settings.kind != 'humble'  # which knows nothing of it
         self.update_ns = settings.period_ns
         self.now = 10**12
         self.stands = self._inside(0.5)
-        self.controller = TrajectoryController(self.names, self.stands, settings)
+        self.controller = (Pair(self.names, self.stands, settings, 1) if split else
+                           TrajectoryController(self.names, self.stands, settings))
+        # Of one or two controllers, which tell their state.
+        self.tellers = [self.tells, self.tells and bool(seed % 3)][:1 + split]
         self.followed_ns, self.path = self.now, [self.stands] * 3
         self.resumes = self.held_outside = False
         self.period_s = self.pilot.timing.period_ns / 1e9
         self.off_until_ns, self.forgives, self.clip = 0, 0, acceleration * 0.051**2 / 8
-        self.mail: list[tuple[int, TrajectoryMessage]] = []
+        self.mail: list[tuple[int, TrajectoryMessage | list[TrajectoryMessage]]] = []
         self.windows: list = []
         self.measure()
+
+    @property
+    def both(self) -> list[TrajectoryController]:
+        """Return the controllers."""
+        return self.controller.both if isinstance(self.controller, Pair) else [self.controller]
 
     def _inside(self, share: float) -> np.ndarray:
         middle = (self.limits.upper + self.limits.lower) / 2
@@ -108,9 +169,11 @@ class Life:
         if self.tells and self.controller.active:
             for ago in range(7, -1, -1):  # it tells its state 50 times a second
                 when = now - 20 * MS * ago
-                self.guard.controllers.each[0].hear(Report(
-                    when, when, self.names, self.controller.reference,
-                    self.controller.speed_scaling))
+                for (heard, its), controller, tells in zip(
+                        self.guard.controllers, self.both, self.tellers):
+                    if tells:
+                        heard.hear(Report(when, when, heard.joint_names, controller.reference,
+                                          controller.speed_scaling))
         elif self.scales and not self.tells:
             self.guard.controllers.each[0].hear_scaling(self.controller.speed_scaling, now)
 
@@ -214,7 +277,8 @@ class Life:
         assert told.finite
         delay = int(self.rng.integers(0, 15 * MS))
         at = max(self.now + delay, self.mail[-1][0] if self.mail else 0)
-        self.mail.append((at, TrajectoryMessage.of(told)))
+        parts = [TrajectoryMessage.of(told.of(its)) for _, its in self.guard.controllers]
+        self.mail.append((at, parts if len(parts) > 1 else parts[0]))
         self.windows = [*self.windows[-1:], told]
         return True
 
@@ -245,7 +309,7 @@ class Life:
             if self.off_until_ns and now >= self.off_until_ns:
                 self.off_until_ns, self.forgives = 0, 3  # where it holds is its own affair
                 self.controller.activate(self.path[-1] - self.sag)
-                self.resumes, self.held_outside = not self.tells, True
+                self.resumes, self.held_outside = not all(self.tellers), True
             news = [self.mail[0][0]] if self.mail else []
             news += [self.off_until_ns] if self.off_until_ns else []
             alone = int(np.searchsorted(times, min(news))) if news else len(times)
@@ -299,7 +363,7 @@ def batch(seed: int) -> int:
     ticks = 0
     for number in range(seed * BATCH, (seed + 1) * BATCH):
         try:
-            ticks += Life(number).live()
+            ticks += Life(number, split=number % 2 == 1).live()
         except AssertionError as error:
             raise AssertionError(f'life {number}: {error}') from error
     return ticks

@@ -129,8 +129,9 @@ def test_simulated_robot_quotes_the_rule_that_a_trajectory_breaks(live):
     log.write_text('')  # the fixture looks for rejections that were not asked for
 
 
-def test_demo_ends_by_itself_and_reports(tmp_path, capsys):
-    code = demo.main(['--out', str(tmp_path)])
+@pytest.mark.parametrize('more', [[], ['--groups']], ids=['one controller', 'groups'])
+def test_demo_ends_by_itself_and_reports(tmp_path, capsys, more):
+    code = demo.main(['--out', str(tmp_path), *more])
     summary = json.loads((tmp_path / 'summary.json').read_text())
     assert code == 0, capsys.readouterr().out
     assert summary['episodes'] == 3 and summary['successes'] >= 2

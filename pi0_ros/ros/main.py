@@ -20,7 +20,8 @@ SWITCH_INTERVAL_S = 1e-4  # lets the control thread in when another thread compu
 def spin(node: Node) -> None:
     """Run callbacks until the node is told to stop."""
     executor = SingleThreadedExecutor()
-    executor.add_node(node)
+    for one in (node, *getattr(node, 'beside', ())):
+        executor.add_node(one)
     try:
         with INTERRUPT.raising(False):
             while rclpy.ok() and not INTERRUPT.told.is_set():

@@ -1,5 +1,7 @@
 """The simulated robot: table, controller and cameras on one clock, without ROS."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from pi0_ros.sim import arm, world
@@ -15,19 +17,23 @@ class SimulatedRobot:
     """An arm, three blocks, two or three cameras, and the controller that moves the arm."""
 
     def __init__(self, seed: int, start_ns: int = 0, settings: Settings = Settings(),
-                 task: str = 'blocks') -> None:
+                 task: str = 'blocks', groups: Sequence[tuple[str, ...]] = (arm.JOINT_NAMES,)
+                 ) -> None:
         """Set the table of ``task``, one of world.TASKS, for ``seed`` at the time ``start_ns``.
 
-        :param settings: of the controller, whose update rate is the step of the physics.
+        :param settings: of the controllers, whose update rate is the step of the physics.
+        :param groups: the joints of every controller.
         """
-        self._task, self._settings = task, settings
+        self._task, self._settings, self._groups = task, settings, groups
         self.reset(seed, start_ns)
 
     def reset(self, seed: int, now_ns: int) -> None:
         """Put the arm home and the blocks where ``seed`` says."""
         self.seed, self.now_ns = seed, now_ns
         self.world = world.random_world(np.random.default_rng(seed), task=self._task)
-        self.controller = TrajectoryController(arm.JOINT_NAMES, self.joints, self._settings)
+        self._columns = [[arm.JOINT_NAMES.index(name) for name in names] for names in self._groups]
+        self.controllers = [TrajectoryController(names, self.joints[its], self._settings)
+                            for names, its in zip(self._groups, self._columns)]
 
     @property
     def joints(self) -> np.ndarray:
@@ -38,6 +44,11 @@ class SimulatedRobot:
     def velocity(self) -> np.ndarray:
         """Return the measured joint velocities [5]."""
         return self.world.velocity[0]
+
+    @property
+    def controller(self) -> TrajectoryController:
+        """Return the first controller."""
+        return self.controllers[0]
 
     @property
     def held(self) -> str | None:
@@ -63,16 +74,19 @@ class SimulatedRobot:
         """Return whether the hand has hit the peg."""
         return bool(self.world.hit[0])
 
-    def accept(self, message: TrajectoryMessage) -> None:
-        """Follow a trajectory; see ``TrajectoryController.accept``."""
-        self.controller.accept(message, self.now_ns)
+    def accept(self, message: TrajectoryMessage, number: int = 0) -> None:
+        """Let a controller follow a trajectory; see ``TrajectoryController.accept``."""
+        self.controllers[number].accept(message, self.now_ns)
 
     def advance(self, now_ns: int) -> None:
         """Let the time run until ``now_ns`` in steps of the controller's period."""
         step_ns = self._settings.period_ns
         while self.now_ns + step_ns <= now_ns:
             self.now_ns += step_ns
-            commanded = self.controller.update(self.now_ns, self.joints, self.velocity)
+            commanded = np.empty(len(arm.JOINT_NAMES))
+            for controller, its in zip(self.controllers, self._columns):
+                commanded[its] = controller.update(self.now_ns, self.joints[its],
+                                                   self.velocity[its])
             world.step(self.world, commanded[None], step_ns / 1e9)
 
     def image(self, camera: str) -> np.ndarray:

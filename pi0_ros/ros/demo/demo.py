@@ -8,7 +8,6 @@ import argparse
 import json
 import os
 import select
-import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -25,7 +24,8 @@ from std_srvs.srv import SetBool
 from trajectory_msgs.msg import JointTrajectory
 
 from pi0_ros.observation.decoding import to_ns
-from pi0_ros.ros.demo.processes import Children, private_environment, share_file
+from pi0_ros.ros.demo.processes import Children, private_environment
+from pi0_ros.ros.demo.starting import grouped, start_processes, start_verbs
 from pi0_ros.ros.links import conversions, qos
 from pi0_ros.sim import arm
 from pi0_ros.sim.controller import KINDS
@@ -49,6 +49,7 @@ class Observer(Node):
         self.armed, self.records = False, True
         self.command_stamps_ns: list[int] = []
         self.joints: list[float] | None = None
+        self._commanded: dict[str, float] = {}
         self.figures: dict[str, dict[str, str]] = {}
         self._decoder = conversions.ImageDecoder()
         self._instruction = self.create_publisher(String, 'instruction', 10)
@@ -56,7 +57,8 @@ class Observer(Node):
         for kind, topic, callback, profile in (
                 (Image, 'overhead/image_raw', self._on_image, qos.NEWEST),
                 (JointState, 'joint_states', self._on_joints, qos.NEWEST),
-                (JointTrajectory, 'joint_trajectory', self._on_command, 50),
+                *((JointTrajectory, f'{name}joint_trajectory', self._on_command, 50)
+                  for name in ('', 'arm/', 'gripper/')),
                 (JointTrajectory, 'pi0/action_chunk', self._on_chunk, 10),
                 (String, 'sim/taken', self._on_taken, qos.LATCHED),
                 (DiagnosticStatus, 'pi0/status', self._on_status, qos.LATCHED),
@@ -95,8 +97,11 @@ class Observer(Node):
 
     def _on_command(self, message: JointTrajectory) -> None:
         if self.records:
-            self.command_stamps_ns.append(to_ns(message.header.stamp))
-            self.recording.commands.append((self.elapsed(), list(message.points[0].positions)))
+            if arm.JOINT_NAMES[0] in message.joint_names:
+                self.command_stamps_ns.append(to_ns(message.header.stamp))
+            self._commanded |= dict(zip(message.joint_names, message.points[0].positions))
+            self.recording.commands.append((self.elapsed(), [
+                self._commanded.get(name, np.nan) for name in arm.JOINT_NAMES]))
 
     def _on_chunk(self, message: JointTrajectory) -> None:
         if self.records:
@@ -149,7 +154,11 @@ class Demo:
 
         :raises RuntimeError: they did not become ready.
         """
-        start_processes(self.children, self.args.seed, self.args.delay, self.args.controller)
+        if self.args.groups:
+            start_verbs(self.children, self.args.seed, self.args.delay, self.args.controller,
+                        *grouped(), sim=['-p', 'groups:=true'])
+        else:
+            start_processes(self.children, self.args.seed, self.args.delay, self.args.controller)
         self.observer.say('started the simulated robot and the node, loading the policy')
         self.arm()
 
@@ -230,38 +239,6 @@ class Demo:
             self.observer.instruct(line.strip())
 
 
-def start_processes(children: Children, seed: int, delay_s: float = 0.0,
-                    controller: str = KINDS[1]) -> None:
-    """Start robot and node: with ros2 launch where it is installed, else one by one."""
-    if shutil.which('ros2') and _launchable():
-        children.start('launch', ['ros2', 'launch', 'pi0_ros', 'demo.launch.py', f'seed:={seed}',
-                                  f'added_delay:={delay_s}', f'controller:={controller}'])
-        return
-    start_verbs(children, seed, delay_s, controller)
-
-
-def start_verbs(children: Children, seed: int, delay_s: float = 0.0, controller: str = KINDS[1],
-                *more: str) -> None:
-    """Start robot and node one by one, the node with ``more`` arguments."""
-    config = str(share_file('sim.yaml'))
-    children.start_verb('sim', ['--ros-args', '--params-file', config, '-p', f'seed:={seed}',
-                                '-p', f'controller:={controller}'])
-    children.start_verb('node', ['--ros-args', '--params-file', config,
-                                 '-p', f'added_delay:={delay_s}',
-                                 '-r', 'camera_1/image_raw:=overhead/image_raw',
-                                 '-r', 'camera_2/image_raw:=wrist/image_raw', *more])
-
-
-def _launchable() -> bool:
-    try:
-        import launch  # noqa: F401
-        import launch_ros  # noqa: F401
-        from ament_index_python.packages import get_package_share_directory
-        return bool(get_package_share_directory('pi0_ros'))
-    except (ImportError, LookupError):
-        return False
-
-
 def table(episodes: list[dict]) -> str:
     """Return the result as lines of text."""
     rows = [f'{"instruction":34} {"taken":8} {"seconds":>7}  result']
@@ -282,6 +259,9 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument('--controller', choices=KINDS, default=KINDS[1],
                      help="whose joint_trajectory_controller the robot has, at 500 Hz (default: "
                           '%(default)s)')
+    out.add_argument('--groups', action='store_true',
+                     help='arm and gripper on controllers of their own, the gripper behind an '
+                          'action where control_msgs is installed')
     out.add_argument('--out', type=Path, default=Path('out/demo'),
                      help='folder for summary.json, pictures and logs (default: out/demo)')
     return out

@@ -1,15 +1,19 @@
 """The simulated robot as a ROS node: cameras, joint states and a trajectory controller."""
 
+from functools import partial
+
 import cv2
 import numpy as np
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.node import Node
+from rclpy.publisher import Publisher
 from sensor_msgs.msg import CompressedImage, Image, JointState
 from std_msgs.msg import Float64, String
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
 from pi0_ros.observation.decoding import to_ns
+from pi0_ros.ros.demo.gripper_server import Gripper
 from pi0_ros.ros.links import qos
 from pi0_ros.ros.links.controller_link import JointTrajectoryControllerState
 from pi0_ros.sim import arm, render
@@ -19,6 +23,7 @@ from pi0_ros.sim.robot import SimulatedRobot
 
 CAMERA_HZ, JOINT_HZ, STATE_HZ = 30, 100, 50
 JPEG_QUALITY = 90
+GROUPS = {'arm': arm.JOINT_NAMES[:arm.GRIPPER], 'gripper': arm.JOINT_NAMES[arm.GRIPPER:]}
 LAG_LIMIT_NS = 1_000_000_000  # a clock that jumps further does not make the physics run after it
 
 
@@ -31,7 +36,9 @@ class SimNode(Node):
         self._declare()
         self._robot = SimulatedRobot(self._value('seed'), self._now(), Settings(
             self._value('controller'), self._value('interpolate_from_desired_state'),
-            self._value('update_rate'), self._value('allow_trajectory_replacement')))
+            self._value('update_rate'), self._value('allow_trajectory_replacement')),
+            groups=GROUPS.values() if self._value('groups') else (arm.JOINT_NAMES,))
+        self.beside: list[Node] = []  # the nodes of controllers of their own
         self._order = np.arange(len(arm.JOINT_NAMES))
         self._shuffle_rng = np.random.default_rng(0)
         self._joint_states = self.create_publisher(JointState, 'joint_states', 10)
@@ -45,15 +52,42 @@ class SimNode(Node):
             name: (self.create_publisher(Image, f'{name}/image_raw', 2),
                    self.create_publisher(CompressedImage, f'{name}/image_raw/compressed', 2))
             for name in names}
-        self.create_subscription(JointTrajectory, 'joint_trajectory', self._on_trajectory, 10)
         self._scaling = self.create_publisher(Float64, '~/speed_scaling', 10)
-        self._state = (self.create_publisher(JointTrajectoryControllerState, '~/controller_state',
-                                             10) if JointTrajectoryControllerState else None)
+        self._states: list[tuple[Publisher, int]] = []
+        if self._value('groups'):
+            self._add_controllers()
+        else:
+            self._follow(self, 'joint_trajectory', 0)
         self.create_timer(1 / STATE_HZ, self._publish_state)
         self.create_service(Trigger, '~/reset', self._on_reset)
         self.create_timer(1 / JOINT_HZ, self._publish_joints)
         self.create_timer(1 / CAMERA_HZ, self._publish_images)
         self.get_logger().info(f"table {self._value('seed')} is set; cameras {', '.join(names)}")
+
+    def _follow(self, node: Node, topic: str, number: int) -> None:
+        """Let controller ``number`` be the node that obeys a topic, and tells its state."""
+        node.create_subscription(JointTrajectory, topic, partial(
+            self._on_trajectory, number=number), 10)
+        if JointTrajectoryControllerState:
+            self._states.append((node.create_publisher(
+                JointTrajectoryControllerState, '~/controller_state', 10), number))
+
+    def _add_controllers(self) -> None:
+        """Have arm and gripper on controllers of their own, each a node."""
+        for number, name in enumerate(GROUPS):
+            node = Node(name, context=self.context, namespace=self.get_namespace(),
+                        use_global_arguments=False)
+            self.beside.append(node)
+            if name == 'gripper' and JointTrajectoryControllerState:  # control_msgs is there
+                self._gripper = Gripper(node, self._robot, number)
+            else:
+                self._follow(node, '~/joint_trajectory', number)
+
+    def destroy_node(self) -> None:
+        """End the controllers, too."""
+        for node in self.beside:
+            node.destroy_node()
+        super().destroy_node()
 
     def _declare(self) -> None:
         def described(text: str, read_only: bool = True) -> ParameterDescriptor:
@@ -64,6 +98,9 @@ class SimNode(Node):
         self.declare_parameter('seed', 0, seed)
         self.declare_parameter('shuffle_joints', False, described(
             'Publish the joints of every joint state in another order, as some drivers do.'))
+        self.declare_parameter('groups', False, described(
+            'Arm and gripper on controllers of their own: arm/joint_trajectory, and the action '
+            'gripper/gripper_cmd where control_msgs is installed, else gripper/joint_trajectory.'))
         self.declare_parameter('third_camera', False, described('Also publish camera side.'))
         self.declare_parameter('interpolate_from_desired_state', True, described(
             'As the parameter of joint_trajectory_controller; humble calls it open_loop_control.'))
@@ -96,14 +133,14 @@ class SimNode(Node):
             self.get_logger().info(f'took the {self._shown} block' if self._shown
                                    else 'the gripper is empty')
 
-    def _on_trajectory(self, message: JointTrajectory) -> None:
+    def _on_trajectory(self, message: JointTrajectory, number: int) -> None:
         self._advance()
         try:
             self._robot.accept(TrajectoryMessage(
                 to_ns(message.header.stamp), list(message.joint_names),
                 [to_ns(point.time_from_start) for point in message.points],
                 *([list(getattr(point, kind)) for point in message.points] for kind in (
-                    'positions', 'velocities', 'accelerations', 'effort'))))
+                    'positions', 'velocities', 'accelerations', 'effort'))), number)
         except TrajectoryRejected as rejected:
             self.get_logger().error(f'trajectory rejected: {rejected}')
 
@@ -126,16 +163,19 @@ class SimNode(Node):
         self._joint_states.publish(out)
 
     def _publish_state(self) -> None:
-        controller = self._robot.controller
-        controller.speed_scaling = self._value('speed_scaling') / 100
-        self._scaling.publish(Float64(data=100 * controller.speed_scaling))
-        if self._state is not None:
-            out = JointTrajectoryControllerState(joint_names=list(arm.JOINT_NAMES))
+        scaling = self._value('speed_scaling') / 100
+        self._scaling.publish(Float64(data=100 * scaling))
+        for controller in self._robot.controllers:
+            controller.speed_scaling = scaling
+        measured = dict(zip(arm.JOINT_NAMES, self._robot.joints.tolist()))
+        for publisher, number in self._states:
+            controller = self._robot.controllers[number]
+            out = JointTrajectoryControllerState(joint_names=list(controller.joint_names))
             out.header.stamp = self.get_clock().now().to_msg()
             out.reference.positions = controller.reference.tolist()
-            out.feedback.positions = self._robot.joints.tolist()
-            out.speed_scaling_factor = controller.speed_scaling
-            self._state.publish(out)
+            out.feedback.positions = [measured[name] for name in controller.joint_names]
+            out.speed_scaling_factor = scaling
+            publisher.publish(out)
 
     def _publish_images(self) -> None:
         self._advance()
