@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -186,3 +187,27 @@ def test_the_docs_list_the_encodings():
     rows = text[text.index('| encoding | read as |'):text.index('JPEG and PNG by their')]
     listed = re.findall(r'\w+', ' '.join(row.split('|')[1] for row in rows.splitlines()[2:-1]))
     assert sorted(listed) == sorted(ENCODINGS)
+
+
+@pytest.mark.parametrize('degrees, corner', [(0, (0, 0)), (90, (0, -1)), (180, (-1, -1)),
+                                             (270, (-1, 0))])
+def test_a_camera_that_is_mounted_turned_is_seen_upright(degrees, corner):
+    """What is at the top left goes to this corner when the image is turned clockwise."""
+    from pi0_ros.observation.config import InputConfig
+    from pi0_ros.observation.streams import Streams
+    image = np.zeros((4, 6, 3), np.uint8)
+    image[0, 0] = 255
+    message = SimpleNamespace(
+        header=SimpleNamespace(stamp=SimpleNamespace(sec=1, nanosec=0)), encoding='rgb8', height=4,
+        width=6, step=18, is_bigendian=0, data=image.tobytes())
+    config = InputConfig(rotate=(0, degrees))
+    streams = Streams(('a',), ('top', 'wrist'), config.freshness,
+                      turns=config.turns(('top', 'wrist')))
+    for name in ('top', 'wrist'):
+        streams.put_image(name, message, 10**9)
+    streams.put_joints(SimpleNamespace(header=message.header, name=['a'], position=[0.0]), 10**9)
+    seen = streams.builder.build(10**9, 'go').images
+    np.testing.assert_array_equal(seen['top'], image)
+    assert seen['wrist'].shape == ((6, 4, 3) if degrees % 180 else (4, 6, 3))
+    assert seen['wrist'][corner].tolist() == [255] * 3 and seen['wrist'].sum() == 3 * 255
+    assert streams.cameras['wrist'].get().value.encoding == 'rgb8'

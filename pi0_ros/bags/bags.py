@@ -11,6 +11,7 @@ from pi0_ros.bags.bag import Bag
 from pi0_ros.bags.playback import Playback
 from pi0_ros.bags.routes import CAMERAS, NAMES, Wanted, parse_remaps, resolve
 from pi0_ros.observation.config import InputConfig
+from pi0_ros.observation.decoding import turned
 
 FULL = (errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EFBIG)
 KEPT = ': what was done is kept, and the same command goes on from there'
@@ -78,7 +79,8 @@ class Bags:
         for bag, routes in zip(self.bags, self.routes):
             camera = {topic: name for name, topic in routes.cameras.items()}
             for topic, _, message in bag.messages(camera):
-                yield camera[topic], message
+                name = camera[topic]
+                yield name, turned(message, routes.turns.get(name, 0))
 
     def playbacks(self) -> list[Playback]:
         """Return a playback of every bag, from its begin."""

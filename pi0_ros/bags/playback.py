@@ -76,7 +76,7 @@ class Playback:
             bag.warnings.append("the bag has a /clock, which is the node's time: --time stamps "
                                 'changes nothing')
         self.streams = Streams(wanted.observed, routes.cameras, wanted.freshness,
-                               unstamped=wanted.unstamped)
+                               unstamped=wanted.unstamped, turns=wanted.turns)
         self._unstamped = wanted.unstamped
         self.fixed, self.instruction = bool(instruction), instruction
         self.description: str | None = None

@@ -1,11 +1,12 @@
 """Which topic of a bag is which input of the node."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pi0_ros.bags import actions
 from pi0_ros.bags.bag import Bag, BagError
 from pi0_ros.configuration.configuration import Configuration
+from pi0_ros.control.controllers import TRAJECTORY
 from pi0_ros.observation.observation import Freshness
 
 RAW, PACKED = 'sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage'
@@ -33,6 +34,7 @@ class Wanted:
     compressed: bool = False      # rather than raw, where a bag has both
     trajectories: bool = True     # rather than positions
     unstamped: frozenset[str] = frozenset()  # inputs whose stamps do not count
+    turns: Mapping[str, int] = field(default_factory=dict)  # right angles a camera is turned
 
     @staticmethod
     def of(config: Configuration) -> 'Wanted':
@@ -40,8 +42,8 @@ class Wanted:
         robot, inputs = config.robot, config.inputs
         return Wanted(robot.commanded, robot.observed, robot.cameras, inputs.freshness,
                       inputs.image_transport == 'compressed',
-                      config.control.command_interface == 'trajectory',
-                      inputs.unstamped(robot.cameras))
+                      any(group.interface == TRAJECTORY for group in config.groups),
+                      inputs.unstamped(robot.cameras), inputs.turns(robot.cameras))
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ class Routes:
     inference: str = ''
     clock: str = ''
     notes: tuple[str, ...] = ()  # what was chosen without being told
+    turns: Mapping[str, int] = field(default_factory=dict)  # right angles a camera is turned
 
     @property
     def topics(self) -> set[str]:
@@ -155,7 +158,7 @@ def resolve(bag: Bag, wanted: Wanted, remaps: dict[str, str], chosen: str = '',
                   _actions(bag, wanted, remaps, chosen, joints, notes),
                   one('inference', TEXT, False),
                   '/clock' if '/clock' in bag.topics and bag.topics['/clock'].count else '',
-                  tuple(notes))
+                  tuple(notes), wanted.turns)
 
 
 def _require(bag: Bag, topic: str, kinds: Sequence[str]) -> None:

@@ -66,6 +66,10 @@ class Configuration:
         inputs = ('joint_states', *(f'camera_{slot}' for slot in (1, 2, 3)))
         out += [f"parameter 'ignore_stamps' has '{name}', expected {', '.join(inputs)}"
                 for name in self.inputs.ignore_stamps if name not in inputs]
+        turns = self.inputs.rotate
+        if len(turns) > 3 or not set(turns) <= {0, 90, 180, 270}:
+            out.append(f"parameter 'rotate' is {list(turns)}, expected 0, 90, 180 or 270 for each "
+                       'of at most 3 cameras')
         if len(robot.cameras) > 3:
             out.append(f"parameter 'cameras' has {len(robot.cameras)} entries, expected at most 3")
         out += self._group_problems()

@@ -17,7 +17,7 @@ from pi0_ros.bags.stamps import STALL_NS
 from pi0_ros.evaluation import figures
 from pi0_ros.evaluation.figures import Shown
 from pi0_ros.evaluation.store import write_whole
-from pi0_ros.observation.decoding import message_to_rgb, to_ns
+from pi0_ros.observation.decoding import message_to_rgb, to_ns, turned
 
 
 WORST = 10
@@ -108,7 +108,7 @@ def frames(bag: Bag, routes: Routes, record: dict[str, Any]) -> dict[str, bytes]
         name, stamp_ns = wanted[topic]
         if stamp_ns == to_ns(message.header.stamp) or (  # it had none, or none that counted
                 name not in out and abs(received_ns + shift_ns - stamp_ns) < 10**6):
-            image = message_to_rgb(message)
+            image = message_to_rgb(turned(message, routes.turns.get(name, 0)))
             height = round(FRAME_WIDTH * image.shape[0] / image.shape[1])
             small = cv2.resize(image, (FRAME_WIDTH, height), interpolation=cv2.INTER_AREA)
             out[name] = cv2.imencode('.jpg', small[:, :, ::-1])[1].tobytes()

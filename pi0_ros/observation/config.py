@@ -25,6 +25,9 @@ class InputConfig:
     ignore_stamps: tuple[str, ...] = setting(
         (), 'Inputs of which the time of receipt counts and not their stamps, such as a camera '
         'that stamps by a clock of its own: camera_1 to camera_3, joint_states.', unit='names')
+    rotate: tuple[int, ...] = setting(
+        (0, 0, 0), 'How far the image of each camera slot is turned clockwise before it is used, '
+        'for a camera that is mounted upside down: 0, 90, 180 or 270.', unit='degrees')
     known_instructions: tuple[str, ...] = setting(
         (), 'Shell patterns such as *red*: an instruction that fits none is refused and the '
         'robot holds. Empty accepts all; a policy does something for any text, also for one'
@@ -40,6 +43,11 @@ class InputConfig:
         """Return of which inputs stamps do not count: joint_states, or the name in its slot."""
         slots = {f'camera_{slot}': name for slot, name in enumerate(cameras, start=1)}
         return frozenset(slots.get(name, name) for name in self.ignore_stamps)
+
+    def turns(self, cameras: tuple[str, ...]) -> dict[str, int]:
+        """Return by how many right angles cameras are turned, for those that are."""
+        return {name: degrees // 90 for name, degrees in zip(cameras, self.rotate)
+                if name and degrees}
 
     @property
     def oldest_ns(self) -> int:

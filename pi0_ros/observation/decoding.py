@@ -106,11 +106,34 @@ def to_ns(stamp: Any) -> int:
     return stamp.sec * SECOND_NS + stamp.nanosec
 
 
+class Turned:
+    """A message of a camera that is mounted turned; its fields are the message's."""
+
+    def __init__(self, message: Any, quarters: int) -> None:
+        """Turn what ``message`` shows clockwise, by so many right angles."""
+        self.message, self.quarters = message, quarters
+
+    def __getattr__(self, name: str) -> Any:
+        """Return a field of the message."""
+        return getattr(self.message, name)
+
+    def upright(self, image: np.ndarray) -> np.ndarray:
+        """Return the decoded ``image`` [H, W, 3] as it should be seen."""
+        return np.ascontiguousarray(np.rot90(image, -self.quarters))
+
+
+def turned(message: Any, quarters: int) -> Any:
+    """Return ``message``, or with ``quarters`` what is decoded turned by so many right angles."""
+    return Turned(message, quarters) if quarters else message
+
+
 def message_to_rgb(message: Any) -> np.ndarray:
     """Return an Image or CompressedImage, or an object with its fields, as [H, W, 3] uint8 RGB.
 
     :raises ValueError: the message cannot be read.
     """
+    if isinstance(message, Turned):
+        return message.upright(message_to_rgb(message.message))
     data = np.frombuffer(message.data, np.uint8)
     if hasattr(message, 'format'):
         if 'compressedDepth' in message.format:

@@ -1,6 +1,6 @@
 """What comes in from a robot, live or from a bag: the same buffers and the same rules."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -22,12 +22,15 @@ class Streams:
 
     def __init__(self, joint_names: tuple[str, ...], cameras: Iterable[str],
                  freshness: Freshness, decode: Decode = decoding.message_to_rgb,
-                 unstamped: frozenset[str] = frozenset()) -> None:
+                 unstamped: frozenset[str] = frozenset(),
+                 turns: Mapping[str, int] | None = None) -> None:
         """Begin empty.
 
         :param cameras: the checkpoint's names. :param decode: from an image message to RGB.
         :param unstamped: cameras, or joint_states, whose time of receipt counts, not their stamps.
+        :param turns: by how many right angles cameras are turned clockwise.
         """
+        self._turns = turns or {}
         self.joints, self._unstamped = JointBuffer(joint_names), unstamped
         self.joint_error: str | None = None
         self.joint_arrivals = Arrivals()
@@ -54,7 +57,8 @@ class Streams:
 
     def put_image(self, camera: str, message: Any, received_ns: int) -> None:
         """Take an Image or CompressedImage of ``camera``; it is decoded when it is used."""
-        self.cameras[camera].put(message, self._stamp_ns(camera, message), received_ns)
+        self.cameras[camera].put(decoding.turned(message, self._turns.get(camera, 0)),
+                                 self._stamp_ns(camera, message), received_ns)
 
     def _stamp_ns(self, name: str, message: Any) -> int:
         return 0 if name in self._unstamped else decoding.to_ns(message.header.stamp)

@@ -11,7 +11,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from pi0_ros.motion.trajectory import Trajectory
-from pi0_ros.observation.decoding import DEPTH, ENCODINGS, SECOND_NS, message_to_rgb
+from pi0_ros.observation.decoding import DEPTH, ENCODINGS, SECOND_NS, Turned, message_to_rgb
 from pi0_ros.policy.policy import ActionChunk
 
 
@@ -52,6 +52,8 @@ class ImageDecoder:
 
         :raises ValueError: the message cannot be read.
         """
+        if isinstance(message, Turned):
+            return message.upright(self(message.message))
         if self.bridge is None or isinstance(message, CompressedImage) or (
                 message.encoding in ENCODINGS or message.encoding in DEPTH):
             return message_to_rgb(message)

@@ -30,7 +30,7 @@ class Inputs(Streams):
         """Subscribe to what the configuration names, and to joint states of single groups."""
         self.decoder = conversions.ImageDecoder()
         super().__init__(robot.observed, robot.cameras, config.freshness, self.decoder,
-                         config.unstamped(robot.cameras))
+                         config.unstamped(robot.cameras), config.turns(robot.cameras))
         self._node = node
         self._subscriptions: list = []
         apart = [group for group in groups if group.joint_states]
