@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from pi0_ros.configuration.file import parameter_files, read_parameters, sections_missing
+from pi0_ros.control.config import GroupConfig
 from pi0_ros.ros.demo.processes import private_environment
 
 ROOT = Path(__file__).parents[1]
@@ -37,6 +38,21 @@ FILES = {
     'out of range': ('/**: {ros__parameters: {max_jump: 100.0}}', 'max_jump', None),
     'a list of numbers for texts': ('/**: {ros__parameters: {joint_limits: [1, 2]}}',
                                     'joint_limits', None),
+    'limits of a joint': ('/**: {ros__parameters: {joint_limits: {a: {upper: 1, lower: -0.5}}}}',
+                          'joint_limits', ('a: upper 1.0, lower -0.5',)),
+    'limits as a list': ("/**: {ros__parameters: {joint_limits: ['a: upper 1']}}", 'joint_limits',
+                         None),
+    'an unknown limit': ('/**: {ros__parameters: {joint_limits: {a: {top: 1.0}}}}', 'joint_limits',
+                         None),
+    'a limit that is text': ('/**: {ros__parameters: {joint_limits: {a: {upper: high}}}}',
+                             'joint_limits', None),
+    'rules of a pattern': ("/**: {ros__parameters: {joint_names: ['a'], conversions: {'*': "
+                           "'degree, sign -1'}}}", 'conversions', ('*: degree, sign -1',)),
+    'blocks, merged': ("/**: {ros__parameters: {joint_names: ['a'], commands: ['arm'], "
+                       "arm: {joints: ['a'], interface: positions}}}\n"
+                       '/pi0: {ros__parameters: {arm: {max_effort: 10}}}', 'blocks',
+                       {'arm': GroupConfig('positions', ('a',), 10.0)}),
+    'a block of nobody': ("/**: {ros__parameters: {hand: {joints: ['a']}}}", 'commands', None),
     'yes for true': ('/**: {ros__parameters: {dry_run: yes}}', 'dry_run', True),
     'true in capitals': ('/**: {ros__parameters: {dry_run: True}}', 'dry_run', True)}
 
@@ -44,6 +60,7 @@ FILES = {
 @pytest.mark.parametrize('what', FILES)
 def test_verbs_and_node_make_the_same_of_a_file(tmp_path, what):
     rclpy = pytest.importorskip('rclpy')
+    from pi0_ros.ros import parameters
     from pi0_ros.ros.node import Pi0Node
     text, name, wanted = FILES[what]
     path = tmp_path / 'params.yaml'
@@ -61,15 +78,17 @@ def test_verbs_and_node_make_the_same_of_a_file(tmp_path, what):
                 read_parameters(path)
             return
         assert not node._problems
-        got = node.get_parameter(name).value
-        assert (tuple(item for item in got if item) if isinstance(wanted, tuple) else got
-                ) == wanted
+        assert found_in(parameters.read(node, []), name) == wanted
     finally:
         node.destroy_node()
         context.try_shutdown()
-    config = read_parameters(path)
-    found = [getattr(part, name) for part in vars(config).values() if hasattr(part, name)]
-    assert found == [wanted]
+    assert found_in(read_parameters(path), name) == wanted
+
+
+def found_in(config, name):
+    """Return a setting, wherever it is."""
+    return next(getattr(part, name) for part in (config, *vars(config).values())
+                if hasattr(part, name))
 
 
 def test_a_file_that_speaks_of_another_node_is_named_with_what_it_has(tmp_path):

@@ -82,9 +82,9 @@ def test_the_live_node_speaks_the_units_of_the_robot():
         state, joints = file['state'].astype(float), [str(joint) for joint in file['joint_names']]
     scale, offset = np.ones(len(joints)), np.zeros(len(joints))
     scale[0], scale[1], scale[2], offset[2], offset[3] = 180 / math.pi, -1, 2.5, -1, 0.5
-    rules = [f'{joints[0]}: degree', f'{joints[1]}: sign -1', f'{joints[2]}: 0.4 1.2 -> 0 2',
-             f'{joints[3]}: offset 0.5']
-    live = live_chunk(name, state=(state - offset) / scale, conversions=rules)
+    rules = zip(joints, ('degree', 'sign -1', '0.4 1.2 -> 0 2', 'offset 0.5'))
+    live = live_chunk(name, state=(state - offset) / scale, **{
+        f'conversions.{joint}': rule for joint, rule in rules})
     expected = np.load(DATA / name / 'expected_actions.npy')
     error = live * scale + offset - expected
     assert np.abs(error).max() < 1e-5 * np.abs(expected).max()

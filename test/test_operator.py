@@ -168,7 +168,7 @@ def test_dry_run_does_everything_but_command(make):  # noqa: F811
 
 
 def test_parameters_that_tighten_and_those_that_are_wrong():
-    graph = Graph(joint_limits=['a: upper 0.15, velocity 0.2'])
+    graph = Graph(**{'joint_limits.a.upper': 0.15, 'joint_limits.a.velocity': 0.2})
     try:
         graph.start()
         np.testing.assert_allclose(graph.node.session.pilot.limits.upper, [0.1, 1.95])
@@ -178,7 +178,7 @@ def test_parameters_that_tighten_and_those_that_are_wrong():
         assert max(message.points[0].positions[0] for message in graph.robot.commands) <= 0.1
     finally:
         graph.close()
-    for wrong in (dict(joint_limits=['c: upper 1.0']), dict(gripper_joints=['hand'])):
+    for wrong in ({'joint_limits.c.upper': 1.0}, dict(gripper_joints=['hand'])):
         graph = Graph(**wrong)
         try:
             assert graph.node.trigger_configure().name == 'FAILURE'
@@ -200,7 +200,8 @@ def test_another_description_while_armed_waits_until_the_robot_is_armed_again(ma
 
 def test_a_description_that_cannot_be_used_is_no_leave_to_move(make):  # noqa: F811
     graph = make(allow_missing_limits=True,
-                 joint_limits=[f'{name}: lower -1, upper 1' for name in ('a', 'b')])
+                 **{f'joint_limits.{name}.{end}': value for name in ('a', 'b')
+                    for end, value in (('lower', -1.0), ('upper', 1.0))})
     graph.robot.description.publish(String(data=robot_urdf(a='revolute -1 1 1')))
     graph.wait(lambda: graph.node.session.pilot.limits.refused)
     assert "has no joint 'b'" in graph.enable().message

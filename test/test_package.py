@@ -45,7 +45,8 @@ def test_parameter_file_is_the_table():
         'write it anew: python -c "from pi0_ros.configuration import parameters; '
         'print(parameters.as_yaml(), end=\'\')" > config/pi0.yaml')
     values = yaml.safe_load(text)['/**']['ros__parameters']
-    assert values == {entry.name: entry.default for entry in parameters.TABLE}
+    assert values == {entry.name: entry.default for entry in parameters.TABLE
+                      if entry.nested is None}
 
 
 def test_demo_configuration_fits_table_and_robot():

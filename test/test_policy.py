@@ -275,7 +275,7 @@ def test_infer_speaks_the_units_and_slots_of_a_parameter_file(infer):
     expected = np.load(DATA / FIXTURES[0] / 'expected_actions.npy')
     params = {'joint_names': ['-' if name == 'j5' else name for name in JOINTS],
               'state_names': JOINTS, 'cameras': ['front', 'wrist'],
-              'conversions': ['j1: degree', 'j2: sign -1, offset 1']}
+              'conversions': {'j1': 'degree', 'j2': 'sign -1, offset 1'}}
 
     def change(seen):
         for slot, name in enumerate(('front', 'wrist'), 1):
@@ -298,8 +298,9 @@ def test_infer_speaks_the_units_and_slots_of_a_parameter_file(infer):
     ({'joint_names': [*JOINTS[:6], 'j0']}, "names 'j0' twice"),
     ({'joint_names': 'gripper'}, "'joint_names' is 'gripper', expected a list of text"),
     ({'cameras': [1]}, r"'cameras' is \[1\], expected a list of text"),
-    ({'conversions': [{'gripper': 'degree'}]}, 'expected a list of text'),
-    ({'conversions': ['*: degree']}, "'conversions' in .* needs joint_names, too"),
+    ({'conversions': ['*: degree']}, 'expected a block for each joint: conversions: {elbow: deg'),
+    ({'conversions': {'j1': 3}}, "'conversions.j1' is 3, expected text"),
+    ({'conversions': {'*': 'degree'}}, "'conversions' in .* needs joint_names, too"),
     ({'adaptation': 'droid'}, "'droid', expected one of none, aloha"),
     ({'checkpoint': 'x', 'joint_name': JOINTS},
      "'joint_name' is unknown, did you mean 'joint_names'"),

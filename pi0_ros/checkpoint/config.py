@@ -24,11 +24,11 @@ class RobotConfig:
         (), "The checkpoint's camera for each slot: the first entry is what topic "
         "camera_1/image_raw shows, and so on, at most three. '' leaves a slot empty.")
     conversions: tuple[str, ...] = setting(
-        (), "Units, where the checkpoint's are not the robot's: 'JOINT: RULE, RULE', rules in "
+        (), "Units, where the checkpoint's are not the robot's: for a joint rules in "
         'their order: degree, sign -1, A B -> C D (what the robot calls A and B, the '
-        "checkpoint calls C and D), offset X in the checkpoint's unit. JOINT may be a shell"
-        " pattern; a name goes before a pattern. ['*: degree', 'gripper: 0.0 0.04 -> 0 "
-        "100'].")
+        "checkpoint calls C and D), offset X in the checkpoint's unit. The joint may be a shell"
+        " pattern; a name goes before a pattern. conversions: {'*': degree, gripper: '0.0 0.04 -> "
+        "0 100', roll: 'degree, sign -1'}", nested=())
     adaptation: str = setting(
         'none',
         "openpi's adapt_to_pi: aloha flips and rescales the joints of one or two ALOHA arms"

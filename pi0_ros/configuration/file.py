@@ -8,7 +8,7 @@ import yaml
 
 from pi0_ros.configuration.configuration import Configuration
 from pi0_ros.configuration.parameters import ParameterError, check, finish, unknown
-from pi0_ros.configuration.table import BY_NAME, TABLE, find, make
+from pi0_ros.configuration.table import TABLE, find, make
 
 
 def read_parameters(path: Path | None) -> Configuration:
@@ -38,17 +38,19 @@ def read_all_parameters(path: Path | None, **instead: object) -> Configuration:
 
 
 def _values(path: Path | None) -> dict:
-    given = _flat(_content(path)) if path else {}
+    given = _content(path) if path else {}
     names = given.get('commands')
     names = [str(name) for name in names] if isinstance(names, list) else []
     problems = [problem for name in given if (problem := unknown(name, names))]
-    out = {entry.name: entry.default for entry in TABLE}
+    out = {entry.name: entry.default for entry in TABLE if entry.nested is None}
     for name, value in given.items():
         entry = find(name)
         if entry is not None:
             problem = check(entry, value)
             problems += [problem] if problem else []
-            out[name] = float(value) if isinstance(entry.default, float) and not problem else value
+            if entry.nested is None:
+                out[name] = (float(value) if isinstance(entry.default, float) and not problem
+                             else value)
     if problems:
         raise ValueError(f"'{path}': " + '; '.join(problems))
     return out
@@ -118,7 +120,7 @@ def _content(path: Path) -> dict:
     found = _sections(path)
     # 'seed' is a parameter of the simulated robot, too.
     of_policy = {name: section for name, section in found.items()
-                 if set(section) & set(BY_NAME) - {'seed'}}
+                 if any(find(entry) for entry in set(_flat(section)) - {'seed'})}
     found = of_policy or found
     every = [section for name, section in found.items() if name == '/**']
     own = [section for name, section in found.items() if name != '/**']
@@ -127,7 +129,7 @@ def _content(path: Path) -> dict:
                          f"policy ({', '.join(found) or 'none'}), expected one, or '/**' and one")
     out: dict = {}
     for section in (*every, *own):
-        out |= section
+        out |= _flat(section)
     return out
 
 

@@ -23,6 +23,11 @@ def unknown(name: str, commands: Sequence[str] = ()) -> str | None:
     :param commands: the names that have blocks.
     """
     block, _, key = name.rpartition('.')
+    room = BY_NAME.get(name.partition('.')[0])
+    if room and room.nested is not None and room.name != name:
+        return None if find(name) else (
+            f"parameter '{name}' is unknown, '{room.name}' has for a joint "
+            f"{', '.join(room.nested) or 'one text'}")
     if name in BY_NAME or name.startswith(FOREIGN) or block in commands and key in BLOCK:
         return None
     if block in commands:
@@ -38,6 +43,11 @@ def unknown(name: str, commands: Sequence[str] = ()) -> str | None:
 def check(entry: Entry, value: Any) -> str | None:
     """Return a sentence naming parameter, value and rule if ``value`` breaks it, else None."""
     given = f"parameter '{entry.name}' is {value!r}"
+    if entry.nested is not None:
+        empty = value is None or hasattr(value, '__len__') and not any(value)
+        inner = '{upper: 1.5}' if entry.nested else 'degree'
+        return None if empty else (f'{given}, expected a block for each joint: '
+                                   f'{entry.name}: {{elbow: {inner}}}')
     kind = type(entry.default)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
@@ -85,7 +95,8 @@ def as_yaml() -> str:
             group = entry.group
             lines += ['', f'    # ---- {group} ----']
         lines += [f'    # {line}' for line in textwrap.wrap(_comment(entry), 92)]
-        lines.append(f'    {entry.name}: {_yaml_value(entry.default)}')
+        if entry.nested is None:
+            lines.append(f'    {entry.name}: {_yaml_value(entry.default)}')
         if entry.name == 'commands':
             lines += _block()
     return '\n'.join(lines) + '\n'

@@ -27,6 +27,7 @@ class Entry:
     high: float | None = None
     choices: tuple[str, ...] = ()
     dynamic: bool = False
+    nested: tuple[str, ...] | None = None  # keys of a block for each joint; (): a text for it
     group: str = ''
 
 
@@ -38,6 +39,7 @@ def _entries(room: type, title: str) -> tuple[Entry, ...]:
 PARTS = [part for part in fields(Configuration) if part.name in TITLES]
 TABLE = tuple(entry for part in PARTS for entry in _entries(part.type, TITLES[part.name]))
 BY_NAME = {entry.name: entry for entry in TABLE}
+NESTED = {entry.name for entry in TABLE if entry.nested is not None}
 BLOCK = {entry.name: entry for entry in _entries(GroupConfig, TITLES['control'])}
 
 
@@ -49,9 +51,29 @@ def blocks(names: Sequence[str]) -> tuple[Entry, ...]:
 
 def find(name: str) -> Entry | None:
     """Return the entry of a parameter, also of one in a block, None if there is none."""
-    last = name.rpartition('.')
-    return BY_NAME.get(name) or (
-        replace(BLOCK[last[2]], name=name) if last[0] and last[2] in BLOCK else None)
+    room, _, inner = name.partition('.')
+    block, _, key = name.rpartition('.')
+    entry = BY_NAME.get(room)
+    if inner and entry and entry.nested is not None:
+        joint = inner.rpartition('.')[0] if entry.nested else inner
+        fits = joint and (not entry.nested or key in entry.nested)
+        return replace(entry, name=name, default=0.0 if entry.nested else '', nested=None,
+                       description=f'{entry.name} of {joint}') if fits else None
+    if name in BY_NAME:
+        return BY_NAME[name]
+    return replace(BLOCK[key], name=name) if block and key in BLOCK else None
+
+
+def _texts(entry: Entry, given: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return what a block says, a text for each joint."""
+    out: dict[str, list[str]] = {}
+    for name, value in given.items():
+        inner = name.removeprefix(f'{entry.name}.')
+        if inner == name:
+            continue
+        joint, _, key = inner.rpartition('.') if entry.nested else (inner, '', '')
+        out.setdefault(joint, []).append(f'{key} {float(value)!r}' if entry.nested else value)
+    return tuple(f"{joint}: {', '.join(said)}" for joint, said in out.items())
 
 
 def make(given: Mapping[str, Any]) -> Configuration:
@@ -62,6 +84,8 @@ def make(given: Mapping[str, Any]) -> Configuration:
     """
     def value(name: str) -> Any:
         entry = find(name)
+        if entry.nested is not None:
+            return _texts(entry, given)
         out = given.get(name, entry.default)
         if not isinstance(entry.default, list):
             return out

@@ -112,13 +112,14 @@ class SafetyConfig:
     """What a policy is allowed."""
 
     joint_limits: tuple[str, ...] = setting(
-        (), "Limits that tighten those of robot_description, or stand in for it: 'JOINT: lower "
-        "X, upper X, velocity X, acceleration X' in rad or m and seconds. JOINT may be a "
-        "shell pattern. ['elbow: upper 1.5, velocity 1.0'].")
+        (), 'Limits that tighten those of robot_description, or stand in for it: for a joint, or '
+        'a shell pattern of joints, lower, upper, velocity, acceleration in rad or m and seconds. '
+        'joint_limits: {elbow: {upper: 1.5, velocity: 1.0}}', nested=TIGHTER)
     replace_limits: tuple[str, ...] = setting(
         (), "Limits that count in place of those of robot_description, also where they are "
         "looser, as joint_limits has them: for a description that is wrong. Each is told with the "
-        "number that it replaces whenever the description comes. ['elbow: upper 2.618'].")
+        "number that it replaces whenever the description comes. replace_limits: {elbow: {upper: "
+        '2.618}}', nested=TIGHTER)
     gripper_joints: tuple[str, ...] = setting(
         (), 'Joints that close on things, names or shell patterns: no margin, and no limit of '
         'jumps and tracking error, because a thing in the hand keeps them from where they '

@@ -6,7 +6,7 @@ from rclpy.parameter import Parameter
 
 from pi0_ros.configuration.configuration import Configuration
 from pi0_ros.configuration.parameters import check, finish, unknown
-from pi0_ros.configuration.table import TABLE, Entry, blocks, find
+from pi0_ros.configuration.table import NESTED, TABLE, Entry, blocks, find
 
 
 def declare(node: Node) -> list[str]:
@@ -27,12 +27,20 @@ def declare(node: Node) -> list[str]:
                 given = type(value)()  # ROS has no type for an empty list
             node.undeclare_parameter(entry.name)
             problem = check(entry, given)
-            if problem:
+            if entry.nested is not None:
+                problems += [problem] if problem else []
+            elif problem:
                 problems.append(problem)
             else:
                 value = float(given) if isinstance(value, float) else given
                 value = [''] if value == [] and isinstance(entry.default[0], str) else value
-        node.declare_parameter(entry.name, value, descriptor(entry), ignore_override=True)
+        if entry.nested is None:
+            node.declare_parameter(entry.name, value, descriptor(entry), ignore_override=True)
+    for name in list(node._parameters):  # noqa: SLF001
+        entry = find(name)  # of a joint's block: it is there as it was given
+        if entry is not None and '.' in name and name.partition('.')[0] in NESTED:
+            problem = check(entry, node.get_parameter(name).value)
+            problems += [problem] if problem else []
     return problems
 
 
@@ -54,9 +62,11 @@ def read(node: Node, problems: list[str]) -> Configuration:
     :raises ParameterError: ``problems`` is not empty, or values do not fit together.
     """
     names = [name for name in node.get_parameter('commands').value if name]
-    return finish({entry.name: node.get_parameter(entry.name).value
-                   for entry in (*TABLE, *blocks(names))
-                   if node.has_parameter(entry.name)}, problems)
+    inner = [name for name in node._parameters  # noqa: SLF001
+             if '.' in name and name.partition('.')[0] in NESTED]
+    return finish({name: node.get_parameter(name).value for name in (
+        *(entry.name for entry in (*TABLE, *blocks(names))), *inner)
+        if node.has_parameter(name)}, problems)
 
 
 def validate_change(parameters: list[Parameter], configured: bool) -> str | None:

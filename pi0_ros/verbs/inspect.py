@@ -149,9 +149,9 @@ def parameter_yaml(spec: PolicySpec, given: str, missing: Collection[str] = (),
               and not any(line.startswith(f'    {name}:') for line in lines)]
     if _unit_warnings(spec):
         joints = json.loads(guess(spec.action_names, spec.action_width))
-        turning = [f'{name}: degree' for name in joints if 'gripper' not in name.lower()]
-        lines.append('    conversions: ' + json.dumps(
-            turning if len(turning) < len(joints) else ['*: degree'])
+        turning = [name for name in joints if 'gripper' not in name.lower()]
+        lines.append('    conversions: ' + json.dumps(dict.fromkeys(
+            turning if len(turning) < len(joints) else ['*'], 'degree'))
             + '  # check: units of the training data')
     return '\n'.join(lines) + '\n'
 
