@@ -43,7 +43,8 @@ LIFE_TICKS, LIFE_S = 400, 40.0  # the fewer of both
 TRACKING = 0.3
 OVER = 1.02           # of the limits of velocity and acceleration, that may be commanded
 SCALED_JUMP_S = 0.05  # of motion, that a controller whose speed was just scaled may be put right
-SEEN_S = 0.5          # of motion, in which a controller that is off and tells nothing is noticed
+SEEN_S = 0.5          # of motion, in which a controller that is off and tells nothing is noticed,
+#                       by ticks: after a late one a window is told to its end before
 BATCH = 20
 
 
@@ -333,7 +334,8 @@ class Life:
         assert (rest >= limits.lower - over).all(), limits.lower - rest.min(axis=0)
         if len(forgiven):
             jump = np.abs(way[:len(forgiven)])
-            allowed = (TRACKING + (SEEN_S + 2 * self.period_s) * limits.velocity
+            unseen_s = SEEN_S + 2 * self.period_s + self.pilot.timing.follow_ns / 1e9
+            allowed = (TRACKING + unseen_s * limits.velocity
                        + limits.velocity**2 / (2 * limits.acceleration))  # and it has to stop
             assert (jump <= allowed).all(), jump.max(axis=0)
         way, speed, change = (part[len(forgiven):] for part in (way, speed, change))

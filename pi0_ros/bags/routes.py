@@ -1,5 +1,6 @@
 """Which topic of a bag is which input of the node."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -20,7 +21,7 @@ NAMES = (*CAMERAS, 'joint_states', 'joint_trajectory', 'position_commands', 'ins
 # recorder listens; the node repeats what it took on ~/active_instruction.
 ENDINGS = {'instruction': ('/instruction', '/active_instruction'),
            'robot_description': ('/robot_description',), 'inference': ('/inference',)}
-NO_COMMANDS = ('/action_chunk', '/dry_run/joint_trajectory')  # trajectories that nobody follows
+NO_COMMANDS = re.compile(r'/action_chunk$|/dry_run/')  # trajectories that nobody follows
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,11 @@ class Wanted:
     def of(config: Configuration) -> 'Wanted':
         """Return what a node that is configured so takes."""
         robot, inputs = config.robot, config.inputs
+        apart = [group.name for group in config.groups if group.joint_states or group.prefix]
+        if apart:
+            raise ValueError(f"{', '.join(apart)} have joint_states or a prefix of their own: the "
+                             'joints of a bag are read from one topic, with the names of '
+                             'joint_names; merge the topics while you record')
         return Wanted(robot.commanded, robot.observed, robot.cameras, inputs.freshness,
                       inputs.image_transport == 'compressed',
                       any(group.interface == TRAJECTORY for group in config.groups),
@@ -189,7 +195,7 @@ def _actions(bag: Bag, wanted: Wanted, remaps: dict[str, str], chosen: str, join
                            f'{bag.table()}')
     others = sorted(found for found, of in bag.topics.items()
                     if of.kind == actions.TRAJECTORY and of.count
-                    and not found.endswith(NO_COMMANDS))
+                    and not NO_COMMANDS.search(found))
     if len(others) == 1:
         notes.append(f'actions are {others[0]}, the only one that they can be')
         return others[0]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from pi0_ros.checkpoint.config import RobotConfig
 from pi0_ros.checkpoint.mapping import NONE
 from pi0_ros.control.config import ControlConfig, GroupConfig, SafetyConfig
-from pi0_ros.control.controllers import STREAMS, Group
+from pi0_ros.control.controllers import GRIPPER, STREAMS, Group
 from pi0_ros.observation.config import InputConfig
 from pi0_ros.policy.config import PolicyConfig
 from pi0_ros.setting import setting
@@ -94,6 +94,11 @@ class Configuration:
     def _group_problems(self) -> list[str]:
         """Return what is wrong with the division of the joints among controllers."""
         names, joints = self.control.commands, self.robot.commanded
+        many = [f"a gripper_command has one joint, '{group.name or 'command_interface'}' has "
+                f"{', '.join(group.joints)}" for group in self.groups
+                if group.interface == GRIPPER and len(group.joints) > 1]
+        if many:
+            return many
         taken = {one.name for part in fields(self) if part.name != 'blocks'
                  for one in fields(getattr(self, part.name))}
         out = [f"parameter 'commands' has '{name}', expected a name like 'arm' or 'left/arm'"

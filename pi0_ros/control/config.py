@@ -96,6 +96,10 @@ class GroupConfig:
     dead_band: float = setting(
         0.002, 'Of a gripper_command: a goal is another when it differs by more.',
         unit='rad or m', low=0.0, high=1.0)
+    sequential: bool = setting(
+        False, 'Of a gripper_command: send a goal when the one before has ended, and take an '
+        'abort for a thing in the hand: for servers that replace no goal and abort a grasp, such '
+        'as franka_gripper.')
     topic: str = setting(
         '', "Its topic or action, such as franka_gripper/gripper_action; '' is NAME/joint_"
         'trajectory, NAME/commands, NAME/joint_command or NAME/gripper_cmd.', unit='topic')

@@ -28,6 +28,7 @@ class Group:
     joints: tuple[str, ...] = ()
     max_effort: float = 0.0  # of a gripper, N or Nm
     dead_band: float = 0.0   # of a gripper: less is no news, rad or m
+    sequential: bool = False  # whether a gripper's goal must end before the next
     prefix: str = ''         # that its own names of the joints do not have
     joint_states: str = ''   # topic of its joints alone, nothing where all are on one
     topic: str = ''          # of its commands, nothing where that follows from its name

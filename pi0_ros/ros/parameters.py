@@ -72,6 +72,9 @@ def read(node: Node, problems: list[str]) -> Configuration:
 def validate_change(parameters: list[Parameter], configured: bool) -> str | None:
     """Return why a change is refused, or None. :param configured: whether the node is."""
     for parameter in parameters:
+        if parameter.name == 'commands':
+            return ("parameter 'commands' is fixed, with its blocks: say it where the node is "
+                    'started')
         entry = find(parameter.name)
         problem = entry and check(entry, parameter.value)
         if entry and not problem and configured and not entry.dynamic:

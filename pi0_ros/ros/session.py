@@ -71,10 +71,10 @@ class Session:
         self._preview: Preview | None = None
         self.loading = False  # whether the policy is being loaded again
         self._closing = threading.Event()
+        self.commands = Commands(node, groups, robot.commanded, safety.dry_run)
         self.inputs = Inputs(node, robot, config.inputs, groups)
         self.guard = Guard(self.pilot, self.inputs.builder,
                            safety.guard_rules(config.policy.added_delay), groups)
-        self.commands = Commands(node, groups, robot.commanded, safety.dry_run)
         self._followers = Followers(self.commands)
         self.link = ControllerLinks(node, self.commands, self.guard.controllers,
                                     control.speed_scaling)
@@ -132,6 +132,7 @@ class Session:
             if not loop.stop(THREAD_TIMEOUT_S):
                 self._log.error(f'the control thread did not end within {THREAD_TIMEOUT_S:.0f} s: '
                                 'a publisher hangs; the robot follows its last window to rest')
+            self.commands.rest()
 
     def close(self) -> None:
         """Stop moving, then publishing, then the policy; then forget the topics.
@@ -177,10 +178,7 @@ class Session:
             return
         if wants and self._asked.instruction:
             self._worker.wake()
-        if trajectory is None:
-            self.commands.rest()
-        else:
-            self.commands.publish(trajectory, self.pilot, self.inputs.joints.get())
+        self.commands.tell(trajectory, self.pilot, self.inputs.joints.get())
 
     def wake_to_load(self) -> None:
         """Let a policy that has gone be loaded again."""
@@ -319,6 +317,7 @@ class Session:
         if stalled:
             self.guard.latch(stalled)
             self.pilot.give_up()
+            self.commands.rest()
         if self.pilot.state is not State.ARMING:
             self._answer_preview(self.guard.fault or self.guard.stopped_by or INACTIVE)
         if not (self.active and self.pilot.enabled) or self.config.safety.dry_run:

@@ -15,7 +15,7 @@ from pi0_ros.motion.trajectory import Trajectory
 from pi0_ros.observation.buffers import Stamped
 from pi0_ros.observation.finding import Finding
 from pi0_ros.ros.links import conversions, qos
-from pi0_ros.ros.links.gripper import GripperClient
+from pi0_ros.ros.links.gripper import GripperClient, check
 
 # Message, topic of the only controller, and topic of one of several, below its name.
 TOPICS = {TRAJECTORY: (JointTrajectory, 'joint_trajectory', 'joint_trajectory'),
@@ -103,7 +103,11 @@ class Commands:
 
     def __init__(self, node: LifecycleNode, groups: Sequence[Group],
                  joint_names: tuple[str, ...], dry_run: bool = False) -> None:
-        """Create topics and actions."""
+        """Create topics and actions.
+
+        :raises ValueError: what an interface needs is not installed.
+        """
+        check(groups)
         self._each = [GripperClient(node, group, dry_run) if group.interface == GRIPPER else
                       CommandPublisher(node, group, dry_run) for group in groups]
         self._columns = [columns(group, joint_names) for group in groups]
@@ -137,14 +141,21 @@ class Commands:
                 each.publish(None, np.zeros(len(each.group.joints)))
         self._turning = False
 
+    def tell(self, trajectory: Trajectory | None, pilot: Pilot, joints: Stamped | None) -> None:
+        """Tell what is to be done, None for nothing; see ``publish``."""
+        if trajectory is None:
+            self.rest()
+        else:
+            self.publish(trajectory, pilot, joints)
+
     def publish(self, trajectory: Trajectory, pilot: Pilot, joints: Stamped | None) -> None:
         """Tell every controller its part of a window of ``pilot``'s plan.
 
         :param joints: as they were measured last.
         """
         self._turning = bool(self._turns)
-        speed = trajectory.speed
-        if self._turns and np.any(speed) and joints is not None:
+        speed = trajectory.speed * pilot.scale.factor  # the controller's time may pass slowly
+        if self._turns and np.any(trajectory.speed) and joints is not None:
             told, limits = pilot.told(np.array([joints.stamp_ns]))[0], pilot.limits
             behind = limits.shortest(told - joints.value[:len(told)])
             speed = np.clip(speed + CATCH_UP * behind, -limits.velocity, limits.velocity)

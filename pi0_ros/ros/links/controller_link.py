@@ -12,6 +12,7 @@ from std_msgs.msg import Float64
 
 import numpy as np
 
+from pi0_ros.control.config import USUAL_UPDATE_HZ
 from pi0_ros.control.controllers import TRAJECTORY, Controller, Controllers, Report
 from pi0_ros.motion.limits import JointLimits
 from pi0_ros.observation.decoding import to_ns
@@ -177,10 +178,13 @@ class ControllerLink:
             return
         topic = self._scaling
         if topic == AUTO:
-            if not any(SCALED in name for name in self._clients):
+            scaled = [name for name in self._clients if SCALED in name]
+            if not scaled:
                 return  # what it says it does by ~/controller_state counts
             found = [name for name, kinds in self._node.get_topic_names_and_types()
                      if name.endswith(SCALING) and 'std_msgs/msg/Float64' in kinds]
+            beside = scaled[0].rpartition('/')[0]  # of two robots, each has a namespace
+            found = [name for name in found if name.startswith(f'{beside}/')] or found
             if len(found) > 1:
                 self._node.get_logger().warning(
                     f"{', '.join(found)} tell a speed scaling: name one in parameter "
@@ -242,8 +246,9 @@ class ControllerLinks:
 
     @property
     def update_rate(self) -> float | None:
-        """Return the slowest update rate, Hz; None while none is known."""
-        return min(filter(None, (link.update_rate for link in self)), default=None)
+        """Return the slowest update rate, Hz, None while none is known; unknown ones are usual."""
+        rates = [link.update_rate for link in self]
+        return min(rate or USUAL_UPDATE_HZ for rate in rates) if any(rates) else None
 
     def has_another_rate(self) -> bool:
         """Return whether the update rate is another than when this was asked last."""

@@ -1,7 +1,7 @@
 """A gripper behind an action: goals when the wanted width changes, and what became of them."""
 
-import math
 import time
+from collections.abc import Sequence
 
 import numpy as np
 from rclpy.action import ActionClient, get_action_names_and_types
@@ -9,7 +9,7 @@ from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode
 from rclpy.task import Future
 
-from pi0_ros.control.controllers import Group
+from pi0_ros.control.controllers import GRIPPER, Group
 from pi0_ros.motion.trajectory import Trajectory
 from pi0_ros.observation.finding import Finding
 
@@ -21,42 +21,54 @@ except ImportError:
 KINDS = ('GripperCommand', 'ParallelGripperCommand')
 PERIOD_S = 0.02
 ANSWER_S = 2.0   # in which a server accepts or rejects a goal
-ABORTED = 6      # action_msgs/GoalStatus
+FRESH_S = 0.5    # for which what was wanted is still sent: it is no order for ever
+CANCELED, ABORTED = 5, 6  # action_msgs/GoalStatus
 NEEDS = ('a gripper_command needs the package control_msgs: install it (it comes with '
          'ros2_control), or command the gripper by another interface')
+
+
+def check(groups: Sequence[Group]) -> None:
+    """Look whether gripper actions can be used, if a group asks for it.
+
+    :raises ValueError: control_msgs is not installed.
+    """
+    if actions is None and any(group.interface == GRIPPER for group in groups):
+        raise ValueError(NEEDS)
 
 
 class GripperClient:
     """Tells one gripper where to be; used by the control thread, works on the executor's.
 
     A goal goes where the window ends. There is never a second one under way before the first is
-    accepted, and an accepted one is replaced by the next: the server preempts it.
+    accepted; an accepted one is replaced by the next, or, with ``sequential``, has ended before.
     """
 
     def __init__(self, node: LifecycleNode, group: Group, dry_run: bool = False) -> None:
         """Create the client; its type is that of the server, once that is there.
 
-        :raises ValueError: control_msgs is not installed.
+        See ``check``: control_msgs must be there.
         """
-        if actions is None:
-            raise ValueError(NEEDS)
         self._node, self._dry_run, self.group = node, dry_run, group
         self.topic = node.resolve_topic_name(group.topic or (
             f'{group.name}/gripper_cmd' if group.name else 'gripper_cmd'))
         self._client: ActionClient | None = None
         self._kind = ''
-        self._wanted: float | None = None   # written by the control thread
+        self._wanted: tuple[float, float] | None = None  # and when, by the control thread
         self._sent: float | None = None
         self._goals = 0
         self._asked_s: float | None = None  # when a goal was sent that is not answered yet
+        self._running = False               # whether one was accepted that has not ended
         self._problem: Finding | None = None
         self._timer = node.create_timer(PERIOD_S, self._work,
                                         clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def missing(self) -> str | None:
         """Return a sentence if there is no server; a dry run needs none."""
+        # Somebody arms: what was before is over, and no order any more.
+        self._problem = self._wanted = self._sent = self._asked_s = None
+        self._running = False
+        self._goals += 1
         if self._dry_run or self._find():
-            self._problem = None  # somebody arms: what was before is over
             return None
         return (f"no gripper action '{self.topic}' of type {' or '.join(KINDS)}: start its "
                 'controller, or remap it')
@@ -96,18 +108,18 @@ class GripperClient:
 
     def publish(self, trajectory: Trajectory, speed: np.ndarray) -> None:
         """Want the gripper where a window ends."""
-        self._wanted = float(trajectory.positions[-1, 0])
+        self._wanted = float(trajectory.positions[-1, 0]), time.monotonic()
 
     def _work(self) -> None:
         """Send what is wanted, if it is news and nothing is under way."""
-        wanted = self._wanted
-        if (wanted is None or self._dry_run or self._asked_s is not None or self._client is None
-                or abs(wanted - (math.inf if self._sent is None else self._sent))
-                <= self.group.dead_band):
+        if (self._wanted is None or self._problem or self._dry_run or self._client is None
+                or self._asked_s is not None or self._running and self.group.sequential):
             return
-        if not self._client.server_is_ready():
+        wanted, when_s = self._wanted
+        same = self._sent is not None and abs(wanted - self._sent) <= self.group.dead_band
+        if same or time.monotonic() - when_s > FRESH_S or not self._client.server_is_ready():
             return
-        self._sent, self._asked_s = wanted, time.monotonic()
+        self._sent, self._asked_s, self._running = wanted, time.monotonic(), True
         self._goals += 1
         self._client.send_goal_async(self._goal(wanted)).add_done_callback(
             lambda done, number=self._goals: self._answered(done, number))
@@ -125,12 +137,13 @@ class GripperClient:
         return goal
 
     def _answered(self, done: Future, number: int) -> None:
+        if number != self._goals:
+            return  # somebody has armed anew
         self._asked_s = None
         handle = done.result() if done.exception() is None else None
         if handle is None or not handle.accepted:
-            self._sent = None
             self._problem = self._finding(
-                f'refused to go to {self._wanted:.3f}: see what its controller logs; arm again')
+                f'refused to go to {self._sent:.3f}: see what its controller logs; arm again')
             return
         handle.get_result_async().add_done_callback(
             lambda ended, number=number: self._ended(ended, number))
@@ -139,10 +152,15 @@ class GripperClient:
         """Look at how a goal ended: to be stopped by a thing in the hand is no failure."""
         if number != self._goals or done.exception() is not None or done.result() is None:
             return  # another goal took its place
+        self._running = False
         answer = done.result()
+        if answer.status == CANCELED:
+            self._problem = self._finding('was told something else by another client: stop that, '
+                                          'then arm again')
+        if self.group.sequential:
+            return  # of such servers an abort says that something is in the hand
         holds = any(getattr(answer.result, what, False) for what in ('stalled', 'reached_goal'))
         if answer.status == ABORTED and not holds:
-            self._sent = None
             self._problem = self._finding('gave up: see what its controller logs; arm again')
 
     def close(self) -> None:
