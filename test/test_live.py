@@ -30,8 +30,8 @@ def live(tmp_path, monkeypatch):
     children = Children(environment, tmp_path)
     rclpy.init()
     observer = demo.Observer()
-    run = demo.Demo(argparse.Namespace(seed=SEED, delay=0.0, controller='jazzy'), children,
-                    observer)
+    given = argparse.Namespace(seed=SEED, delay=0.0, controller='jazzy', groups=False)
+    run = demo.Demo(given, children, observer)
     try:
         yield run
         children.end()

@@ -77,6 +77,18 @@ def test_a_joint_state_of_efforts_alone_is_skipped_and_one_without_a_prefix_gets
     assert streams.joints.get().value.tolist() == [1.0, 2.0]
 
 
+def test_a_gripper_that_is_told_seldom_neither_dates_the_arm_nor_stops_it():
+    joints = JointBuffer(NAMES, {'grip': 100})
+    joints.put(['grip'], [3.0], 1000, 1000)
+    joints.put(['pan', 'lift'], [1.0, 2.0], 1080, 1080)
+    assert joints.get().stamp_ns == 1080 and not joints.late(1080)
+    joints.put(['pan', 'lift'], [1.0, 2.0], 1150, 1150)
+    assert joints.get().stamp_ns == 1100 and joints.late(1120) == ['grip']
+    alone = JointBuffer(('grip',), {'grip': 100})
+    alone.put(['grip'], [3.0], 1000, 1000)
+    assert alone.get().stamp_ns == 1000, 'no later than it was'
+
+
 def test_observation_carries_stamps_and_instruction():
     it = builder()
     fill(it, 1000 * MS)

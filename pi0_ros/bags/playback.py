@@ -76,7 +76,8 @@ class Playback:
             bag.warnings.append("the bag has a /clock, which is the node's time: --time stamps "
                                 'changes nothing')
         self.streams = Streams(wanted.observed, routes.cameras, wanted.freshness,
-                               unstamped=wanted.unstamped, turns=wanted.turns)
+                               unstamped=wanted.unstamped, turns=wanted.turns,
+                               lags_ns=wanted.lags_ns)
         self._unstamped = wanted.unstamped
         self.fixed, self.instruction = bool(instruction), instruction
         self.description: str | None = None

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pi0_ros.bags import actions
 from pi0_ros.bags.bag import Bag, BagError
 from pi0_ros.configuration.configuration import Configuration
-from pi0_ros.control.controllers import TRAJECTORY
+from pi0_ros.control.controllers import TRAJECTORY, lags_ns
 from pi0_ros.observation.observation import Freshness
 
 RAW, PACKED = 'sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage'
@@ -36,6 +36,7 @@ class Wanted:
     trajectories: bool = True     # rather than positions
     unstamped: frozenset[str] = frozenset()  # inputs whose stamps do not count
     turns: Mapping[str, int] = field(default_factory=dict)  # right angles a camera is turned
+    lags_ns: Mapping[str, int] = field(default_factory=dict)  # of joints that are told seldom
 
     @staticmethod
     def of(config: Configuration) -> 'Wanted':
@@ -49,7 +50,8 @@ class Wanted:
         return Wanted(robot.commanded, robot.observed, robot.cameras, inputs.freshness,
                       inputs.image_transport == 'compressed',
                       any(group.interface == TRAJECTORY for group in config.groups),
-                      inputs.unstamped(robot.cameras), inputs.turns(robot.cameras))
+                      inputs.unstamped(robot.cameras), inputs.turns(robot.cameras),
+                      lags_ns(config.groups))
 
 
 @dataclass(frozen=True)

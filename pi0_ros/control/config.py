@@ -109,6 +109,9 @@ class GroupConfig:
     joint_states: str = setting(
         '', 'Topic of the joint states of these joints alone, such as follower_left/joint_states. '
         "'' where joint_states has all.", unit='topic')
+    max_joint_lag: float = setting(
+        0.0, 'By how much these joints may be behind max_joint_age, for a gripper whose state '
+        'comes seldom. An observation is stamped by the others.', unit='s', low=0.0, high=10.0)
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ class Group:
     prefix: str = ''         # that its own names of the joints do not have
     joint_states: str = ''   # topic of its joints alone, nothing where all are on one
     topic: str = ''          # of its commands, nothing where that follows from its name
+    max_joint_lag: float = 0.0  # s, that its joint states may be behind the others
 
     @property
     def controller(self) -> str:
@@ -50,6 +51,12 @@ def interfaces(groups: Sequence[Group], joint_names: Sequence[str], *kinds: str)
     for group in groups:
         out[columns(group, joint_names)] = group.interface in kinds
     return out
+
+
+def lags_ns(groups: Sequence[Group]) -> dict[str, int]:
+    """Return by how much the states of joints may be behind the others, for those that may."""
+    return {joint: round(1e9 * group.max_joint_lag) for group in groups for joint in group.joints
+            if group.max_joint_lag}
 
 
 def columns(group: Group, joint_names: Sequence[str]) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Newest-value buffers between the callbacks that receive and the thread that infers."""
 
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -91,9 +92,14 @@ class LatestBuffer(Generic[T]):
 class JointBuffer:
     """Merges joint state messages, whole or partial, into one vector in a fixed joint order."""
 
-    def __init__(self, joint_names: tuple[str, ...]) -> None:
-        """Collect positions of ``joint_names``; joints of other names are ignored."""
+    def __init__(self, joint_names: tuple[str, ...], lags_ns: Mapping[str, int] | None = None
+                 ) -> None:
+        """Collect positions of ``joint_names``; joints of other names are ignored.
+
+        :param lags_ns: by how much joints that are told seldom may be behind the others.
+        """
         self.joint_names = joint_names
+        self._lags = np.array([(lags_ns or {}).get(name, 0) for name in joint_names], np.int64)
         self._row = {name: row for row, name in enumerate(joint_names)}
         self._message_names: tuple[str, ...] | None = None
         self.heard: dict[str, None] = {}  # names that came, wanted or not, some of them
@@ -141,11 +147,15 @@ class JointBuffer:
         self._message_names = names
 
     def get(self) -> Stamped[np.ndarray] | None:
-        """Return positions [D] and the stamp of the oldest joint, or None while one is missing."""
+        """Return positions [D] and the stamp of the oldest joint, or None while one is missing.
+
+        A joint that may be behind counts as that much newer, but no newer than the newest.
+        """
         position, stamps, received = self._snapshot
         if not stamps.all():
             return None
-        return Stamped(position, int(stamps.min()), int(received.min()))
+        return Stamped(position, *(int(min((times + self._lags).min(), times.max()))
+                                   for times in (stamps, received)))
 
     def missing(self) -> list[str]:
         """Return the names of joints that no message has carried yet."""
@@ -154,8 +164,8 @@ class JointBuffer:
     def late(self, before_ns: int) -> list[str]:
         """Return the names of joints that were measured or received before ``before_ns``."""
         _, stamps, received = self._snapshot
-        return [name for name, stamp, arrived in zip(self.joint_names, stamps, received)
-                if min(stamp, arrived) < before_ns]
+        oldest = np.minimum(stamps, received) + self._lags
+        return [name for name, when in zip(self.joint_names, oldest) if when < before_ns]
 
     def ahead(self, after_ns: int) -> tuple[list[str], int]:
         """Return the joints that are stamped after ``after_ns``, and the newest of all stamps."""

@@ -23,15 +23,17 @@ class Streams:
     def __init__(self, joint_names: tuple[str, ...], cameras: Iterable[str],
                  freshness: Freshness, decode: Decode = decoding.message_to_rgb,
                  unstamped: frozenset[str] = frozenset(),
-                 turns: Mapping[str, int] | None = None) -> None:
+                 turns: Mapping[str, int] | None = None,
+                 lags_ns: Mapping[str, int] | None = None) -> None:
         """Begin empty.
 
         :param cameras: the checkpoint's names. :param decode: from an image message to RGB.
         :param unstamped: cameras, or joint_states, whose time of receipt counts, not their stamps.
         :param turns: by how many right angles cameras are turned clockwise.
+        :param lags_ns: see JointBuffer.
         """
         self._turns = turns or {}
-        self.joints, self._unstamped = JointBuffer(joint_names), unstamped
+        self.joints, self._unstamped = JointBuffer(joint_names, lags_ns), unstamped
         self.joint_error: str | None = None
         self.joint_arrivals = Arrivals()
         self.cameras: dict[str, LatestBuffer] = {name: LatestBuffer() for name in cameras if name}

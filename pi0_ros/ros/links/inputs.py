@@ -12,7 +12,7 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CompressedImage, Image, JointState
 
 from pi0_ros.checkpoint.config import RobotConfig
-from pi0_ros.control.controllers import Group
+from pi0_ros.control.controllers import Group, lags_ns
 from pi0_ros.observation.config import InputConfig
 from pi0_ros.observation.finding import Finding
 from pi0_ros.observation.streams import Streams
@@ -30,7 +30,8 @@ class Inputs(Streams):
         """Subscribe to what the configuration names, and to joint states of single groups."""
         self.decoder = conversions.ImageDecoder()
         super().__init__(robot.observed, robot.cameras, config.freshness, self.decoder,
-                         config.unstamped(robot.cameras), config.turns(robot.cameras))
+                         config.unstamped(robot.cameras), config.turns(robot.cameras),
+                         lags_ns(groups))
         self._node = node
         self._subscriptions: list = []
         apart = [group for group in groups if group.joint_states]
