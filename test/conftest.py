@@ -1,6 +1,7 @@
 """Every test runs in a ROS domain of its own that stays on this host."""
 
 import os
+import signal
 
 import numpy as np
 import pytest
@@ -9,6 +10,11 @@ from hypothesis import settings
 from pi0_ros.ros.demo.processes import private_environment
 
 os.environ.update(private_environment())
+# Whoever starts the tests in the background, or with nohup, lets them ignore these.
+USUAL = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
+for number, usual in USUAL.items():
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, usual)
 settings.register_profile('default', deadline=None, print_blob=True, database=None)
 settings.load_profile('default')
 

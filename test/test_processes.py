@@ -74,8 +74,6 @@ def test_children_die_with_a_parent_that_is_killed(tmp_path):
 def test_ctrl_c_while_it_still_imports_is_a_quiet_end(verb, imported, status):
     done = subprocess.run([sys.executable, '-c', (
         'import os, signal, sys\n'
-        # Whoever starts the tests in the background lets them ignore it.
-        'signal.signal(signal.SIGINT, signal.default_int_handler)\n'
         'class Finder:\n'
         '    def find_spec(self, name, path=None, target=None):\n'
         f'        if name == {imported!r}:\n'
