@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from pi0_ros.configuration.file import parameter_files, read_parameters, sections_missing
+from pi0_ros.configuration.parameters import ParameterError
 from pi0_ros.control.config import GroupConfig
 from pi0_ros.ros.demo.processes import private_environment
 
@@ -74,6 +75,8 @@ def test_verbs_and_node_make_the_same_of_a_file(tmp_path, what):
     try:
         if wanted is None:
             assert node._problems
+            with pytest.raises(ParameterError, match=name[:7]):
+                parameters.read(node, node._problems)
             with pytest.raises(ValueError, match=name[:7]):
                 read_parameters(path)
             return

@@ -63,7 +63,8 @@ def read(node: Node, problems: list[str]) -> Configuration:
     """
     names = [name for name in node.get_parameter('commands').value if name]
     inner = [name for name in node._parameters  # noqa: SLF001
-             if '.' in name and name.partition('.')[0] in NESTED]
+             if '.' in name and name.partition('.')[0] in NESTED and (entry := find(name))
+             and not check(entry, node.get_parameter(name).value)]
     return finish({name: node.get_parameter(name).value for name in (
         *(entry.name for entry in (*TABLE, *blocks(names))), *inner)
         if node.has_parameter(name)}, problems)

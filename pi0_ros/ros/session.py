@@ -303,6 +303,7 @@ class Session:
         """Arm, and remember who follows; return why that cannot be done, or None."""
         if not self._followers.remember():
             self.guard.controllers.forget()
+        self.commands.begin()
         return self.guard.arm(self.now())
 
     def problem(self) -> Finding | None:

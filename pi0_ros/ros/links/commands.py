@@ -79,6 +79,9 @@ class CommandPublisher:
         """Return nothing: a topic does not answer."""
         return None
 
+    def begin(self) -> None:
+        """Begin anew when somebody arms: nothing is kept here."""
+
     def publish(self, trajectory: Trajectory | None, speed: np.ndarray) -> None:
         """Publish a command. :param speed: [G] to be commanded, where velocities are."""
         interface, names = self.group.interface, self.group.own
@@ -133,6 +136,11 @@ class Commands:
     def problem(self) -> Finding | None:
         """Return what a controller answered that forbids to go on."""
         return next(filter(None, (each.problem() for each in self._each)), None)
+
+    def begin(self) -> None:
+        """Begin anew: somebody arms."""
+        for each in self._each:
+            each.begin()
 
     def rest(self) -> None:
         """Do nothing, but let what turns stop."""

@@ -64,14 +64,16 @@ class GripperClient:
 
     def missing(self) -> str | None:
         """Return a sentence if there is no server; a dry run needs none."""
-        # Somebody arms: what was before is over, and no order any more.
-        self._problem = self._wanted = self._sent = self._asked_s = None
-        self._running = False
-        self._goals += 1
         if self._dry_run or self._find():
             return None
         return (f"no gripper action '{self.topic}' of type {' or '.join(KINDS)}: start its "
                 'controller, or remap it')
+
+    def begin(self) -> None:
+        """Forget what was before somebody armed: it is over, and no order any more."""
+        self._problem = self._wanted = self._sent = self._asked_s = None
+        self._running = False
+        self._goals += 1
 
     def _find(self) -> bool:
         """Return whether there is a server; speak to it."""
@@ -150,10 +152,12 @@ class GripperClient:
 
     def _ended(self, done: Future, number: int) -> None:
         """Look at how a goal ended: to be stopped by a thing in the hand is no failure."""
-        if number != self._goals or done.exception() is not None or done.result() is None:
+        if number != self._goals:
             return  # another goal took its place
         self._running = False
-        answer = done.result()
+        answer = done.result() if done.exception() is None else None
+        if answer is None:
+            return  # of a server that has gone, which is seen elsewhere
         if answer.status == CANCELED:
             self._problem = self._finding('was told something else by another client: stop that, '
                                           'then arm again')
