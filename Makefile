@@ -4,11 +4,14 @@ VENV ?= $(if $(and $(ROS_DISTRO),$(AMENT_PREFIX_PATH)),.venv-ros,$(if $(filter j
 PYTHON = $(VENV)/bin/python
 WORKERS ?= auto --maxprocesses 4
 
-.PHONY: help demo test fuzz mutants setup clean
+ROBOT ?= so101
+
+.PHONY: help demo sim test fuzz mutants setup clean
 
 help:
 	@echo 'make demo              a simulated robot takes the blocks it is told to take'
 	@echo 'make demo ARGS=--live  the same, and you give the instructions'
+	@echo 'make sim ROBOT=aloha   a robot in physics (MuJoCo), so101 or aloha, is driven with its profile'
 	@echo 'make test              all tests; ARGS="-k plan" for some'
 	@echo "make test ARGS=\"-m 'not live'\"  without those that run whole programs"
 	@echo 'make test ROS=kilted    on the wheels of another ROS 2 than Jazzy'
@@ -20,6 +23,11 @@ setup:
 
 demo: setup
 	@PYTHONPATH="$(CURDIR):$$PYTHONPATH" $(PYTHON) -m pi0_ros demo $(ARGS)
+
+sim: setup
+	@$(PYTHON) -c 'import mujoco, glfw' 2>/dev/null || $(PYTHON) -m pip install -q \
+		--disable-pip-version-check --no-deps -r requirements/mujoco.txt
+	@PYTHONPATH="$(CURDIR):$$PYTHONPATH" $(PYTHON) -m pi0_ros demo --robot $(ROBOT) $(ARGS)
 
 test: setup
 	@PYTHONPATH="$(CURDIR):$$PYTHONPATH" $(PYTHON) -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)

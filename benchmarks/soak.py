@@ -80,7 +80,7 @@ def main() -> int:
     os.environ.update(environment)
     children = Children(environment, args.out.parent / 'soak')
     rclpy.init()
-    observer = demo.Observer()
+    observer = demo.Observer(demo.BLOCKS)
     observer.say = lambda text: None
     observer.records = False
     run = demo.Demo(argparse.Namespace(seed=7, delay=0.0), children, observer)

@@ -298,6 +298,9 @@ def test_widths_are_read_off_the_tensors(tmp_path):
                     'num_attention_heads'):
             assert getattr(ours, key) == getattr(theirs, key), (part, key)
     assert same.dit_config.head_dim == same.vlm_config.text_config.head_dim == 256
+    assert same.dit_config.num_key_value_heads == 1
+    assert same.vlm_config.text_config.num_key_value_heads == 1
+    assert not same.vlm_config.vision_config.vision_use_head
     other = network_config(tmp_path, full_size(text=('vocab_size', 257216),
                                                dit=('num_hidden_layers', 6),
                                                vision=('image_size', 448)), 20)

@@ -26,6 +26,7 @@ class SetClock:
         if self.times:
             self.last = self.times.pop(0)
             self.since = self.real.now().nanoseconds
+            return Time(nanoseconds=self.last)
         return Time(nanoseconds=self.last + self.real.now().nanoseconds - self.since)
 
 
@@ -95,3 +96,11 @@ def test_a_clock_that_goes_back_is_followed():
                        lambda error: None)
     run(loop, 4, ticked)
     assert ticks[-1] < 2 * 10**9
+
+
+def test_a_simulated_clock_that_begins_has_missed_nothing():
+    ticked = threading.Semaphore(0)
+    loop = ControlLoop(SetClock(0, 0, 900_000_000), PERIOD, lambda now: ticked.release(),
+                       lambda error: None)
+    run(loop, 4, ticked)
+    assert loop.missed < 900_000_000 // PERIOD // 2

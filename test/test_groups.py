@@ -1,7 +1,9 @@
 """One plan, several controllers: arm and gripper, or left and right, on their own."""
 
+import re
 from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,7 +20,8 @@ from graph import Graph  # noqa: E402
 from pi0_ros.checkpoint.config import RobotConfig  # noqa: E402
 from pi0_ros.configuration.configuration import Configuration  # noqa: E402
 from pi0_ros.control.config import ControlConfig, GroupConfig  # noqa: E402
-from pi0_ros.ros.links import gripper  # noqa: E402
+from pi0_ros.ros.demo import gripper_server  # noqa: E402
+from pi0_ros.ros.links import gripper, managers  # noqa: E402
 
 KINDS = {'joint_trajectory': (JointTrajectory, 'joint_trajectory'),
          'positions': (Float64MultiArray, 'commands'),
@@ -367,3 +370,132 @@ def test_a_gripper_that_never_answers_stops_the_arm(gripping, monkeypatch):
     monkeypatch.undo()
     arm(graph)
     graph.wait(lambda: len(graph.hand.goals) > 3 and graph.node.session.pilot.enabled)
+
+
+# ---- the demo's gripper ----
+
+class Held:
+    """A robot whose gripper comes as far as it is let."""
+
+    def __init__(self):
+        self.joint_names, self.now_ns, self.held = ('a', 'b'), 0, []
+        self.joints, self.velocity = np.array([0.0, 0.05]), np.zeros(2)
+        self.controllers = [None, SimpleNamespace(
+            joint_names=('b',), hold=lambda place: self.held.append(float(place[0])))]
+
+
+@pytest.fixture
+def served(monkeypatch):
+    class Command:
+        Result = SimpleNamespace
+
+    monkeypatch.setattr(gripper_server, 'ActionServer', lambda *given, **named: None)
+    monkeypatch.setattr(gripper_server, 'GripperCommand', Command)
+    robot = Held()
+    server, ended = gripper_server.Gripper(None, robot, 1, 0.002), []
+
+    def ask(place):
+        handle = SimpleNamespace(request=SimpleNamespace(command=SimpleNamespace(position=place)))
+        for how in ('succeed', 'abort', 'canceled'):
+            setattr(handle, how, lambda how=how: ended.append(how))
+        work = server._run(handle)
+        work.send(None)
+        return handle, work
+
+    def step(seconds, place=None, speed=0.0):
+        robot.now_ns += int(seconds * 1e9)
+        robot.joints[1] = robot.joints[1] if place is None else place
+        robot.velocity[1] = speed
+        server.look()
+
+    def result(work):
+        try:
+            work.send(None)
+        except StopIteration as stop:
+            return stop.value
+
+    return SimpleNamespace(robot=robot, server=server, ended=ended, ask=ask, step=step,
+                           result=result)
+
+
+def test_a_gripper_is_there_within_its_tolerance(served):
+    _, work = served.ask(0.01)
+    assert served.robot.held == [0.01]
+    served.step(0.1, 0.0121, 0.1)
+    assert served.result(work) is None and not served.ended
+    served.step(0.1, 0.0119, 0.1)
+    said = served.result(work)
+    assert served.ended == ['succeed'] and said.reached_goal and not said.stalled
+
+
+def test_a_gripper_that_stands_for_a_second_has_stalled(served):
+    """As GripperActionController with allow_stalling false."""
+    _, work = served.ask(0.0)
+    served.step(0.9, 0.03, 0.1)
+    served.step(1.0)
+    assert served.result(work) is None
+    served.step(0.01)
+    said = served.result(work)
+    assert served.ended == ['abort'] and said.stalled and not said.reached_goal
+
+
+def test_another_goal_and_a_cancelled_one(served):
+    _, first = served.ask(0.0)
+    handle, second = served.ask(0.06)
+    served.result(first)
+    assert served.ended == ['abort'] and served.robot.held == [0.0, 0.06]
+    served.step(0.1, 0.04, 0.1)
+    served.server._cancel(handle)
+    served.result(second)
+    assert served.ended == ['abort', 'canceled'] and served.robot.held[-1] == 0.04
+
+
+# ---- controller managers ----
+
+def told(states, manager='/controller_manager', follower='/left/arm'):
+    """Return what is said of a follower where a manager tells of these controllers."""
+    follows = type('Follows', (), {'followers': lambda self: {follower: frozenset()}})()
+    made = managers.ControllerManagers(None, [follows])
+    made._clients[manager] = None
+    answer = type('Answer', (), {'controller': [
+        type('State', (), {'name': name, 'state': state})() for name, state in states.items()]})()
+    made._hear(manager, type('Done', (), {'exception': lambda self: None,
+                                          'result': lambda self: answer})())
+    return made.problem()
+
+
+@pytest.mark.parametrize('manager, states, words', [
+    ('/left/controller_manager', {'arm': 'inactive'}, "'/left/arm' is inactive .* --activate arm "
+     '-c /left/controller_manager, then arm'),
+    ('/controller_manager', {'left/arm': 'unconfigured'}, "'/left/arm' is unconfigured"),
+    ('/left/controller_manager', {'arm': 'active', 'other': 'inactive'}, None),
+    ('/right/controller_manager', {'arm': 'inactive'}, None),
+    ('/left/controller_manager', {}, None)])
+def test_of_which_controller_a_manager_speaks(manager, states, words):
+    found = told(states, manager)
+    assert (found is None) if words is None else re.search(words, found.text)
+
+
+@pytest.mark.skipif(managers.ListControllers is None, reason='needs controller_manager_msgs')
+def test_a_controller_that_is_inactive_is_not_armed_and_stops_the_robot(make):
+    graph = make('positions', start=False)
+    name = graph.robot.get_fully_qualified_name().lstrip('/')
+    kind, states = managers.ListControllers, {name: 'inactive'}
+
+    def answer(request, response):
+        from controller_manager_msgs.msg import ControllerState
+        response.controller = [ControllerState(name=key, state=value)
+                               for key, value in states.items()]
+        return response
+
+    graph.robot.create_service(kind, '/controller_manager/list_controllers', answer)
+    graph.start()
+    said = []
+    graph.wait(lambda: said.append(graph.enable()) or 'is inactive' in said[-1].message)
+    assert not said[-1].success and f'--activate {name}' in said[-1].message
+    states[name] = 'active'
+    arm(graph)
+    graph.instruct('swing')
+    graph.status('moving')
+    states[name] = 'inactive'
+    graph.status('disarmed', 'is inactive and takes no command')

@@ -29,7 +29,7 @@ def live(tmp_path, monkeypatch):
         monkeypatch.setenv(name, environment[name])
     children = Children(environment, tmp_path)
     rclpy.init()
-    observer = demo.Observer()
+    observer = demo.Observer(demo.BLOCKS)
     given = argparse.Namespace(seed=SEED, delay=0.0, controller='jazzy', groups=False)
     run = demo.Demo(given, children, observer)
     try:

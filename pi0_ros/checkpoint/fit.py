@@ -141,7 +141,8 @@ def table(spec: PolicySpec, robot: RobotConfig) -> str:
                      column(len(robot.states), robot.states),
                      column(spec.action_width, spec.action_names),
                      column(len(robot.joint_names), robot.joint_names)))
-    slots = {name: f'camera_{slot}' for slot, name in enumerate(robot.cameras, 1) if name}
+    slots = {spec.camera(name): f'camera_{slot}' for slot, name in enumerate(robot.cameras, 1)
+             if name}
     cameras = [('', 'checkpoint camera', 'slot')]
     cameras += [('', name, slots.pop(name, NONE)) for name in spec.cameras]
     cameras += [('', f'(none is {name!r})', slot) for name, slot in slots.items()]

@@ -159,10 +159,10 @@ class ControlLoop:
             self.ticks += 1
             self._intervals_ns.append(now_ns - last_ns)
             self._lateness_ns.append(max(0, now_ns - deadline_ns))
-            last_ns = now_ns
+            timed, last_ns = last_ns > 0, now_ns  # a simulated clock that nobody set stands at 0
             self._tick_once(now_ns)
             if abs(now_ns - deadline_ns) > 2 * self._period_ns:
-                if 0 < now_ns - deadline_ns < CLOCK_JUMP_NS:
+                if timed and 0 < now_ns - deadline_ns < CLOCK_JUMP_NS:
                     self.missed += (now_ns - deadline_ns) // self._period_ns
                 deadline_ns = now_ns  # the machine slept, or the clock jumped
             deadline_ns += self._period_ns

@@ -4,6 +4,7 @@ import argparse
 import re
 import sys
 from collections.abc import Callable
+from functools import partial
 
 import rclpy
 from rclpy._rclpy_pybind11 import RCLError
@@ -41,10 +42,13 @@ def start(argv: list[str]) -> None:
 
 def _show_help(verb: str, text: str, argv: list[str]) -> None:
     """End with a help text if it is asked for; everything else is ROS's."""
-    parser = argparse.ArgumentParser(
-        prog=f'pi0_ros {verb}', usage=f'pi0_ros {verb} [--ros-args ...]', description=text,
+    _parser(verb, text).parse_known_args([word for word in argv if word in ('-h', '--help')])
+
+
+def _parser(verb: str, text: str, more: str = '') -> argparse.ArgumentParser:
+    return argparse.ArgumentParser(
+        prog=f'pi0_ros {verb}', usage=f'pi0_ros {verb} {more}[--ros-args ...]', description=text,
         formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.parse_known_args([word for word in argv if word in ('-h', '--help')])
 
 
 NODE_HELP = """\
@@ -64,6 +68,11 @@ joint_trajectory by the rules of joint_trajectory_controller. The service ~/rese
 the table for the parameter seed; the topic ~/taken tells which block is held.
 
   pi0_ros sim --ros-args -p seed:=3 -p third_camera:=true
+
+With --robot it is one of MuJoCo's (requirements/mujoco.txt), with weight and contact, on
+the controllers and joints of its profile in config/robots, and on a time of its own:
+
+  pi0_ros sim --robot so101 --ros-args -p width:=640 -p speed:=0.5
 """
 
 
@@ -83,10 +92,26 @@ def node_main(argv: list[str]) -> int:
 
 
 def sim_main(argv: list[str]) -> int:
-    """Run the simulated robot."""
-    from pi0_ros.ros.demo.sim_node import SimNode
-    _show_help('sim', SIM_HELP, argv)
-    return _run(argv, SimNode, lambda node: True)
+    """Run the simulated robot, or one of MuJoCo's."""
+    parser = _parser('sim', SIM_HELP, '[--robot NAME] ')
+    parser.add_argument('--robot', metavar='NAME', help='so101 or aloha')
+    own = argv.index('--ros-args') if '--ros-args' in argv else len(argv)
+    robot = parser.parse_args(argv[:own]).robot
+    if robot is None:
+        from pi0_ros.ros.demo.sim_node import SimNode
+        return _run(argv, SimNode, lambda node: True)
+    try:
+        from pi0_ros.physics.models import MODELS
+        if robot not in MODELS:
+            parser.error(f"argument --robot: unknown robot '{robot}', expected one of "
+                         f"{', '.join(MODELS)}")
+        from pi0_ros.ros.demo.physics_node import PhysicsNode
+        return _run(argv[own:], partial(PhysicsNode, MODELS[robot]), lambda node: True)
+    except ImportError as error:
+        if type(error).__name__ != 'NotInstalled':
+            raise
+        print(f'pi0_ros sim: {error}', file=sys.stderr)
+        return 1
 
 
 def _sentence(error: Exception) -> str:

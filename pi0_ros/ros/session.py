@@ -323,7 +323,7 @@ class Session:
             self._answer_preview(self.guard.fault or self.guard.stopped_by or INACTIVE)
         if not (self.active and self.pilot.enabled) or self.config.safety.dry_run:
             return
-        finding = self._followers.problem()
+        finding = self._followers.problem() or self.link.inactive()
         if finding:
             self.guard.disarm(finding)
             self.urgent()

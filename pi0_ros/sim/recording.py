@@ -1,5 +1,6 @@
 """Pictures of a run: an animation of a camera, and commanded against measured joints."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -50,8 +51,11 @@ def write_animation(recording: Recording, path: Path) -> None:
     pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=lasts, loop=0)
 
 
-def plot_joints(recording: Recording, path: Path) -> None:
-    """Plot every joint, commanded against measured, with chunk borders and instructions."""
+def plot_joints(recording: Recording, path: Path, metres: Sequence[str] = ('gripper',)) -> None:
+    """Plot every joint, commanded against measured, with chunk borders and instructions.
+
+    :param metres: the joints that slide.
+    """
     import matplotlib
     matplotlib.use('Agg')
     from matplotlib import pyplot as plt
@@ -72,7 +76,7 @@ def plot_joints(recording: Recording, path: Path) -> None:
             if row == 0:
                 axis.annotate(text, (at_s, 1.04), xycoords=('data', 'axes fraction'), fontsize=8,
                               color='tab:green')
-        axis.set_ylabel(name.replace('_', '\n') + ('\n[m]' if name == 'gripper' else '\n[rad]'),
+        axis.set_ylabel(name.replace('_', '\n') + ('\n[m]' if name in metres else '\n[rad]'),
                         fontsize=8)
         axis.tick_params(labelsize=8)
     axes = np.atleast_1d(axes)

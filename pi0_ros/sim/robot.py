@@ -16,6 +16,8 @@ TAKEN_HEIGHT = 0.02  # a block counts as taken once it is held this far above th
 class SimulatedRobot:
     """An arm, three blocks, two or three cameras, and the controller that moves the arm."""
 
+    joint_names = arm.JOINT_NAMES
+
     def __init__(self, seed: int, start_ns: int = 0, settings: Settings = Settings(),
                  task: str = 'blocks', groups: Sequence[tuple[str, ...]] = (arm.JOINT_NAMES,)
                  ) -> None:

@@ -1,4 +1,9 @@
-"""The gripper of the simulated robot behind an action, as GripperActionController has it."""
+"""A gripper behind an action, by the rules of GripperActionController.
+
+As ``gripper_action_controller_impl.hpp`` of ros2_controllers has them (jazzy; its successor
+``parallel_gripper_action_controller`` the same), with its defaults; where a goal is replaced by
+another, its old one is aborted here and stays without an answer there.
+"""
 
 import numpy as np
 from rclpy.action import ActionServer, CancelResponse
@@ -6,51 +11,64 @@ from rclpy.action.server import ServerGoalHandle
 from rclpy.node import Node
 from rclpy.task import Future
 
-from pi0_ros.sim import arm
-from pi0_ros.sim.robot import SimulatedRobot
-
 try:  # it comes with ros2_control
     from control_msgs.action import GripperCommand
 except ImportError:
     GripperCommand = None
 
-PERIOD_S, TOLERANCE, STALLED_TURNS = 0.02, 0.002, 15  # s, m, turns without a way
+GOAL_TOLERANCE, STALL_VELOCITY, STALL_TIMEOUT_NS = 0.01, 0.001, 1_000_000_000
 
 
 class Gripper:
     """Goes to its goal at once, and says when it is there, or stands at what it holds."""
 
-    def __init__(self, node: Node, robot: SimulatedRobot, number: int) -> None:
-        """Be the action ~/gripper_cmd of ``node``, for controller ``number`` of ``robot``."""
-        self._robot, self._number = robot, number
+    def __init__(self, node: Node, robot: object, number: int,
+                 tolerance: float = GOAL_TOLERANCE) -> None:
+        """Be the action ~/gripper_cmd of ``node``, for controller ``number`` of a ``robot``.
+
+        :param tolerance: goal_tolerance, in the unit of the joint.
+        """
+        self._robot, self._number, self._tolerance = robot, number, tolerance
+        self._column = list(robot.joint_names).index(robot.controllers[number].joint_names[0])
         self._under_way: Future | None = None
-        self._goal, self._stood, self._before = 0.0, 0, np.nan
+        self._handle: ServerGoalHandle | None = None
+        self._goal, self._moved_ns = 0.0, 0
         self._server = ActionServer(node, GripperCommand, '~/gripper_cmd', self._run,
-                                    cancel_callback=lambda goal: CancelResponse.ACCEPT)
-        node.create_timer(PERIOD_S, self._look)
+                                    cancel_callback=self._cancel)
+
+    def _place(self) -> float:
+        return float(self._robot.joints[self._column])
 
     async def _run(self, handle: ServerGoalHandle) -> object:
         if self._under_way is not None:
             self._under_way.set_result('replaced')
-        self._goal, self._stood = handle.request.command.position, 0
+        self._goal, self._moved_ns = handle.request.command.position, self._robot.now_ns
         self._robot.controllers[self._number].hold(np.array([self._goal]))
-        self._under_way = mine = Future()
+        self._under_way, self._handle = Future(), handle
+        mine = self._under_way
         how = await mine
-        if self._under_way is mine:
-            self._under_way = None
-        result = GripperCommand.Result(position=float(self._robot.joints[arm.GRIPPER]))
+        result = GripperCommand.Result(position=self._place())
         result.reached_goal, result.stalled = how == 'reached', how == 'stalled'
-        handle.succeed() if how == 'reached' else handle.abort()
+        {'reached': handle.succeed, 'canceled': handle.canceled}.get(how, handle.abort)()
         return result
 
-    def _look(self) -> None:
+    def _cancel(self, handle: ServerGoalHandle) -> CancelResponse:
+        if self._handle is handle and self._under_way is not None:
+            self._robot.controllers[self._number].hold(np.array([self._place()]))
+            self._end('canceled')
+        return CancelResponse.ACCEPT
+
+    def _end(self, how: str) -> None:
+        under_way, self._under_way, self._handle = self._under_way, None, None
+        under_way.set_result(how)
+
+    def look(self) -> None:
         """See whether the goal under way is reached, or the gripper stands."""
-        if self._under_way is None or self._under_way.done():
+        if self._under_way is None:
             return
-        place = float(self._robot.joints[arm.GRIPPER])
-        self._stood = self._stood + 1 if abs(place - self._before) < 1e-5 else 0
-        self._before = place
-        if abs(place - self._goal) < TOLERANCE:
-            self._under_way.set_result('reached')
-        elif self._stood > STALLED_TURNS:
-            self._under_way.set_result('stalled')
+        if abs(self._place() - self._goal) < self._tolerance:
+            self._end('reached')
+        elif abs(self._robot.velocity[self._column]) > STALL_VELOCITY:
+            self._moved_ns = self._robot.now_ns
+        elif self._robot.now_ns - self._moved_ns > STALL_TIMEOUT_NS:
+            self._end('stalled')

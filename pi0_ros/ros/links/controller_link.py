@@ -16,8 +16,10 @@ from pi0_ros.control.config import USUAL_UPDATE_HZ
 from pi0_ros.control.controllers import TRAJECTORY, Controller, Controllers, Report
 from pi0_ros.motion.limits import JointLimits
 from pi0_ros.observation.decoding import to_ns
+from pi0_ros.observation.finding import Finding
 from pi0_ros.ros.links import qos
 from pi0_ros.ros.links.commands import CommandPublisher, Commands
+from pi0_ros.ros.links.managers import ControllerManagers
 
 try:  # it comes with ros2_control, and is not needed without a controller
     from control_msgs.msg import JointTrajectoryControllerState
@@ -225,6 +227,7 @@ class ControllerLinks:
         self._each = [(ControllerLink(node, command, controller, scaling), its)
                       for command, (controller, its) in zip(commands, controllers)
                       if command.group.interface == TRAJECTORY]
+        self._managers = ControllerManagers(node, commands)
         self._rate: float | None = None
 
     def __iter__(self) -> Iterator[ControllerLink]:
@@ -235,14 +238,19 @@ class ControllerLinks:
         """Ask all of them; return at once."""
         for link, its in self._each:
             link.ask(limits.of(its))
+        self._managers.ask()
 
     def warnings(self, limits: JointLimits) -> list[str]:
         """Return what is wrong with the controllers' settings, one sentence each."""
         return [text for link, its in self._each for text in link.warnings(limits.of(its))]
 
-    def refusal(self) -> str | None:
+    def refusal(self) -> Finding | str | None:
         """Return why no robot may be moved through these controllers, or None."""
-        return next(filter(None, (link.refusal() for link in self)), None)
+        return next(filter(None, (link.refusal() for link in self)), None) or self.inactive()
+
+    def inactive(self) -> Finding | None:
+        """Return which controller is not active, as its manager tells, or None."""
+        return self._managers.problem()
 
     @property
     def update_rate(self) -> float | None:
@@ -259,6 +267,7 @@ class ControllerLinks:
         """Take clients and subscriptions back."""
         for link in self:
             link.close()
+        self._managers.close()
 
 
 def _value(value: ParameterValue) -> object:

@@ -1,0 +1,23 @@
+"""A robot with weight: models in MuJoCo, moved by the controllers of the simulated robot."""
+
+import ctypes.util
+import os
+
+
+class NotInstalled(ImportError):
+    """What a model needs is not there; the text says how it is installed."""
+
+
+os.environ.setdefault('MUJOCO_GL', 'egl')  # pictures without a screen; read when it is imported
+try:
+    import mujoco  # noqa: F401
+except ImportError as error:
+    raise NotInstalled('robots in physics need MuJoCo: pip install --no-deps -r '
+                       f'requirements/mujoco.txt ({error})') from None
+except (AttributeError, RuntimeError) as error:  # as it comes where it cannot draw
+    raise NotInstalled(f"MuJoCo cannot draw with MUJOCO_GL='{os.environ['MUJOCO_GL']}' ({error}): "
+                       'apt install libegl1 libgl1-mesa-dri, or set it to glfw where there is a '
+                       'screen') from None
+if os.environ['MUJOCO_GL'] == 'egl' and not ctypes.util.find_library('EGL'):
+    raise NotInstalled('drawing without a screen needs EGL: apt install libegl1 libgl1-mesa-dri, '
+                       'or set MUJOCO_GL to glfw where there is a screen')
