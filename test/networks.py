@@ -5,6 +5,7 @@ from torch import nn
 
 from pi0_ros.engine.paths import Prompt
 from pi0_ros.training.model import architecture, new_model
+from pi0_ros.weights.pi05 import AdaptiveNorm
 
 TINY = dict(width=64, expert_width=32, layers=3, heads=4, head_dim=16, image_width=48,
             image_layers=2, image_heads=4, image_size=56, patch=14, vocabulary=100, chunk=10)
@@ -25,14 +26,21 @@ class Float64Waves(nn.Module):
         return torch.cat([angle.sin(), angle.cos()], 1).float()
 
 
-def network(seed=0, dtype=torch.float32, **changes):
+def network(seed=0, dtype=torch.float32, pi05=False, **changes):
     """Return a random network in evaluation mode, as weights.load_model would."""
-    model = new_model(seed, architecture(**{**TINY, **changes})).eval().requires_grad_(False)
+    model = new_model(seed, architecture(**{**TINY, **changes}), 'pi05' if pi05 else 'pi0')
+    model = model.eval().requires_grad_(False)
+    if pi05:
+        torch.manual_seed(seed)
+        for norm in (module for module in model.modules() if isinstance(module, AdaptiveNorm)):
+            torch.nn.init.normal_(norm.dense.weight, std=0.1)
+            torch.nn.init.normal_(norm.dense.bias, std=0.3)
     for parameter in model.parameters():
         parameter.data = parameter.data.to(dtype)
     model.embed_action_time.action_in_proj.register_forward_pre_hook(
         lambda module, inputs: (inputs[0].to(module.weight.dtype),))
-    model.embed_action_time.sinusoid_embeds = Float64Waves(model.config)
+    if not pi05:
+        model.embed_action_time.sinusoid_embeds = Float64Waves(model.config)
     return model
 
 

@@ -14,6 +14,7 @@ from pi0_ros.policy.policy import ActionChunk
 DATA = Path(__file__).parent / 'data'
 FIXTURES = ('lerobot_mean_std', 'lerobot_untied_embeddings', 'lerobot_relative',
             'openpi_pytorch')
+PI05_FIXTURES = ('lerobot_pi05_quantiles', 'lerobot_pi05_relative_missing')
 MS = 1_000_000
 
 

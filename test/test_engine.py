@@ -24,7 +24,7 @@ from pi0_ros.policy.pixels import Pixels
 from pi0_ros.weights import loading as weights
 from pi0_ros.weights.files import CheckpointError
 from networks import error, inputs, network, prompt
-from support import DATA, FIXTURES
+from support import DATA, FIXTURES, PI05_FIXTURES
 
 
 def both(model, steps=10, compiled=False, **choice):
@@ -245,13 +245,14 @@ def test_what_the_engine_does_not_know_falls_to_the_reference(change, words, cap
 
 
 @pytest.mark.parametrize('sabotage, words', [
-    (lambda w, x, seen, after=engines.after: tuple(1.01 * y for y in after(w, x, seen)),
+    (lambda w, n, x, seen, after=engines.after: tuple(
+        1.01 * y for y in after(w, n, x, seen)),
      'differs from the reference by .*e-0. of the largest action, allowed is 1e-04'),
-    (lambda w, x, seen: (x * float('nan'), x), 'by inf of the largest action'),
-    (lambda w, x, seen, after=engines.after, count=[0]: (
-        count.append(0), tuple(y + 1e-6 * len(count) for y in after(w, x, seen)))[1],
+    (lambda w, n, x, seen: (x * float('nan'), x), 'by inf of the largest action'),
+    (lambda w, n, x, seen, after=engines.after, count=[0]: (
+        count.append(0), tuple(y + 1e-6 * len(count) for y in after(w, n, x, seen)))[1],
      'the same input gave two results'),
-    (lambda w, x, seen: 1 / 0, 'ZeroDivisionError: division by zero')])
+    (lambda w, n, x, seen: 1 / 0, 'ZeroDivisionError: division by zero')])
 def test_a_fast_path_that_is_wrong_is_found_at_the_start(sabotage, words, monkeypatch, caplog):
     monkeypatch.setattr(engines, 'after', sabotage)
     model = network()
@@ -326,7 +327,7 @@ def test_a_compiler_that_fails_is_done_without(monkeypatch, caplog):
     assert 'engine: fast (checked' in str(report) and 'kernels a chunk' in str(report)
 
 
-@pytest.mark.parametrize('name', FIXTURES)
+@pytest.mark.parametrize('name', FIXTURES + PI05_FIXTURES)
 @pytest.mark.parametrize('engine', ['fast', 'reference'])
 def test_every_fixture_through_both_paths(name, engine):
     from test_policy import fixture_observation, load_fixture
@@ -425,7 +426,7 @@ def test_graphs_are_kept_by_size_and_fed_with_the_new_input(pretend_cuda):
     """On a stand-in for CUDA: which graph is used, what is copied into it, which is forgotten."""
     model = network()
     engine = Engine(model, 2, 900)
-    graphs = Graphs(engine)
+    graphs = Graphs(engine, engine.device)
 
     def run(cameras, tokens, seed=0):
         pixels, words, state, noise = inputs(model, cameras, tokens, seed)

@@ -14,7 +14,7 @@ from sensor_msgs.msg import Image  # noqa: E402
 
 from graph import Graph  # noqa: E402
 from pi0_ros.verbs import inspect  # noqa: E402
-from support import DATA, FIXTURES  # noqa: E402
+from support import DATA, FIXTURES, PI05_FIXTURES  # noqa: E402
 from test_weights import BASE, COLOUR, with_cameras  # noqa: E402
 
 
@@ -69,7 +69,7 @@ def live_chunk(name, state=None, **parameters):
     return np.array([list(point.positions) for point in robot.chunks[0].points])
 
 
-@pytest.mark.parametrize('name', FIXTURES)
+@pytest.mark.parametrize('name', FIXTURES + PI05_FIXTURES)
 def test_the_live_node_decides_what_the_trainer_does(name):
     expected = np.load(DATA / name / 'expected_actions.npy')
     assert np.abs(live_chunk(name) - expected).max() < 1e-5 * np.abs(expected).max()

@@ -20,7 +20,7 @@ from pi0_ros.verbs import infer as infer_verb
 from pi0_ros.verbs import inspect as inspect_verb
 from pi0_ros.weights import loading as weights
 from pi0_ros.weights.files import CheckpointError
-from support import DATA, FIXTURES
+from support import DATA, FIXTURES, PI05_FIXTURES
 
 
 def load(folder, device='cpu', dtype='float32', **options):
@@ -47,7 +47,7 @@ def fixture_observation(name):
     return infer_verb.read_observation(DATA / name / 'observation.npz', routes)
 
 
-@pytest.mark.parametrize('name', FIXTURES)
+@pytest.mark.parametrize('name', FIXTURES + PI05_FIXTURES)
 def test_actions_are_those_of_the_trainer(name):
     policy = load_fixture(name)
     noise = np.load(DATA / name / 'noise.npy')
@@ -87,7 +87,7 @@ def test_missing_camera_is_left_out_and_unknown_one_refused():
 
 def test_bfloat16_is_as_good_as_the_trainers_own():
     """Mixed precision in LeRobot is off by 1.3e-2 of the largest action."""
-    for name in FIXTURES:
+    for name in FIXTURES + PI05_FIXTURES:
         policy = load_fixture(name, dtype='bfloat16')
         policy.warm_up()
         noise = np.load(DATA / name / 'noise.npy')

@@ -8,10 +8,9 @@ import numpy as np
 from pi0_ros.checkpoint import pipeline
 from pi0_ros.checkpoint.dataset import DataSet, flat_names
 from pi0_ros.checkpoint.pipeline import (
-    ABSOLUTE, AFTER, BEFORE, IMAGES, NEW_LINE, NORMALISES, RELATIVE, RENAMES, RESTORES, TOKENIZES,
-    Step)
+    ABSOLUTE, AFTER, BEFORE, IMAGES, NORMALISES, RELATIVE, RENAMES, RESTORES, TOKENIZES, Step)
 from pi0_ros.checkpoint.spec import (
-    Choices, PolicySpec, Unrecorded, find_tokenizer, relative_mask, texts, whole)
+    PI0, PI05, Choices, PolicySpec, Unrecorded, find_tokenizer, relative_mask, texts, whole)
 from pi0_ros.weights.adapter import CONFIG as ADAPTER
 from pi0_ros.weights.files import AGAIN, CheckpointError, inside, part, read_json
 from pi0_ros.weights.header import read_header
@@ -36,7 +35,8 @@ def migrate(config: dict[str, Any]) -> str:
                 f"out of a copy first: {', '.join(old)}{steps}" if old else ''))
 
 
-def describe(folder: Path, config: dict[str, Any], choices: Choices) -> PolicySpec:
+def describe(folder: Path, config: dict[str, Any], choices: Choices, network: str = PI0
+             ) -> PolicySpec:
     """Return the description of a LeRobot checkpoint."""
     if not (folder / 'policy_preprocessor.json').exists():
         if (folder / ADAPTER).exists():
@@ -48,8 +48,8 @@ def describe(folder: Path, config: dict[str, Any], choices: Choices) -> PolicySp
             f'before 0.4 saved it: {migrate(config)}')
     before = pipeline.read_steps(folder / 'policy_preprocessor.json', BEFORE)
     after = pipeline.read_steps(folder / 'policy_postprocessor.json', AFTER)
-    pipeline.require_steps(before, (NEW_LINE, TOKENIZES, NORMALISES),
-                           'policy_preprocessor.json')
+    pipeline.require_steps(before, (TOKENIZES, NORMALISES), 'policy_preprocessor.json')
+    pipeline.require_prompt(before, network, 'policy_preprocessor.json')
     pipeline.require_steps(after, (RESTORES,), 'policy_postprocessor.json')
     inputs, outputs = (part(config, name, dict, CONFIG) for name in (
         'input_features', 'output_features'))
@@ -95,7 +95,7 @@ def describe(folder: Path, config: dict[str, Any], choices: Choices) -> PolicySp
         relative,
         choices.chunk_length or whole(config, 'chunk_size'),
         whole(config, 'num_inference_steps'), data.control_period, tuple(size),
-        choices.letterbox or 'lerobot', 'lerobot',
+        choices.letterbox or 'lerobot', PI05 if network == PI05 else 'lerobot',
         whole(tokenize.config, 'max_length'),
         find_tokenizer(inside(folder, tokenizer, 'tokenizer_name'),
                        part(tokenize.config, 'tokenizer_name', str, tokenize.where, None)),

@@ -7,7 +7,7 @@ import numpy as np
 
 from pi0_ros.checkpoint.normalise import Normaliser, openpi_normaliser
 from pi0_ros.checkpoint.spec import (
-    PALIGEMMA, Choices, PolicySpec, Unrecorded, find_tokenizer, relative_mask, whole)
+    PALIGEMMA, PI0, PI05, Choices, PolicySpec, Unrecorded, find_tokenizer, relative_mask, whole)
 from pi0_ros.weights.files import CheckpointError, read_json
 
 STATISTICS = 'norm_stats.json'
@@ -15,7 +15,8 @@ AROUND = 4  # times nearer to 0 than the state
 CAMERAS = ('base_0_rgb', 'left_wrist_0_rgb', 'right_wrist_0_rgb')
 
 
-def describe(folder: Path, config: dict[str, Any], choices: Choices) -> PolicySpec:
+def describe(folder: Path, config: dict[str, Any], choices: Choices, network: str = PI0
+             ) -> PolicySpec:
     """Return the description of an openpi checkpoint.
 
     openpi records neither the delta mask nor the rate: the first must come from ``choices``.
@@ -50,8 +51,9 @@ def describe(folder: Path, config: dict[str, Any], choices: Choices) -> PolicySp
             f"checkpoint '{folder}' does not record its chunk length, which openpi's training in "
             "PyTorch leaves out: set 'chunk_length' to the action_horizon of the "
             'training configuration (50 unless you changed it)', 'chunk_length')
-    state = openpi_normaliser('state', stats['state'], state_width)
-    action = openpi_normaliser('actions', stats['actions'], width)
+    pi05 = network == PI05
+    state = openpi_normaliser('state', stats['state'], state_width, quantiles=pi05)
+    action = openpi_normaliser('actions', stats['actions'], width, quantiles=pi05)
     odd = _not_positions(state, action, relative)
     if odd and not choices.actions:
         raise Unrecorded(
@@ -64,7 +66,7 @@ def describe(folder: Path, config: dict[str, Any], choices: Choices) -> PolicySp
         folder, 'openpi', CAMERAS, state_width, width,
         state, action, None, None, False, relative,
         choices.chunk_length or whole(config, 'action_horizon'), 10, None, (224, 224),
-        choices.letterbox or 'openpi', 'openpi', 48,
+        choices.letterbox or 'openpi', PI05 if pi05 else 'openpi', 200 if pi05 else 48,
         find_tokenizer(folder / 'tokenizer', PALIGEMMA),
         'openpi, converted from JAX' if config else 'openpi, trained in PyTorch')
 

@@ -1,6 +1,6 @@
 """Normalisation of states and actions, and its inverse."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,6 +8,7 @@ import numpy as np
 EPS = 1e-8
 STILL = 1e-4       # spread in the checkpoint's unit
 STILL_RANGE = 5.0  # normalised: five standard deviations
+BINS = np.linspace(-1, 1, 257)[:-1]
 NEEDS = {'MEAN_STD': ('mean', 'std'), 'MIN_MAX': ('min', 'max'), 'QUANTILES': ('q01', 'q99'),
          'QUANTILE10': ('q10', 'q90'), 'IDENTITY': ()}
 
@@ -24,6 +25,9 @@ class Normaliser:
     scale: np.ndarray   # [D]
     spread: np.ndarray  # [D]
     middle: np.ndarray  # [D]
+    # As the trainer computes it of values [D] float32, to the bit: at the edge of a digit of
+    # pi0.5's prompt another rounding is another digit.
+    trained: Callable[[np.ndarray], np.ndarray] | None = None
 
     @property
     def still(self) -> np.ndarray:
@@ -37,6 +41,15 @@ class Normaliser:
         """
         out = (values - self.shift) * self.scale
         return np.where(self.still, np.clip(out, -STILL_RANGE, STILL_RANGE), out)
+
+    def digits(self, values: np.ndarray) -> np.ndarray:
+        """Return the digits [D] of a state as pi0.5's prompt has them: -1 to 255.
+
+        As openpi's ``tokenizer.py`` and LeRobot's ``processor_pi05.py``: below the first of 256
+        bins from -1 to 1 it is -1, above the last 255.
+        """
+        of = self.trained or self.normalise
+        return np.digitize(of(values.astype(np.float32)), BINS) - 1
 
     def restore(self, values: np.ndarray) -> np.ndarray:
         """Return ``values`` [..., D] in physical units."""
@@ -76,10 +89,12 @@ def lerobot_normaliser(mode: str, feature: str, statistics: Mapping[str, np.ndar
         values.append(value)
     if mode == 'IDENTITY':
         zero, one = np.zeros(width), np.ones(width)
-        return Normaliser(zero, one, one, zero)
+        return Normaliser(zero, one, one, zero, lambda x: x)
+    one, other = (value.astype(np.float32) for value in values)  # as LeRobot has them
     if mode == 'MEAN_STD':
         mean, std = values
-        return Normaliser(mean, 1 / (std + eps), std, mean)
+        return Normaliser(mean, 1 / (std + eps), std, mean,
+                          lambda x: (x - one) / (other + np.float32(eps)))
     low, high = values
     if (low > high).any():
         first, second = NEEDS[mode]
@@ -87,19 +102,23 @@ def lerobot_normaliser(mode: str, feature: str, statistics: Mapping[str, np.ndar
         raise ValueError(f"statistic '{feature}.{first}' is above '{feature}.{second}' at {at}, "
                          f'{low[at]} and {high[at]}: it would mirror what the policy does')
     span = np.where(high == low, eps, high - low)
-    return Normaliser(low + span / 2, 2 / span, span / 2, low + span / 2)
+    denominator = np.where(other == one, np.float32(eps), other - one)
+    return Normaliser(low + span / 2, 2 / span, span / 2, low + span / 2,
+                      lambda x: np.float32(2) * (x - one) / denominator - np.float32(1))
 
 
 def openpi_normaliser(feature: str, statistics: Mapping[str, list[float]], width: int,
-                      eps: float = 1e-6) -> Normaliser:
-    """Return openpi's mean and deviation normaliser (``transforms.py``, the same eps both ways).
+                      eps: float = 1e-6, quantiles: bool = False) -> Normaliser:
+    """Return openpi's normaliser (``transforms.py``, the same eps both ways).
 
     Statistics may be longer than ``width``, not shorter.
+
+    :param quantiles: from q01 and q99, as of pi0.5; else from mean and std.
 
     :raises ValueError: a statistic is missing, too short, or not finite.
     """
     values = []
-    for name in ('mean', 'std'):
+    for name in ('q01', 'q99') if quantiles else ('mean', 'std'):
         try:
             value = np.asarray(statistics.get(name, ()), np.float64)
         except (TypeError, ValueError) as error:
@@ -112,5 +131,15 @@ def openpi_normaliser(feature: str, statistics: Mapping[str, list[float]], width
         if name == 'std' and (value[:width] < 0).any():
             raise ValueError(f"statistic '{feature}.std' is negative: {value}")
         values.append(value[:width])
+    if quantiles:
+        low, high = values
+        if (low > high).any():
+            at = int(np.flatnonzero(low > high)[0])
+            raise ValueError(f"statistic '{feature}.q01' is above '{feature}.q99' at {at}, "
+                             f'{low[at]} and {high[at]}: it would mirror what the policy does')
+        half = (high - low + eps) / 2
+        return Normaliser(low + half, 1 / half, half, low + half,
+                          lambda x: (x - low) / (high - low + eps) * 2.0 - 1.0)
     mean, std = values
-    return Normaliser(mean, 1 / (std + eps), std + eps, mean)
+    return Normaliser(mean, 1 / (std + eps), std + eps, mean,
+                      lambda x: (x - mean) / (std + eps))

@@ -18,16 +18,19 @@ from pi0_ros.weights.files import inside, part, pointer, read_json
 IMAGES = 'observation.images.'
 CHANNELS = 3
 MOST_EPS = 1e-3
-# The steps of LeRobot's own pipelines for pi0, and what is set of each: all of it is done here, or
-# does nothing here.
+# The steps of LeRobot's own pipelines for pi0 and pi0.5, and what is set of each: all of it is
+# done here, or does nothing here.
 NORMALISER = ('eps', 'features', 'norm_map', 'stats', 'normalize_observation_keys', 'device',
               'dtype')
 RENAMES, NEW_LINE, TOKENIZES = (
     'rename_observations_processor', 'pi0_new_line_processor', 'tokenizer_processor')
+STATE_PROMPT = 'pi05_prepare_state_tokenizer_processor_step'
+PROMPTS = {'pi0': NEW_LINE, 'pi05': STATE_PROMPT}
 RELATIVE, NORMALISES = 'relative_actions_processor', 'normalizer_processor'
 RESTORES, ABSOLUTE = 'unnormalizer_processor', 'absolute_actions_processor'
 BEFORE = {
-    RENAMES: ('rename_map',), 'to_batch_processor': (), NEW_LINE: (), TOKENIZES: (
+    RENAMES: ('rename_map',), 'to_batch_processor': (), NEW_LINE: (),
+    STATE_PROMPT: ('max_state_dim', 'task_key'), TOKENIZES: (
         'max_length', 'task_key', 'padding_side', 'padding', 'truncation', 'tokenizer_name'),
     'device_processor': ('device', 'float_dtype'),
     RELATIVE: ('enabled', 'exclude_joints', 'action_names'), NORMALISES: NORMALISER}
@@ -35,7 +38,7 @@ AFTER = {RESTORES: NORMALISER, ABSOLUTE: ('enabled',),
          'device_processor': ('device', 'float_dtype')}
 # What comes before what; the other order is another network's input.
 ORDER = ((RENAMES, NORMALISES), (NEW_LINE, TOKENIZES), (RELATIVE, NORMALISES),
-         (RESTORES, ABSOLUTE))
+         (NORMALISES, STATE_PROMPT), (STATE_PROMPT, TOKENIZES), (RESTORES, ABSOLUTE))
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,18 @@ def require_steps(steps: dict[str, Step], names: tuple[str, ...], file: str) -> 
         if name not in steps:
             raise ValueError(f"{file} has no step '{name}', which training saves: copy the file "
                              'again')
+
+
+def require_prompt(steps: dict[str, Step], network: str, file: str) -> None:
+    """Return if a pipeline writes the prompt of ``network``, 'pi0' or 'pi05', and no other.
+
+    :raises ValueError: it does not.
+    """
+    require_steps(steps, (PROMPTS[network],), file)
+    other = [name for name in PROMPTS.values() if name in steps and name != PROMPTS[network]]
+    if other:
+        raise ValueError(f"{file} has step '{other[0]}', which is another network's: its prompts "
+                         'are not those that these weights have seen')
 
 
 def modes(normalise: Step, restore: Step) -> dict[str, str]:

@@ -11,17 +11,20 @@ import numpy as np
 
 from pi0_ros.checkpoint import layout_lerobot, layout_openpi, layout_transformers
 from pi0_ros.checkpoint.normalise import STILL_RANGE
-from pi0_ros.checkpoint.spec import Choices, PolicySpec, whole
+from pi0_ros.checkpoint.spec import NETWORKS, PI0, PI05, Choices, PolicySpec, whole
 from pi0_ros.weights.files import CheckpointError, read_json
 from pi0_ros.weights.header import read_header
+from pi0_ros.weights.pi05 import MARK
 from pi0_ros.weights.places import OWN, hint
 from pi0_ros.weights.tensors import BUFFERS, WRAPPED, Stored
 
 EMBEDDINGS = 'model.vlm.vision_tower.embeddings.'
 MOST_OFFSET = 10  # periods
+# How many first actions training gave: ours, and LeRobot's of pi0.5, which may be null.
+DELAYS = ('trained_delay', 'rtc_training_max_delay')
 MOST_STEPS, MOST_PIXELS = 1000, 2048
-OTHER_NETWORKS = {'pi05': 'pi0.5', 'pi0_5': 'pi0.5', 'pi0.5': 'pi0.5', 'pi0fast': 'pi0-FAST',
-                  'pi0_fast': 'pi0-FAST'}
+KINDS = {'pi0': PI0, 'pi05': PI05, 'pi0_5': PI05, 'pi0.5': PI05}
+OTHER_NETWORKS = {'pi0fast': 'pi0-FAST', 'pi0_fast': 'pi0-FAST'}
 
 
 def read(folder: Path, choices: Choices = Choices()) -> PolicySpec:
@@ -42,24 +45,26 @@ def read(folder: Path, choices: Choices = Choices()) -> PolicySpec:
     kind = str(config.get('type') or config.get('model_type') or '')
     if kind.lower() in OTHER_NETWORKS:
         raise CheckpointError(f"checkpoint '{folder}' is {OTHER_NETWORKS[kind.lower()]}, another "
-                              'network: this package runs PI0, train or take one of type pi0')
+                              'network: this package runs PI0 and pi0.5')
     names, stored = read_header(folder)
     buffers = [name for name in names if WRAPPED.sub('', name).removeprefix('model.').startswith(
         BUFFERS)]
     if buffers and not (folder / 'policy_preprocessor.json').exists():
         raise CheckpointError(f"checkpoint '{folder}' was saved by LeRobot before 0.4: "
                               f'{layout_lerobot.migrate(config)}')
-    if any('time_mlp_in' in name and 'action_time' not in name or name.endswith('dense.weight')
-           for name in names):
-        raise CheckpointError(f"checkpoint '{folder}' holds time_mlp_in or adaptive norms, so it "
-                              'is pi0.5, another network: this package runs PI0')
+    network = PI05 if MARK in stored else PI0
+    if KINDS.get(kind.lower(), network) != network:
+        raise CheckpointError(f"checkpoint '{folder}' is {NETWORKS[KINDS[kind.lower()]]} by its "
+                              f'config.json, its weights are of {NETWORKS[network]}: files of two '
+                              'checkpoints are mixed, copy the whole folder that training saved')
     layout = _layout(folder, config, kind)
     try:
-        spec = layout.describe(folder.absolute(), config, choices)
+        spec = layout.describe(folder.absolute(), config, choices, network)
         left = (f'the weights hold {len(buffers)} statistics of LeRobot before 0.4, such as '
                 f'{buffers[0]}: left out, those of the processors count',) if buffers else ()
-        spec = replace(spec, warnings=spec.warnings + _still(spec) + left,
-                       trained_delay=whole(config, 'trained_delay', 0),
+        spec = replace(spec, warnings=spec.warnings + _still(spec) + left, network=network,
+                       trained_delay=max(whole(config, name, 0) for name in DELAYS
+                                         if config.get(name, 0) is not None),
                        action_offset=whole(config, 'action_offset', 0))
         _require_sane(spec, config)
         _require_image_size(spec, stored)
@@ -129,10 +134,10 @@ def _layout(folder: Path, config: dict, kind: str):
     """Return the module that reads this layout."""
     if config.get('model_type') == 'pi0':
         return layout_transformers
-    if config.get('type') == 'pi0':
+    if str(config.get('type')).lower() in KINDS:
         return layout_lerobot
     if kind:
-        raise CheckpointError(f"checkpoint '{folder}' has type '{kind}', expected pi0")
+        raise CheckpointError(f"checkpoint '{folder}' has type '{kind}', expected pi0 or pi05")
     openpi = 'action_expert_variant' in config and 'input_features' not in config
     if openpi or (folder / 'assets').is_dir() or any(
             (folder / name).exists() for name in ('metadata.pt', layout_openpi.STATISTICS)):

@@ -16,6 +16,9 @@ ENGINES = ('auto', 'fast', 'reference')
 ACTIONS = ('positions',)  # what actions mean
 COMPILE = ('auto', 'on', 'off')
 PALIGEMMA = 'google/paligemma-3b-pt-224'  # whose tokenizer PI0 reads
+PI0, PI05 = 'pi0', 'pi05'
+NETWORKS = {PI0: 'PI0', PI05: 'pi0.5'}
+PROMPTS = ('lerobot', 'openpi', PI05)  # pi0.5's has the state in it, for either trainer
 LETTERBOXES = ('lerobot', 'lerobot_0.4', 'lerobot_0.3', 'openpi', 'transformers')
 
 
@@ -51,7 +54,7 @@ class PolicySpec:
     dt_s: float | None            # control period of the training data, None when not recorded
     image_size: tuple[int, int]   # height, width
     letterbox: str                # one of LETTERBOXES
-    prompt: str                   # 'lerobot' or 'openpi': how an instruction becomes a prompt
+    prompt: str                   # how an instruction becomes a prompt: one of PROMPTS
     max_prompt_tokens: int
     tokenizer: Path | None        # folder with tokenizer.json
     trainer: str                  # what is known of the version that trained it
@@ -62,6 +65,7 @@ class PolicySpec:
     relative_why: str = ''        # which actions are relative, and by which rule
     action_offset: int = 0        # periods after the observation at which step 0 is due
     trained_delay: int = 0        # so many first actions training gave it, for rtc_trained
+    network: str = PI0            # one of NETWORKS
 
     def camera(self, name: str) -> str:
         """Return the checkpoint's name of a camera that the data set may call otherwise."""

@@ -8,8 +8,6 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from pi0_ros.engine.engine import Engine
-
 KEPT_GRAPHS = 4  # of different numbers of cameras and prompt tokens
 # Operations that only look at memory in another way, or ask for it.
 NO_KERNEL = {
@@ -47,22 +45,22 @@ class _Graph:
 
 
 class Graphs:
-    """An engine on a GPU, one CUDA graph for each number of cameras and prompt tokens.
+    """A computation on a GPU, one CUDA graph for each number of cameras and prompt tokens.
 
     A graph is captured when its numbers first come, in the thread that infers: the control thread
     goes on. The graphs share the engine's memory, so one runs at a time.
     """
 
-    def __init__(self, engine: Engine) -> None:
-        """Capture nothing yet."""
-        self.engine = engine
+    def __init__(self, compute: Callable[..., Tensor], device: torch.device) -> None:
+        """Capture nothing yet. :param compute: what of tensors on the device."""
+        self._compute, self._device = compute, device
         # One of each for all graphs, which run one at a time: every stream and every pool keeps
         # memory of its own.
         self._stream, self._pool = torch.cuda.Stream(), torch.cuda.graph_pool_handle()
         self._graphs: OrderedDict[tuple[int, int], _Graph] = OrderedDict()
 
     def __call__(self, *inputs: Tensor) -> Tensor:
-        """Return what the engine would; inputs may lie in pinned memory of the host."""
+        """Return what ``compute`` would; inputs may lie in pinned memory of the host."""
         key = len(inputs[0]), len(inputs[1])
         graph = self._graphs.pop(key, None)
         if graph is None:
@@ -81,18 +79,18 @@ class Graphs:
 
     def _capture(self, *inputs: Tensor) -> _Graph:
         """Record the kernels; a call outside of the graph lets libraries set up before."""
-        fixed = tuple(value.to(self.engine.device, copy=True) for value in inputs)
+        fixed = tuple(value.to(self._device, copy=True) for value in inputs)
         before = torch.cuda.current_stream()
         try:
             self._stream.wait_stream(before)
             with torch.cuda.stream(self._stream):
-                self.engine(*fixed)
+                self._compute(*fixed)
             before.wait_stream(self._stream)
             graph = torch.cuda.CUDAGraph()
             # Other threads may go on using the GPU.
             with torch.cuda.graph(graph, pool=self._pool, stream=self._stream,
                                   capture_error_mode='thread_local'):
-                out = self.engine(*fixed)
+                out = self._compute(*fixed)
         except BaseException:
             torch.cuda.set_stream(before)  # a capture that fails may leave its own in place
             raise

@@ -15,13 +15,23 @@ GELU = 'gelu_pytorch_tanh'
 class Gemma:
     """Weights of one layer of the language model or of the expert."""
 
-    norm1: Tensor    # [W] float32, with Gemma's 1 added
     qkv: Tensor      # [(H + 2) * D, W]
     out: Tensor      # [W, H * D]
-    norm2: Tensor    # [W] float32
     gate_up: Tensor  # [2 * M, W]
     down: Tensor     # [W, M]
     eps: float
+
+
+@dataclass(frozen=True)
+class Norms:
+    """What the two norms of a layer do: for all tokens [.], or for each of its own [T, .]."""
+
+    first: Tensor               # [W] float32, before attention
+    second: Tensor              # [W] float32, before the MLP
+    into: Tensor | None = None  # bias of queries, keys and values [(H + 2) D]; of pi0.5
+    hidden: Tensor | None = None  # bias of the MLP's first product [2 M]
+    gate: Tensor | None = None  # [W] of what attention adds
+    out: Tensor | None = None   # [W] of what the MLP adds
 
 
 @dataclass(frozen=True)
@@ -92,11 +102,9 @@ def pack_gemma(layer: GemmaDecoderLayer) -> Gemma:
     """Return the weights of a layer, packed."""
     attention, mlp = layer.self_attn, layer.mlp
     return Gemma(
-        1 + layer.input_layernorm.weight.float(),
         _pack([attention.q_proj, attention.k_proj, attention.v_proj], 'weight'),
-        attention.o_proj.weight.data, 1 + layer.post_attention_layernorm.weight.float(),
-        _pack([mlp.gate_proj, mlp.up_proj], 'weight'), mlp.down_proj.weight.data,
-        layer.input_layernorm.eps)
+        attention.o_proj.weight.data, _pack([mlp.gate_proj, mlp.up_proj], 'weight'),
+        mlp.down_proj.weight.data, layer.input_layernorm.eps)
 
 
 def pack_siglip(layer: SiglipEncoderLayer) -> Siglip:
@@ -108,3 +116,9 @@ def pack_siglip(layer: SiglipEncoderLayer) -> Siglip:
     return Siglip(both(layer.layer_norm1), (_pack(parts, 'weight'), _pack(parts, 'bias')),
                   both(layer.self_attn.out_proj), both(layer.layer_norm2), both(layer.mlp.fc1),
                   both(layer.mlp.fc2), layer.layer_norm1.eps)
+
+
+def plain_norms(layer: GemmaDecoderLayer) -> Norms:
+    """Return what the norms of a layer do, with Gemma's 1 added; not for pi0.5's expert."""
+    return Norms(1 + layer.input_layernorm.weight.float(),
+                 1 + layer.post_attention_layernorm.weight.float())

@@ -6,13 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PI0ForConditionalGeneration, PI0Model
 
-from pi0_ros.engine.engine import Engine
+from pi0_ros.engine.engine import Engine, Padding
 from pi0_ros.engine.guidance import embed_at, steer, steer_full, steering, weights
 from pi0_ros.engine.kernels import Graphs, count_kernels
 from pi0_ros.weights.files import CheckpointError
+from pi0_ros.weights.pi05 import PI05ForConditionalGeneration
 
 log = logging.getLogger(__name__)
 # Largest difference from the reference, relative to the largest action. float32 paths differ in
@@ -22,6 +23,7 @@ TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2}
 CACHE = next(name for name in ('cache', 'past_key_values')
              if name in inspect.signature(PI0Model.forward).parameters)
 CHECK_TOKENS = 12
+BUCKET = 16  # tokens
 
 
 @dataclass(frozen=True)
@@ -55,11 +57,12 @@ class Report:
 
 
 class Reference:
-    """transformers' own ``sample_actions``; guided, its loop over transformers' own layers."""
+    """transformers' own ``sample_actions``; guided, and of pi0.5, its loop over its layers."""
 
     def __init__(self, model: PI0ForConditionalGeneration, steps: int, rtc: str = '') -> None:
         """Use ``model`` as it is."""
         self.model, self.steps, self.rtc = model, steps, rtc
+        self._own = not rtc and not isinstance(model, PI05ForConditionalGeneration)
         vision = model.config.vlm_config.vision_config
         self.image_tokens = (vision.image_size // vision.patch_size) ** 2
 
@@ -72,7 +75,7 @@ class Reference:
         images = torch.full((len(pixels) * self.image_tokens,),
                             self.model.config.vlm_config.image_token_id, device=device)
         ids = torch.cat([images, prompt.ids])[None]
-        if self.rtc:
+        if not self._own:
             return self._guided(pixels.to(device, weight.dtype)[None], ids,
                                 state.to(device, weight.dtype)[None], noise.to(device),
                                 *(part.to(device) for part in guide))
@@ -85,7 +88,7 @@ class Reference:
                                             device=device))[0].float()
 
     def _guided(self, pixels: Tensor, ids: Tensor, state: Tensor, actions: Tensor,
-                target: Tensor, weight: Tensor) -> Tensor:
+                target: Tensor | None = None, weight: Tensor | None = None) -> Tensor:
         """Return actions; what ``sample_actions`` does, with a hand on every step."""
         core, mask = self.model.model, torch.ones_like(ids)
         embeds = core.embed_prefix(ids, pixels, mask.new_ones((1, pixels.shape[1]),
@@ -102,11 +105,7 @@ class Reference:
                 now = torch.where(weight[None, :, 0] > 0, 0.0, now)
             with torch.set_grad_enabled(self.rtc == 'full'):
                 actions = actions.requires_grad_(self.rtc == 'full')
-                tokens = embed_at(self.model.embed_action_time, state,
-                                  actions[None].to(state.dtype), now)
-                seen = core(action_embeds=tokens, attention_mask=mask,
-                            **{CACHE: cache}).last_hidden_state[0, -len(actions):]
-                velocity = self.model.action_out_proj(seen).float()
+                velocity = self._velocity(state, actions, now, mask, cache)
                 if self.rtc == 'full':
                     actions = steer_full(actions, velocity, row, target, weight)
                 elif self.rtc == 'identity':
@@ -116,16 +115,38 @@ class Reference:
             cache.crop(prefix - cache.get_seq_length())
         return torch.where(weight > 0, target, actions) if self.rtc == 'trained' else actions
 
+    def _velocity(self, state: Tensor, actions: Tensor, times: Tensor, mask: Tensor,
+                  cache: object) -> Tensor:
+        """Return the network's velocity [T, A] float32 of actions at flow times [1, T]."""
+        if isinstance(self.model, PI05ForConditionalGeneration):
+            return self.model.velocity(actions[None], times, cache)[0].float()
+        tokens = embed_at(self.model.embed_action_time, state, actions[None].to(state.dtype),
+                          times)
+        seen = self.model.model(action_embeds=tokens, attention_mask=mask,
+                                **{CACHE: cache}).last_hidden_state[0, -len(actions):]
+        return self.model.action_out_proj(seen).float()
+
 
 class Fast:
-    """Our engine, on a GPU as CUDA graphs."""
+    """Our engine, on a GPU as CUDA graphs.
+
+    The prompts of pi0.5 differ in length with the state's digits: for graphs they are padded to a
+    multiple of ``BUCKET`` tokens, which nothing sees.
+    """
 
     def __init__(self, model: PI0ForConditionalGeneration, steps: int, most_tokens: int,
-                 compiled: bool, rtc: str = '') -> None:
-        """Pack the weights; ``model`` stays usable."""
-        self.engine = Engine(model, steps, most_tokens, compiled, rtc)
+                 compiled: bool, rtc: str = '', padded: bool | None = None) -> None:
+        """Pack the weights; ``model`` stays usable.
+
+        :param padded: whether prompts are padded; None: where graphs need it.
+        """
+        varies = isinstance(model, PI05ForConditionalGeneration)
+        self.engine = Engine(model, steps, most_tokens + BUCKET * varies, compiled, rtc)
+        vision = model.config.vlm_config.vision_config
+        self._image_tokens = (vision.image_size // vision.patch_size) ** 2
         graph = self.engine.device.type == 'cuda' and rtc != 'full'  # gradients are in no graph
-        self._run = Graphs(self.engine) if graph else self.engine
+        self._padded = varies and graph if padded is None else padded
+        self._run = Graphs(self._compute, self.engine.device) if graph else self._compute
 
     @property
     def name(self) -> str:
@@ -138,12 +159,26 @@ class Fast:
 
         They may lie in memory of the host.
         """
-        given = pixels, prompt.text, *given
-        return self._run(*(self._here(given) if self._run is self.engine else given))
+        given = self._padding(pixels, prompt.text, *given)
+        return self._run(*(given if isinstance(self._run, Graphs) else self._here(given)))
 
     def eager(self, pixels: Tensor, prompt: Prompt, *given: Tensor) -> Tensor:
         """Return the same, not from a graph."""
-        return self.engine(*self._here((pixels, prompt.text, *given)))
+        return self._compute(*self._here(self._padding(pixels, prompt.text, *given)))
+
+    def _padding(self, pixels: Tensor, text: Tensor, *given: Tensor) -> tuple[Tensor, ...]:
+        """Return the inputs, and with padding what says where the text ends."""
+        if not self._padded:
+            return pixels, text, *given
+        length = -(-len(text) // BUCKET) * BUCKET
+        where = self.engine.padding(len(pixels) * self._image_tokens, len(text), length)
+        return (pixels, nn.functional.pad(text, (0, 0, 0, length - len(text))), *given,
+                *where.parts())
+
+    def _compute(self, *given: Tensor) -> Tensor:
+        if not self._padded:
+            return self.engine(*given)
+        return self.engine(*given[:-3], padding=Padding(*given[-3:]))
 
     def _here(self, given: tuple[Tensor, ...]) -> list[Tensor]:
         return [part.to(self.engine.device) for part in given]

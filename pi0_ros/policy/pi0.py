@@ -1,6 +1,7 @@
-"""PI0: from an observation to joint positions."""
+"""PI0 and pi0.5: from an observation to joint positions."""
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from tokenizers import Tokenizer
 
 from pi0_ros.checkpoint import reader as checkpoint
 from pi0_ros.checkpoint.mapping import JointMap
-from pi0_ros.checkpoint.spec import PALIGEMMA, Choices, find_tokenizer
+from pi0_ros.checkpoint.spec import NETWORKS, PALIGEMMA, PI05, Choices, find_tokenizer
 from pi0_ros.engine import guidance
 from pi0_ros.engine.paths import Prompt, Reference, Report, choose
 from pi0_ros.observation.observation import Observation
@@ -22,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 class Pi0Policy:
-    """Decides with a PI0 checkpoint: normalise, letterbox, tokenise, denoise, restore."""
+    """Decides with a checkpoint of either: normalise, letterbox, tokenise, denoise, restore."""
 
     def __init__(self, folder: Path, *, dt_ns: int = 0, offset: int = -1,
                  device: str = 'auto', dtype: str = 'auto', steps: int = 0, seed: int = 0,
@@ -64,7 +65,8 @@ class Pi0Policy:
         self.steps, self.threads = steps or self.spec.denoising_steps, threads
         self.seed, self.rtc, self._warned = seed, rtc, False
         self._tokenizer_name = tokenizer
-        self._prompt: tuple[str, Prompt] | None = None
+        self._prompt: tuple[tuple[str, tuple[int, ...]], Prompt] | None = None
+        self._long = ''  # an instruction that was cut, as was said
         self._engine, self._compiled = engine, compiled
         self._pixels = Pixels(*self.spec.image_size, self.spec.letterbox, self.device)
         self.model, self.number = None, 0
@@ -113,8 +115,8 @@ class Pi0Policy:
         out.no_truncation()
         for text in ('<bos>', '\n'):
             if out.encode(text, add_special_tokens=False).ids != [out.token_to_id(text)]:
-                raise CheckpointError(f"tokenizer '{folder}' has no token {text!r}, which PI0 "
-                                      "reads: take PaliGemma's")
+                raise CheckpointError(f"tokenizer '{folder}' has no token {text!r}, which "
+                                      f"{NETWORKS[self.spec.network]} reads: take PaliGemma's")
         return out
 
     def warm_up(self) -> None:
@@ -237,7 +239,7 @@ class Pi0Policy:
         state = host_buffer((self.model.config.max_state_dim,), self.device, torch.float32)
         state.zero_()[:len(raw)] = torch.from_numpy(self.spec.state.normalise(raw))
         named = [name for name in self.spec.cameras if name in images]
-        return (raw, state, self._prompted(observation.instruction),
+        return (raw, state, self._prompted(observation.instruction, raw),
                 self._pixels([images[name] for name in named],
                              [self.spec.pixels.get(name) for name in named]))
 
@@ -249,20 +251,28 @@ class Pi0Policy:
         """Return the shape [chunk_length, max_action_dim] that denoising starts from."""
         return self.spec.chunk_length, self.model.config.max_action_dim
 
-    def _prompted(self, instruction: str) -> Prompt:
-        """Return the prompt of an instruction; the last one is kept."""
-        if self._prompt is None or self._prompt[0] != instruction:
-            ids = prompt_ids(self._tokenizer, instruction, self.spec.prompt)
+    def _prompted(self, instruction: str, raw: np.ndarray) -> Prompt:
+        """Return the prompt of an instruction, and of pi0.5 of a raw state; the last one is kept.
+
+        Tokenising the whole of it takes less than 0.1 ms, so its parts are not kept.
+        """
+        digits = (tuple(self.spec.state.digits(raw).tolist()) if self.spec.network == PI05
+                  else ())
+        if self._prompt is None or self._prompt[0] != (instruction, digits):
+            ids = prompt_ids(self._tokenizer, instruction, self.spec.prompt, digits)
             most = self.spec.max_prompt_tokens
             known = self.model.model.vlm.get_input_embeddings().num_embeddings
             if max(ids) >= known:
                 raise ValueError(f"instruction '{instruction}' has the token {max(ids)}, the "
                                  f'network knows {known}: the tokenizer is not the one that it '
                                  'was trained with')
-            if len(ids) > most:
-                log.warning(f"instruction '{instruction}' has {len(ids)} tokens, the policy reads "
-                            f'the first {most}: say it in fewer words')
-            self._prompt = instruction, self._embed(torch.tensor(ids[:most], device=self.device))
+            if len(ids) > most and self._long != instruction:
+                self._long = instruction
+                log.warning(f"instruction '{instruction}' has {len(ids)} tokens"
+                            + (' with the state behind it' if digits else '')
+                            + f', the policy reads the first {most}: say it in fewer words')
+            self._prompt = ((instruction, digits),
+                            self._embed(torch.tensor(ids[:most], device=self.device)))
         return self._prompt[1]
 
     @torch.no_grad()
@@ -288,15 +298,20 @@ class Pi0Policy:
             torch.cuda.empty_cache()
 
 
-def prompt_ids(tokenizer: Tokenizer, instruction: str, style: str) -> list[int]:
-    """Return the token ids of an instruction: one <bos>, the text, one newline.
+def prompt_ids(tokenizer: Tokenizer, instruction: str, style: str, digits: Sequence[int] = ()
+               ) -> list[int]:
+    """Return the token ids of an instruction, after one <bos>.
 
     lerobot: the text as it is, with a newline unless it ends with one. openpi (``tokenizer.py``):
     stripped, underscores and inner newlines become spaces, the newline is a piece of its own.
+    pi05: that text and the state's digits, as ``Task: ..., State: ...;``, for either trainer.
     """
-    if style == 'openpi':
-        text = instruction.strip().replace('_', ' ').replace('\n', ' ')
+    plain = instruction.strip().replace('_', ' ').replace('\n', ' ')
+    if style == PI05:
+        text = f"Task: {plain}, State: {' '.join(map(str, digits))};\nAction: "
         ids = tokenizer.encode(text, add_special_tokens=False).ids
+    elif style == 'openpi':
+        ids = tokenizer.encode(plain, add_special_tokens=False).ids
         ids += tokenizer.encode('\n', add_special_tokens=False).ids
     else:
         text = instruction if instruction.endswith('\n') else instruction + '\n'

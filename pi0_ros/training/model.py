@@ -6,6 +6,7 @@ import torch
 from transformers import PI0Config, PI0ForConditionalGeneration
 
 from pi0_ros.training.demonstrations import CHUNK
+from pi0_ros.weights.pi05 import AdaptiveNorm, PI05ForConditionalGeneration
 
 IMAGE_SIZE = 64
 PATCH = 8
@@ -43,17 +44,20 @@ def small_config() -> PI0Config:
     return config
 
 
-def new_model(seed: int, config: PI0Config | None = None) -> PI0ForConditionalGeneration:
+def new_model(seed: int, config: PI0Config | None = None, network: str = 'pi0'
+              ) -> PI0ForConditionalGeneration:
     """Return a model with random weights scaled by the width of each layer.
 
     transformers' fixed deviation of 0.02 suits a width of 2048; at 128 it all but silences the
     layers and training does not begin.
 
-    :param config: the demo checkpoint's if None.
+    :param config: the demo checkpoint's if None. :param network: pi0 or pi05, whose norms begin
+        as those without a condition, and with gates of 1.
     """
     torch.manual_seed(seed)
     config = config or small_config()
-    model = PI0ForConditionalGeneration(config)
+    model = (PI05ForConditionalGeneration if network == 'pi05'
+             else PI0ForConditionalGeneration)(config)
     for name, parameter in model.named_parameters():
         if name.endswith('bias'):
             torch.nn.init.zeros_(parameter)
@@ -65,4 +69,7 @@ def new_model(seed: int, config: PI0Config | None = None) -> PI0ForConditionalGe
                 fan_in = fan_in if 'position' in name else float(
                     config.vlm_config.text_config.hidden_size)
             torch.nn.init.normal_(parameter, std=1 / math.sqrt(fan_in))
+    for norm in (module for module in model.modules() if isinstance(module, AdaptiveNorm)):
+        torch.nn.init.zeros_(norm.dense.weight)
+        torch.nn.init.ones_(norm.dense.bias[-len(norm.dense.bias) // 3:].data)
     return model

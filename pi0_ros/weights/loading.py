@@ -1,4 +1,4 @@
-"""Weights of a checkpoint in transformers' PI0 classes, loaded strictly."""
+"""Weights of a checkpoint in transformers' classes, or pi0.5's own, loaded strictly."""
 
 import gc
 import logging
@@ -17,6 +17,7 @@ from transformers import PI0Config, PI0ForConditionalGeneration
 from pi0_ros.weights.files import CheckpointError
 from pi0_ros.weights.header import described_by, read_header
 from pi0_ros.weights.network import network_config
+from pi0_ros.weights.pi05 import MARK, PI05ForConditionalGeneration
 from pi0_ros.weights.tensors import TABLE, UNUSED, Stored
 
 log = logging.getLogger(__name__)
@@ -41,7 +42,7 @@ def load_model(folder: Path, dtype: torch.dtype, device: torch.device, chunk_len
     shapes = {name: part.shape for name, part in stored.items()}
     try:
         source = described_by(folder)
-        model = _empty(network_config(source, shapes, chunk_length), source)
+        model = _empty(network_config(source, shapes, chunk_length), source, MARK in shapes)
         _require_equal(folder, dict(model.named_parameters()), stored)
         _fill(model, stored, dtype, device)
         # Buffers stay float32: time and position frequencies in bfloat16 would be off by up to
@@ -123,11 +124,11 @@ def out_of_memory(error: Exception, folder: Path, device: torch.device) -> Check
         "what else uses the GPU (nvidia-smi), or set 'dtype' to bfloat16")
 
 
-def _empty(config: PI0Config, folder: Path) -> PI0ForConditionalGeneration:
+def _empty(config: PI0Config, folder: Path, pi05: bool = False) -> PI0ForConditionalGeneration:
     """Return the network without memory for its parameters."""
     try:
         with _parameters_on_meta():
-            model = PI0ForConditionalGeneration(config)
+            model = (PI05ForConditionalGeneration if pi05 else PI0ForConditionalGeneration)(config)
     except Exception as error:  # whatever a width that no network has leads to
         raise CheckpointError(f"checkpoint file '{folder / 'config.json'}' describes no PI0 "
                               f'network: {error}') from error

@@ -20,7 +20,7 @@ RENAMES = (
     (r'^model\.vlm\.vision_tower\.vision_model\.', 'model.vlm.vision_tower.'),
     (r'^model\.vlm\.language_model\.model\.', 'model.vlm.language_model.'),
     (r'^paligemma_with_expert\.gemma_expert\.model\.', 'model.dit.'),
-    (r'^(action_in_proj|action_time_mlp_in|action_time_mlp_out|state_proj)\.',
+    (r'^(action_in_proj|(action_)?time_mlp_in|(action_)?time_mlp_out|state_proj)\.',
      r'embed_action_time.\1.'),
 )
 HEAD = 'paligemma_with_expert.paligemma.lm_head.weight'
