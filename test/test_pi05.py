@@ -13,6 +13,7 @@ from safetensors.numpy import load_file, save_file
 from pi0_ros.checkpoint import reader as checkpoint
 from pi0_ros.checkpoint.normalise import BINS, lerobot_normaliser, openpi_normaliser
 from pi0_ros.checkpoint.spec import Choices
+from pi0_ros.configuration.file import read_all_parameters
 from pi0_ros.engine import guidance
 from pi0_ros.engine.kernels import count_kernels
 from pi0_ros.engine.paths import BUCKET, Fast, Reference, choose, made_up
@@ -276,6 +277,28 @@ def test_a_pipeline_that_normalises_after_the_prompt_is_refused(copy):
 def test_what_training_gave_is_read_of_either_name(copy, given_, delay):
     edit(copy / 'config.json', lambda content: content.update(given_))
     assert checkpoint.read(copy).trained_delay == delay
+
+
+@pytest.mark.parametrize('given_, declared, wanted', [
+    ({}, 5, 'rtc_trained'), ({}, 0, 'blend'), ({}, None, 'blend'), ({}, 'x', 'blend'),
+    ({'handover': 'switch'}, 5, 'switch'), ({'policy': 'mock_hold'}, 5, 'blend'),
+    ({'joint_names': ['a', 'b', 'c', 'd', 'e', '-']}, 5, 'blend'),
+    ({'checkpoint': '/nowhere'}, 5, 'blend')])
+def test_the_hand_over_is_what_a_checkpoint_was_trained_for(copy, given_, declared, wanted):
+    edit(copy / 'config.json', lambda content: content.update(rtc_training_max_delay=declared))
+    config = read_all_parameters(None, **{
+        'policy': 'pi0', 'checkpoint': str(copy), 'joint_names': list('abcdef'),
+        'cameras': ['front'], **given_})
+    assert config.control.handover == wanted
+
+
+def test_that_hand_over_is_told_at_the_start(copy, caplog):
+    edit(copy / 'config.json', lambda content: content.update(rtc_training_max_delay=5))
+    policy = Pi0Policy(copy, dt_ns=1, device='cpu', rtc='trained',
+                       tokenizer=str(DATA / QUANTILES / 'tokenizer'))
+    with caplog.at_level('INFO'):
+        policy.load()
+    assert 'pi0.5 was trained to be given up to 5 actions' in caplog.text
 
 
 def test_a_delay_that_is_no_number_is_refused(copy):

@@ -27,7 +27,7 @@ def both(made, seen):
     guard = Guard(pilot, ObservationBuilder(JointBuffer(('a',)), {'c': LatestBuffer()},
                                             lambda image: image, Freshness(1, 1, 1)), rules)
     found = guard.check(made, seen, made.t_obs_ns)
-    execution = Execution(('a',), ControlConfig(), SafetyConfig(
+    execution = Execution(('a',), ControlConfig(handover='blend'), SafetyConfig(
         joint_limits=('a: lower -2, upper 2, velocity 1.5',), position_margin=0.0,
         velocity_scale=1.0, dry_run=True), 0)
     return (found.reason if found else ''), execution.take(made, seen).refused

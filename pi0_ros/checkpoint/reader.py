@@ -4,8 +4,10 @@ Only JSON and safetensors are read; a pickle is never opened.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,9 +16,8 @@ from pi0_ros.checkpoint.normalise import STILL_RANGE
 from pi0_ros.checkpoint.spec import NETWORKS, PI0, PI05, Choices, PolicySpec, whole
 from pi0_ros.weights.files import CheckpointError, read_json
 from pi0_ros.weights.header import read_header
-from pi0_ros.weights.pi05 import MARK
 from pi0_ros.weights.places import OWN, hint
-from pi0_ros.weights.tensors import BUFFERS, WRAPPED, Stored
+from pi0_ros.weights.tensors import BUFFERS, MARK, WRAPPED, Stored
 
 EMBEDDINGS = 'model.vlm.vision_tower.embeddings.'
 MOST_OFFSET = 10  # periods
@@ -63,8 +64,7 @@ def read(folder: Path, choices: Choices = Choices()) -> PolicySpec:
         left = (f'the weights hold {len(buffers)} statistics of LeRobot before 0.4, such as '
                 f'{buffers[0]}: left out, those of the processors count',) if buffers else ()
         spec = replace(spec, warnings=spec.warnings + _still(spec) + left, network=network,
-                       trained_delay=max(whole(config, name, 0) for name in DELAYS
-                                         if config.get(name, 0) is not None),
+                       trained_delay=trained_delay(config),
                        action_offset=whole(config, 'action_offset', 0))
         _require_sane(spec, config)
         _require_image_size(spec, stored)
@@ -74,6 +74,14 @@ def read(folder: Path, choices: Choices = Choices()) -> PolicySpec:
                               f'{type(error).__name__}: {error}') from error
     except (ValueError, OverflowError) as error:
         raise CheckpointError(f"checkpoint '{folder}': {error}") from error
+
+
+def trained_delay(config: Mapping[str, Any]) -> int:
+    """Return how many first actions training gave, as a config.json says.
+
+    :raises ValueError: it is no whole number.
+    """
+    return max((whole(config, name) for name in DELAYS if config.get(name) is not None), default=0)
 
 
 def _require_sane(spec: PolicySpec, config: dict) -> None:

@@ -6,10 +6,11 @@ from dataclasses import dataclass, field, fields, replace
 
 from pi0_ros.checkpoint.config import RobotConfig
 from pi0_ros.checkpoint.mapping import NONE
-from pi0_ros.control.config import ControlConfig, GroupConfig, SafetyConfig
+from pi0_ros.control.config import AUTO, ControlConfig, GroupConfig, SafetyConfig
 from pi0_ros.control.controllers import GRIPPER, STREAMS, Group
 from pi0_ros.observation.config import InputConfig
 from pi0_ros.policy.config import PolicyConfig
+from pi0_ros.policy.factory import declares_training
 from pi0_ros.setting import setting
 
 SLOWEST_POSITIONS_HZ = 20
@@ -45,6 +46,16 @@ class Configuration:
     def with_policy(self, **changes: object) -> 'Configuration':
         """Return the same with another setting of the policy."""
         return replace(self, policy=replace(self.policy, **changes))
+
+    def decided(self) -> 'Configuration':
+        """Return the same with the hand-over that the checkpoint was trained for, if none is set.
+
+        That one needs a joint for every action.
+        """
+        trained = (self.control.handover == AUTO and self.policy.policy == 'pi0'
+                   and NONE not in self.robot.joint_names
+                   and declares_training(self.policy.checkpoint))
+        return replace(self, control=self.control.decided(trained))
 
     def problems(self) -> list[str]:
         """Return a sentence for everything that does not fit together."""

@@ -81,7 +81,7 @@ def finish(given: Mapping[str, Any], problems: Sequence[str] = ()) -> Configurat
     problems = [*problems, *configuration.problems()]
     if problems:
         raise ParameterError('; '.join(problems))
-    return configuration
+    return configuration.decided()
 
 
 def as_yaml() -> str:

@@ -3,7 +3,7 @@
 import fnmatch
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pi0_ros.control.controllers import INTERFACES, STREAMS, TRAJECTORY, Group
 from pi0_ros.control.rules import GuardRules
@@ -12,6 +12,7 @@ from pi0_ros.motion.handover import JACOBIANS, STRATEGIES, rtc_kind
 from pi0_ros.motion.limits import TIGHTER, Rules
 from pi0_ros.setting import setting
 
+AUTO = 'auto'
 USUAL_UPDATE_HZ = 100.0  # of a controller, as long as nothing else is known: the slowest
 
 
@@ -35,11 +36,12 @@ class ControlConfig:
         'control_rate of 20 Hz and more. gripper_command: goals of a gripper action.',
         choices=INTERFACES)
     handover: str = setting(
-        'blend', 'How a new chunk takes over: blend over 0.1 s; rtc (real-time chunking): the '
+        AUTO, 'How a new chunk takes over. auto: rtc_trained where the checkpoint says that it '
+        'was trained for that, else blend. blend over 0.1 s; rtc (real-time chunking): the '
         'network itself continues what is executed while it infers; rtc_trained the same in'
         ' the way a checkpoint was trained for; switch at once; ensemble averages all '
         'chunks as ACT does; synchronous stops, infers and plays a chunk whole. '
-        'docs/control.md compares them.', choices=STRATEGIES)
+        'docs/control.md compares them.', choices=(AUTO, *STRATEGIES))
     jacobian: str = setting(
         'identity',
         'Of hand-over rtc: full differentiates the action expert, as the paper does, which '
@@ -57,6 +59,11 @@ class ControlConfig:
     realtime_priority: int = setting(
         10, 'SCHED_FIFO priority of the control thread, where the system grants it (rtprio in '
         "/etc/security/limits.conf); below the controller's 50. 0 asks for none.", low=0, high=49)
+
+    def decided(self, trained: bool) -> 'ControlConfig':
+        """Return the same with a hand-over; ``trained``: for rtc_trained."""
+        handover = 'rtc_trained' if trained else 'blend'
+        return replace(self, handover=handover) if self.handover == AUTO else self
 
     def groups(self, joints: tuple[str, ...], blocks: Mapping[str, 'GroupConfig']
                ) -> tuple[Group, ...]:

@@ -8,10 +8,12 @@ import numpy as np
 from pi0_ros.checkpoint.config import RobotConfig
 from pi0_ros.checkpoint.fit import fit, table, unfed
 from pi0_ros.checkpoint.mapping import NONE
+from pi0_ros.checkpoint.reader import trained_delay
 from pi0_ros.policy.config import PolicyConfig
 from pi0_ros.policy.mock import MockPolicy
 from pi0_ros.policy.policy import Policy
 from pi0_ros.policy.process import ProcessPolicy
+from pi0_ros.weights.files import CheckpointError, read_json
 from pi0_ros.weights.places import locate
 
 log = logging.getLogger(__name__)
@@ -21,6 +23,17 @@ DEMO = Path(__file__).parents[1] / 'sim' / 'checkpoint'
 def checkpoint_folder(name: str) -> Path:
     """Return the folder that is meant; 'demo' is the one in the package, see ``locate``."""
     return DEMO if name == 'demo' else locate(name)
+
+
+def declares_training(name: str) -> bool:
+    """Return whether a checkpoint says that it was trained for hand-over rtc_trained.
+
+    What cannot be read says nothing here; who loads it is told.
+    """
+    try:
+        return trained_delay(read_json(checkpoint_folder(name) / 'config.json')) > 0
+    except (CheckpointError, ValueError, OSError):
+        return False
 
 
 def make_policy(config: PolicyConfig, robot: RobotConfig, rtc: str = '', hang_s: float = 2.0

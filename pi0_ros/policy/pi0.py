@@ -94,6 +94,9 @@ class Pi0Policy:
         self.report = Report('reference', 'not checked yet')
         for warning in self.spec.warnings:
             log.warning(warning)
+        if self.rtc == 'trained':
+            log.info(f'hand-over rtc_trained: {NETWORKS[self.spec.network]} was trained to be '
+                     f'given up to {self.spec.trained_delay} actions that are executed meanwhile')
 
     def _load_tokenizer(self) -> Tokenizer:
         name, folder = self._tokenizer_name, self.spec.tokenizer

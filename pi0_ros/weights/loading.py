@@ -17,8 +17,8 @@ from transformers import PI0Config, PI0ForConditionalGeneration
 from pi0_ros.weights.files import CheckpointError
 from pi0_ros.weights.header import described_by, read_header
 from pi0_ros.weights.network import network_config
-from pi0_ros.weights.pi05 import MARK, PI05ForConditionalGeneration
-from pi0_ros.weights.tensors import TABLE, UNUSED, Stored
+from pi0_ros.weights.pi05 import PI05ForConditionalGeneration
+from pi0_ros.weights.tensors import MARK, TABLE, UNUSED, Stored
 
 log = logging.getLogger(__name__)
 LARGE = 2**30    # bytes, from which on loading tells how far it is

@@ -15,7 +15,6 @@ from transformers.models.gemma.modeling_gemma import GemmaAttention
 # What transformers calls keys and values: from 5.24 on cache, before that past_key_values.
 CACHE = next(name for name in ('cache', 'past_key_values')
              if name in inspect.signature(GemmaAttention.forward).parameters)
-MARK = 'embed_action_time.time_mlp_in.weight'  # a tensor that pi0 does not have
 
 
 class AdaptiveNorm(nn.Module):

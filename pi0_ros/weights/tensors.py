@@ -13,6 +13,7 @@ from pi0_ros.weights.files import CheckpointError, pointer
 WEIGHTS = 'model.safetensors'
 ADAPTER = 'adapter_model.safetensors'
 Shapes = Mapping[str, tuple[int, ...]]
+MARK = 'embed_action_time.time_mlp_in.weight'  # a tensor of pi0.5 that pi0 does not have
 TABLE = 'model.vlm.language_model.embed_tokens.weight'
 # The trainers' tensor names (LeRobot's without their leading 'model.') in transformers' terms.
 RENAMES = (
