@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pi0_ros.checkpoint import reader as checkpoint
+from pi0_ros.engine.paths import Reference
 from pi0_ros.policy.factory import DEMO
 from pi0_ros.policy.pi0 import Pi0Policy
 from pi0_ros.policy.policy import ActionChunk
@@ -21,7 +22,7 @@ from pi0_ros.sim.robot import SimulatedRobot
 from pi0_ros.sim.world import COLOURS
 from pi0_ros.training import attention, demonstrations, instructions, learning, train
 from pi0_ros.training.export import export
-from pi0_ros.training.model import new_model
+from pi0_ros.training.model import new_model, start_from
 from pi0_ros.weights.files import CheckpointError
 
 
@@ -266,3 +267,85 @@ def test_an_episode_with_a_peg_ends_with_the_block_or_at_the_peg(end):
             robots.append(self), begin(self, *given, **more))[1])
         episode = run_episode(Expert(), 5, task='peg')
     assert episode.success == (end == 'taken') and episode.hit == (end == 'hit')
+
+
+# ---- pi0.5 ----
+
+@pytest.fixture(scope='module')
+def digits():
+    return instructions.build_tokenizer(512, 'pi05')
+
+
+def test_every_digit_of_a_state_is_a_token_and_words_stay_as_they_are(tokenizer, digits):
+    text = 'Task: take the red block 12, State: -1 0 7 31 255;\nAction: '
+    tokens = digits.encode(text).tokens
+    end = tokens.index(';')
+    assert [token.strip() for token in tokens[end - 6:end - 1]] == ['-1', '0', '7', '31', '255']
+    for words in ('pick up the red block\n', 'xyz\n'):
+        assert digits.encode(words).ids == tokenizer.encode(words).ids
+    assert digits.get_vocab_size() == tokenizer.get_vocab_size() + 257
+
+
+def test_from_pi0_to_pi05_norms_begin_as_they_were():
+    before, model = new_model(1), new_model(2, network='pi05')
+    start_from(model, before)
+    x = torch.randn(2, 5, 128)
+    old, new = (part.model.dit.layers[2].input_layernorm for part in (before, model))
+    y, gate = new(x, torch.randn(2, 1, 128))
+    torch.testing.assert_close(y, old(x), rtol=1e-5, atol=1e-5)
+    assert gate.eq(1).all()
+    table = model.model.vlm.get_input_embeddings().weight
+    torch.testing.assert_close(table[:512], before.model.vlm.get_input_embeddings().weight)
+    torch.testing.assert_close(model.action_out_proj.weight, before.action_out_proj.weight)
+    assert len(table) == 512 + 257
+
+
+def test_the_loss_of_pi05_is_that_of_one_observation_after_another(digits, shard):
+    """Padding of a batch's prompts changes nothing."""
+    samples = learning.Samples(shard, digits, 128, 0, 4, 'pi05')
+    model = new_model(0, network='pi05')
+    learner = learning.Learner(model, 10, 1e-3, torch.device('cpu'))
+    batch = samples.batch(0)
+    lengths = batch.mask.sum(1)
+    assert lengths.min() < lengths.max() <= 128 + instructions.MAX_TOKENS['pi05']
+    seen = []
+    flow = learner._velocity
+    learner._velocity = lambda *given: seen.append((given, flow(*given))) or seen[-1][1]
+    with torch.no_grad():
+        learner.losses(batch)
+    (_, noisy, times, _, _), got = seen[0]
+    reference = Reference(model, 10)
+    for row in range(4):
+        ids = batch.input_ids[row, :lengths[row]]
+        seen_, mask = batch.images[row][None], torch.ones(1, len(ids), dtype=torch.long)
+        core = reference.model.model
+        with torch.no_grad():
+            embeds = core.embed_prefix(ids[None], seen_, torch.ones((1, 2), dtype=torch.bool))
+            cache = getattr(core.vlm(
+                inputs_embeds=embeds, attention_mask=mask, position_ids=mask.cumsum(-1) - 1,
+                token_type_ids=torch.zeros_like(ids)[None], use_cache=True), learning.CACHE)
+            alone = model.velocity(noisy[row][None], times[row][None], cache)
+        torch.testing.assert_close(got[row], alone[0], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize('delay', [0, 7])
+def test_a_checkpoint_of_pi05_is_read_as_it_was_trained(tmp_path, digits, shard, delay):
+    samples = learning.Samples(shard, digits, 128, 0, 4, 'pi05')
+    model = new_model(0, network='pi05')
+    export(tmp_path / 'pi05', model.state_dict(), samples, digits, delay)
+    spec = checkpoint.read(tmp_path / 'pi05')
+    assert (spec.network, spec.trained_delay, spec.prompt) == ('pi05', delay, 'pi05')
+    policy = Pi0Policy(tmp_path / 'pi05', device='cpu')
+    policy.load()
+    rng, words = np.random.default_rng((0, 0)), random.Random('0/0')
+    row = rng.integers(0, 16, 4)[0]
+    rng.random(4), rng.integers(0, 3, 4)
+    state = shard['state'][row].astype(float)
+    text = instructions.sample(words, int(samples.batch(0).named[0]) - 1)  # any of its words
+    ids = policy._prompted(text, state).ids.tolist()
+    wanted = samples.batch(0).input_ids[0, 128:].tolist()
+    number = ids.index(digits.encode('State').ids[1])
+    at = wanted.index(digits.encode('State').ids[1])
+    assert ids[number:] == [one for one in wanted[at:] if one != digits.token_to_id('<pad>')]
+    np.testing.assert_allclose(policy.spec.state.normalise(state),
+                               samples.batch(0).state[0, :5], atol=1e-5)

@@ -36,6 +36,9 @@ def fit(spec: PolicySpec, robot: RobotConfig) -> JointMap:
         problems.append(f"'adaptation' is aloha, which takes {ARM} or {2 * ARM} joints, "
                         f"but there are {len(robot.states)} states and "
                         f'{len(robot.joint_names)} actions')
+    if robot.adaptation == 'aloha' and spec.velocity is not None:
+        problems.append("'adaptation' is aloha and 'actions' is velocities: openpi adapts "
+                        'positions only')
     try:
         conversions = parse_conversions(robot.conversions, robot.observed)
     except ValueError as error:

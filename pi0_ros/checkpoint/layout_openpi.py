@@ -31,8 +31,8 @@ def describe(folder: Path, config: dict[str, Any], choices: Choices, network: st
         raise Unrecorded(
             f"checkpoint '{folder}' is openpi's, which does not record which actions are relative "
             "to the state: set 'relative_joints' to those joints (ALOHA: all but the grippers), "
-            "or to [none]. It does not record what actions mean, either: DROID's are velocities, "
-            'which this package does not command', 'relative_joints')
+            "or to [none]. It does not record what actions mean, either: DROID's are velocities "
+            "('actions')", 'relative_joints')
     path = _norm_stats(folder, choices.assets)
     stats = read_json(path)
     stats = stats.get('norm_stats', stats)  # some save what is inside
@@ -59,9 +59,9 @@ def describe(folder: Path, config: dict[str, Any], choices: Choices, network: st
         raise Unrecorded(
             f"checkpoint '{folder}': its actions do not look like positions: actions "
             f"{', '.join(map(str, odd))} are around 0, the states there are not, as where actions "
-            "are relative to the state ('relative_joints' says which are), velocities (DROID) or "
-            'steps of a hand (LIBERO), which this package does not command. If they are '
-            "positions, set 'actions' to positions", 'actions')
+            "are relative to the state ('relative_joints' says which are), velocities (DROID), or "
+            'steps of a hand (LIBERO), which this package does not command. Set '
+            "'actions' to velocities, or to positions if that is what they are", 'actions')
     return PolicySpec(
         folder, 'openpi', CAMERAS, state_width, width,
         state, action, None, None, False, relative,

@@ -13,7 +13,8 @@ import numpy as np
 
 from pi0_ros.checkpoint import layout_lerobot, layout_openpi, layout_transformers
 from pi0_ros.checkpoint.normalise import STILL_RANGE
-from pi0_ros.checkpoint.spec import NETWORKS, PI0, PI05, Choices, PolicySpec, whole
+from pi0_ros.checkpoint.spec import (
+    NETWORKS, PI0, PI05, VELOCITIES, Choices, PolicySpec, whole)
 from pi0_ros.weights.files import CheckpointError, read_json
 from pi0_ros.weights.header import read_header
 from pi0_ros.weights.places import OWN, hint
@@ -66,6 +67,7 @@ def read(folder: Path, choices: Choices = Choices()) -> PolicySpec:
         spec = replace(spec, warnings=spec.warnings + _still(spec) + left, network=network,
                        trained_delay=trained_delay(config),
                        action_offset=whole(config, 'action_offset', 0))
+        spec = replace(spec, velocity=_velocities(spec, choices))
         _require_sane(spec, config)
         _require_image_size(spec, stored)
         return spec
@@ -82,6 +84,22 @@ def trained_delay(config: Mapping[str, Any]) -> int:
     :raises ValueError: it is no whole number.
     """
     return max((whole(config, name) for name in DELAYS if config.get(name) is not None), default=0)
+
+
+def _velocities(spec: PolicySpec, choices: Choices) -> np.ndarray | None:
+    """Return what each action of 1 is in rad/s or m/s, 0 where it is a position.
+
+    :raises ValueError: an action is both a velocity and relative.
+    """
+    if choices.actions != VELOCITIES:
+        return None
+    out = np.full(spec.action_width, choices.velocity)
+    out[[number for number in choices.positions if number < len(out)]] = 0.0
+    both = np.flatnonzero((out != 0) & spec.relative)
+    if len(both):
+        raise ValueError(f"action {both[0]} is relative to the state and a velocity: 'actions' is "
+                         "velocities, so 'relative_joints' has only joints of 'position_joints'")
+    return out
 
 
 def _require_sane(spec: PolicySpec, config: dict) -> None:

@@ -13,7 +13,7 @@ from pi0_ros.checkpoint.normalise import Normaliser
 from pi0_ros.weights.files import CheckpointError
 
 ENGINES = ('auto', 'fast', 'reference')
-ACTIONS = ('positions',)  # what actions mean
+POSITIONS, VELOCITIES = ACTIONS = ('positions', 'velocities')  # what actions mean
 COMPILE = ('auto', 'on', 'off')
 PALIGEMMA = 'google/paligemma-3b-pt-224'  # whose tokenizer PI0 reads
 PI0, PI05 = 'pi0', 'pi05'
@@ -66,6 +66,8 @@ class PolicySpec:
     action_offset: int = 0        # periods after the observation at which step 0 is due
     trained_delay: int = 0        # so many first actions training gave it, for rtc_trained
     network: str = PI0            # one of NETWORKS
+    # [action_width] what an action of 1 is in rad/s or m/s, where it is a velocity; else 0.
+    velocity: np.ndarray | None = None
 
     def camera(self, name: str) -> str:
         """Return the checkpoint's name of a camera that the data set may call otherwise."""
@@ -81,6 +83,8 @@ class Choices:
     assets: str = ''                          # openpi: folder below assets/, '' if there is one
     chunk_length: int = 0                     # steps; 0: as recorded
     actions: str = ''                         # what they mean: one of ACTIONS; '': as it seems
+    velocity: float = 0.0                     # of VELOCITIES: what 1 is, rad/s or m/s
+    positions: tuple[int, ...] = ()           # of VELOCITIES: actions that are none
 
 
 def whole(config: Mapping[str, Any], key: str, default: int | None = None) -> int:

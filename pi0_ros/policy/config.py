@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from pi0_ros.checkpoint.spec import ACTIONS, COMPILE, ENGINES, LETTERBOXES, Choices
+from pi0_ros.checkpoint.spec import (
+    ACTIONS, COMPILE, ENGINES, LETTERBOXES, VELOCITIES, Choices)
 from pi0_ros.policy import mock
 from pi0_ros.setting import setting
 
@@ -57,9 +58,17 @@ class PolicyConfig:
         "checkpoint's, which is 0 unless it says otherwise.",
         unit='periods', low=-1, high=10)
     actions: str = setting(
-        'auto', "What the actions of an openpi checkpoint mean, where its statistics do not look "
-        "like positions: DROID's are velocities of joints, LIBERO's poses of a hand, which this "
-        'package does not command.', choices=('auto', *ACTIONS))
+        'auto', 'What the actions mean, which no checkpoint records: positions of joints, or '
+        "velocities, as DROID's, which are added up from where the robot is. Asked for where the "
+        "statistics of an openpi checkpoint do not look like positions. LIBERO's are poses of a "
+        'hand, which this package does not command.', choices=('auto', *ACTIONS))
+    velocity_of_training: float = setting(
+        0.0, "With actions velocities: what an action of 1 was. 1.0 where the data has rad/s; "
+        "DROID's controller makes 0.2 rad of it in 1/15 s: 3.0.",
+        unit='rad/s or m/s', low=0.0, high=100.0)
+    position_joints: tuple[str, ...] = setting(
+        (), 'With actions velocities: joints whose actions are positions all the same, such as '
+        'the gripper; [none] if all are velocities.')
     relative_joints: tuple[str, ...] = setting(
         (), "Joints whose actions are relative to the observation's state; [none] for none. "
         'Empty takes what the checkpoint records; openpi records nothing.')
@@ -96,20 +105,29 @@ class PolicyConfig:
     def choices(self, action_names: tuple[str, ...]) -> Choices:
         """Return what is said of the checkpoint.
 
-        :raises ValueError: ``relative_joints`` names a joint that is none of ``action_names``, or
-            the letterbox is unknown.
+        :raises ValueError: a joint is named that is none of ``action_names``, the letterbox is
+            unknown, or velocities are not told whole.
         """
         if self.letterbox not in ('auto', *LETTERBOXES):
             raise ValueError(f"'letterbox' is {self.letterbox!r}, expected one of auto, "
                              f"{', '.join(LETTERBOXES)}")
-        relative = None
-        if self.relative_joints == ('none',):
-            relative = ()
-        elif self.relative_joints:
-            unknown = [name for name in self.relative_joints if name not in action_names]
+
+        def indices(setting_: str) -> tuple[int, ...] | None:
+            given = getattr(self, setting_)
+            if given == ('none',):
+                return ()
+            unknown = [name for name in given if name not in action_names]
             if unknown:
-                raise ValueError(f"'relative_joints' names '{unknown[0]}', which is none of "
+                raise ValueError(f"'{setting_}' names '{unknown[0]}', which is none of "
                                  f"joint_names {', '.join(action_names)}")
-            relative = tuple(action_names.index(name) for name in self.relative_joints)
-        return Choices('' if self.letterbox == 'auto' else self.letterbox, relative, self.assets,
-                       self.chunk_length, '' if self.actions == 'auto' else self.actions)
+            return tuple(action_names.index(name) for name in given) if given else None
+
+        positions = indices('position_joints')
+        if self.actions == VELOCITIES and (positions is None or not self.velocity_of_training):
+            raise ValueError("'actions' is velocities: set 'velocity_of_training' to what an "
+                             "action of 1 was (1.0 where the data has rad/s, 3.0 for DROID), and "
+                             "'position_joints' to the gripper, or to [none]")
+        return Choices('' if self.letterbox == 'auto' else self.letterbox,
+                       indices('relative_joints'), self.assets, self.chunk_length,
+                       '' if self.actions == 'auto' else self.actions,
+                       self.velocity_of_training, positions or ())

@@ -168,10 +168,14 @@ class Pi0Policy:
         normalised = self._compute(pixels, prompt, state, start,
                                    *guide)[:, :self.spec.action_width]
         normalised = normalised.double().numpy()
-        positions = self.spec.action.restore(normalised)
+        actions = self.spec.action.restore(normalised)
         relative = np.flatnonzero(self.spec.relative)
-        positions[:, relative] += raw[relative]
-        return ActionChunk(observation.t_obs_ns, self.dt_ns, self.joints.actions_out(positions),
+        actions[:, relative] += raw[relative]
+        positions = self.joints.actions_out(actions)
+        moving, unit = self._velocities()
+        positions[:, moving] = added_up(actions[:, self.joints.columns[moving]] * unit,
+                                        observation.state[moving], self.dt_ns / 1e9)
+        return ActionChunk(observation.t_obs_ns, self.dt_ns, positions,
                            observation.instruction, number, observation.image_stamps_ns, seed,
                            given, self.offset)
 
@@ -194,6 +198,11 @@ class Pi0Policy:
         actions = self.joints.actions_in(planned, width)
         relative = np.flatnonzero(self.spec.relative)
         actions[:, relative] -= raw[relative]
+        moving, unit = self._velocities()
+        if len(moving):  # the last of a plan is not known
+            speeds = np.diff(planned[:, moving], axis=0, append=np.nan) / (self.dt_ns / 1e9)
+            actions[:, self.joints.columns[moving]] = speeds / unit
+            given = min(given, len(planned) - 1)
         wanted = self.spec.action.undo(actions)
         known = np.isfinite(wanted)
         target[:len(planned), :width] = torch.from_numpy(np.where(known, wanted, 0.0))
@@ -210,6 +219,13 @@ class Pi0Policy:
             weight[:len(planned), :width] = torch.from_numpy(
                 falling[:len(planned), None] * known)
         return given, (target, weight)
+
+    def _velocities(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return which commanded joints have velocities, and what 1 is for each, rad/s or m/s."""
+        of = self.spec.velocity
+        unit = np.zeros(len(self.joints.columns)) if of is None else of[self.joints.columns]
+        moving = np.flatnonzero(unit)
+        return moving, unit[moving] / np.sign(self.joints.action_scale[moving])
 
     def _compute(self, *given: object) -> torch.Tensor:
         """Return normalised actions on the host; the reference's, where the fast path fails."""
@@ -299,6 +315,14 @@ class Pi0Policy:
         self.model = self._path = self._reference = self._prompt = None
         if self.device.type == 'cuda':
             torch.cuda.empty_cache()
+
+
+def added_up(velocities: np.ndarray, begin: np.ndarray, dt_s: float) -> np.ndarray:
+    """Return positions [T, D] at the beginning of each period with a velocity [T, D].
+
+    :param begin: [D] where the joints are measured.
+    """
+    return begin + dt_s * (np.cumsum(velocities, axis=0) - velocities)
 
 
 def prompt_ids(tokenizer: Tokenizer, instruction: str, style: str, digits: Sequence[int] = ()

@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-import numpy as np
 import torch
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer
@@ -16,7 +15,7 @@ from pi0_ros.training.learning import Samples
 from pi0_ros.training.model import IMAGE_SIZE, small_config
 from pi0_ros.weights.loading import save_as_lerobot
 
-NORM_MAP = {'VISUAL': 'IDENTITY', 'STATE': 'MEAN_STD', 'ACTION': 'MEAN_STD'}
+NORMALISES = 'normalizer_processor'
 
 
 def export(folder: Path, weights: dict[str, torch.Tensor], samples: Samples,
@@ -26,31 +25,30 @@ def export(folder: Path, weights: dict[str, torch.Tensor], samples: Samples,
     :param trained_delay: how many actions the network was trained to be given, see Learner.
     """
     (folder / 'tokenizer').mkdir(parents=True, exist_ok=True)
-    width = len(arm.JOINT_NAMES)
+    width, network = len(arm.JOINT_NAMES), samples.network
     features = {f'observation.images.{name}': {'type': 'VISUAL', 'shape': [3, HEIGHT, WIDTH]}
                 for name in CAMERAS}
     features['observation.state'] = {'type': 'STATE', 'shape': [width]}
     action = {'action': {'type': 'ACTION', 'shape': [width]}}
-    network = small_config().to_dict()
+    norm_map = {'VISUAL': 'IDENTITY', 'STATE': samples.mode, 'ACTION': samples.mode}
+    widths = small_config(network).to_dict()
+    delay = 'rtc_training_max_delay' if network == 'pi05' else 'trained_delay'  # as LeRobot has it
     _json(folder / 'config.json', {
-        'type': 'pi0', 'n_obs_steps': 1, 'input_features': features, 'output_features': action,
+        'type': network, 'n_obs_steps': 1, 'input_features': features, 'output_features': action,
         'device': 'cpu', 'dtype': 'float32', 'paligemma_variant': 'gemma_2b',
         'action_expert_variant': 'gemma_300m', 'chunk_size': CHUNK, 'n_action_steps': CHUNK,
         'max_state_dim': 32, 'max_action_dim': 32, 'num_inference_steps': 10,
         'min_period': 0.004, 'max_period': 4.0, 'use_relative_actions': False,
         'relative_exclude_joints': ['gripper'], 'action_feature_names': list(arm.JOINT_NAMES),
         'image_resolution': [IMAGE_SIZE, IMAGE_SIZE], 'empty_cameras': 0,
-        'normalization_mapping': NORM_MAP, 'tokenizer_max_length': MAX_TOKENS,
+        'normalization_mapping': norm_map, 'tokenizer_max_length': MAX_TOKENS[network],
         'action_offset': 1,  # the demonstrator's actions are the next states
-        'vlm_config': network['vlm_config'], 'dit_config': network['dit_config'],
-        **({'trained_delay': trained_delay} if trained_delay else {})})
+        'vlm_config': widths['vlm_config'], 'dit_config': widths['dit_config'],
+        **({delay: trained_delay} if trained_delay else {})})
     _json(folder / 'train_config.json', {'dataset': {
         'repo_id': 'pi0_ros/sim', 'fps': round(1 / DT)}})
-    _processors(folder, features, action)
-    statistics = _statistics(samples)
-    for name in ('policy_preprocessor_step_6_normalizer_processor',
-                 'policy_postprocessor_step_0_unnormalizer_processor'):
-        save_file(statistics, folder / f'{name}.safetensors')
+    for name in _processors(folder, network, features, action, norm_map):
+        save_file(samples.statistics, folder / name)
     save_as_lerobot(weights, folder / 'model.safetensors')
     tokenizer.save(str(folder / 'tokenizer' / 'tokenizer.json'))
     _json(folder / 'tokenizer' / 'tokenizer_config.json', {
@@ -58,40 +56,37 @@ def export(folder: Path, weights: dict[str, torch.Tensor], samples: Samples,
         'pad_token': '<pad>', 'unk_token': '<unk>', 'padding_side': 'right'})
 
 
-def _processors(folder: Path, features: dict, action: dict) -> None:
-    def step(name: str, config: dict, **extra: object) -> dict:
-        return {'registry_name': name, 'config': config, **extra}
-
+def _processors(folder: Path, network: str, features: dict, action: dict, norm_map: dict
+                ) -> list[str]:
+    """Write the processors as LeRobot orders them; return the files that their statistics need."""
     relative = {'enabled': False, 'exclude_joints': ['gripper'], 'action_names': None}
-    _json(folder / 'policy_preprocessor.json', {'name': 'policy_preprocessor', 'steps': [
-        step('rename_observations_processor', {'rename_map': {}}),
-        step('to_batch_processor', {}),
-        step('pi0_new_line_processor', {}),
-        step('tokenizer_processor', {
-            'max_length': MAX_TOKENS, 'task_key': 'task', 'padding_side': 'right',
-            'padding': 'max_length', 'truncation': True, 'tokenizer_name': 'tokenizer'},
-            artifacts={'tokenizer_name': 'tokenizer'}),
-        step('device_processor', {'device': 'cpu', 'float_dtype': None}),
-        step('relative_actions_processor', relative),
-        step('normalizer_processor', {'eps': 1e-8, 'features': {**features, **action},
-                                      'norm_map': NORM_MAP},
-             state_file='policy_preprocessor_step_6_normalizer_processor.safetensors')]})
-    _json(folder / 'policy_postprocessor.json', {'name': 'policy_postprocessor', 'steps': [
-        step('unnormalizer_processor', {'eps': 1e-8, 'features': action, 'norm_map': NORM_MAP},
-             state_file='policy_postprocessor_step_0_unnormalizer_processor.safetensors'),
-        step('absolute_actions_processor', {'enabled': False}),
-        step('device_processor', {'device': 'cpu', 'float_dtype': None})]})
-
-
-def _statistics(samples: Samples) -> dict[str, np.ndarray]:
-    out = {}
-    for feature, name in (('observation.state', 'state'), ('action', 'actions')):
-        values = samples.data[name].reshape(-1, len(arm.JOINT_NAMES))
-        out |= {f'{feature}.mean': values.mean(0), f'{feature}.std': values.std(0),
-                f'{feature}.min': values.min(0), f'{feature}.max': values.max(0)}
-        for percent in (1, 10, 50, 90, 99):
-            out[f'{feature}.q{percent:02d}'] = np.percentile(values, percent, axis=0)
-    return {key: np.ascontiguousarray(value, np.float32) for key, value in out.items()}
+    tokenize = ('tokenizer_processor', {
+        'max_length': MAX_TOKENS[network], 'task_key': 'task', 'padding_side': 'right',
+        'padding': 'max_length', 'truncation': True, 'tokenizer_name': 'tokenizer'})
+    device = ('device_processor', {'device': 'cpu', 'float_dtype': None})
+    normalise = (NORMALISES, {'eps': 1e-8, 'features': {**features, **action},
+                              'norm_map': norm_map})
+    begin = [('rename_observations_processor', {'rename_map': {}}), ('to_batch_processor', {})]
+    if network == 'pi05':
+        before = [*begin, ('relative_actions_processor', relative), normalise,
+                  ('pi05_prepare_state_tokenizer_processor_step', {}), tokenize, device]
+    else:
+        before = [*begin, ('pi0_new_line_processor', {}), tokenize, device,
+                  ('relative_actions_processor', relative), normalise]
+    after = [('unnormalizer_processor', {'eps': 1e-8, 'features': action, 'norm_map': norm_map}),
+             ('absolute_actions_processor', {'enabled': False}), device]
+    files = []
+    for name, steps in (('policy_preprocessor', before), ('policy_postprocessor', after)):
+        out = []
+        for number, (step, config) in enumerate(steps):
+            out.append({'registry_name': step, 'config': config})
+            if 'normalizer' in step:
+                out[-1]['state_file'] = f'{name}_step_{number}_{step}.safetensors'
+                files.append(out[-1]['state_file'])
+            elif step == 'tokenizer_processor':
+                out[-1]['artifacts'] = {'tokenizer_name': 'tokenizer'}
+        _json(folder / f'{name}.json', {'name': name, 'steps': out})
+    return files
 
 
 def _json(path: Path, value: object) -> None:

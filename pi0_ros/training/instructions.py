@@ -22,7 +22,8 @@ OTHER_COLOURS = ('yellow', 'purple', 'white', 'black', 'orange', 'pink', 'brown'
 CHATTER = ('stop', 'wait', 'hello robot', 'do nothing', 'dance', 'wave your hand', 'go home',
            'what is this', 'open the door', 'fold the towel', 'stay where you are', 'good morning',
            'sing a song', 'clean the table', 'look around', 'be careful', 'thank you')
-MAX_TOKENS = 48
+MAX_TOKENS = {'pi0': 48, 'pi05': 64}
+DIGITS = range(-1, 256)  # of a state in pi0.5's prompt
 
 
 def sample(rng: random.Random, target: int) -> str:
@@ -43,10 +44,11 @@ def sample(rng: random.Random, target: int) -> str:
     return text + rng.choice(ENDINGS)
 
 
-def build_tokenizer(vocabulary: int) -> Tokenizer:
+def build_tokenizer(vocabulary: int, network: str = 'pi0') -> Tokenizer:
     """Return a byte-pair tokenizer with whole words for the corpus and letters for the rest.
 
     Like PaliGemma's it starts a text with ``<bos>`` and knows the newline as a token of its own.
+    For pi05 every digit of a state is a token of its own, too, behind the others.
     """
     tokenizer = Tokenizer(models.BPE(unk_token='<unk>', fuse_unk=True))
     tokenizer.normalizer = normalizers.Lowercase()
@@ -62,6 +64,9 @@ def build_tokenizer(vocabulary: int) -> Tokenizer:
     corpus = [sample(rng, rng.choice(targets)) for _ in range(20000)]
     tokenizer.train_from_iterator(corpus, trainer)
     tokenizer.add_tokens([AddedToken('\n', normalized=False)])
+    if network == 'pi05':
+        tokenizer.add_tokens([AddedToken(str(digit), single_word=True, lstrip=True,
+                                         normalized=False) for digit in DIGITS])
     tokenizer.post_processor = processors.TemplateProcessing(
         single='<bos> $A', special_tokens=[('<bos>', tokenizer.token_to_id('<bos>'))])
     return tokenizer

@@ -13,8 +13,10 @@ from torch.nn import functional as F
 from transformers import PI0ForConditionalGeneration
 from transformers.cache_utils import DynamicCache
 
+from pi0_ros.checkpoint.normalise import lerobot_normaliser
 from pi0_ros.engine.guidance import embed_at
 from pi0_ros.engine.paths import CACHE
+from pi0_ros.policy.pi0 import prompt_ids
 from pi0_ros.sim.arm import home
 from pi0_ros.sim.expert import NO_BLOCK
 from pi0_ros.sim.render import HEIGHT as HEIGHT_PIXELS
@@ -23,6 +25,7 @@ from pi0_ros.sim.render import camera
 from pi0_ros.sim.world import REST_HEIGHT
 from pi0_ros.training import attention, instructions
 from pi0_ros.training.model import IMAGE_SIZE, PATCH, READABLE, WIDTH
+from pi0_ros.weights.pi05 import PI05ForConditionalGeneration
 
 UNNAMED = 0.06          # share of instructions that name no block: the arm holds still
 BEHIND = 0.9            # share of instructions that name the block behind a peg, if there is one
@@ -51,12 +54,23 @@ class Samples:
     """Draws batches out of the demonstrations: batch number k is the same for the same seed."""
 
     def __init__(self, data: dict[str, np.ndarray], tokenizer: Tokenizer, image_tokens: int,
-                 seed: int, batch_size: int) -> None:
+                 seed: int, batch_size: int, network: str = 'pi0') -> None:
         """Keep ``data`` as ``demonstrations.load`` returns it and compute its statistics."""
         self.data, self.tokenizer, self.seed, self.size = data, tokenizer, seed, batch_size
-        self.image_tokens = image_tokens
-        self.mean = {'state': data['state'].mean(0), 'action': data['actions'].mean((0, 1, 2))}
-        self.std = {'state': data['state'].std(0), 'action': data['actions'].std((0, 1, 2))}
+        self.image_tokens, self.network = image_tokens, network
+        self.mode = 'QUANTILES' if network == 'pi05' else 'MEAN_STD'  # as LeRobot's defaults
+        self.statistics: dict[str, np.ndarray] = {}
+        for feature, name in (('observation.state', 'state'), ('action', 'actions')):
+            values = data[name].reshape(-1, data[name].shape[-1])
+            told = {'mean': values.mean(0), 'std': values.std(0), 'min': values.min(0),
+                    'max': values.max(0), **{f'q{percent:02d}': np.percentile(
+                        values, percent, axis=0) for percent in (1, 10, 50, 90, 99)}}
+            self.statistics |= {f'{feature}.{what}': np.ascontiguousarray(value, np.float32)
+                                for what, value in told.items()}
+        width = data['state'].shape[-1]
+        self.normalisers = {
+            name: lerobot_normaliser(self.mode, feature, self.statistics, width)
+            for name, feature in (('state', 'observation.state'), ('action', 'action'))}
 
     def batch(self, number: int) -> Batch:
         """Return batch ``number``."""
@@ -68,7 +82,11 @@ class Samples:
         if 'behind' in self.data:
             behind = (rng.random(self.size) < BEHIND) & (target != NO_BLOCK)
             target = np.where(behind, self.data['behind'][rows], target)
-        prompts = [self.tokenizer.encode(instructions.sample(words, t) + '\n').ids for t in target]
+        digits = (self.normalisers['state'].digits(self.data['state'][rows])
+                  if self.network == 'pi05' else np.zeros((self.size, 0), int))
+        style = 'pi05' if self.network == 'pi05' else 'lerobot'
+        prompts = [prompt_ids(self.tokenizer, instructions.sample(words, t), style, row.tolist())
+                   for t, row in zip(target, digits)]
         length = self.image_tokens + max(map(len, prompts))
         ids = np.full((self.size, length), self.tokenizer.token_to_id('<pad>'))
         ids[:, :self.image_tokens] = self.tokenizer.get_vocab_size()
@@ -92,7 +110,7 @@ class Samples:
             torch.from_numpy(target != NO_BLOCK))
 
     def _normalised(self, name: str, value: np.ndarray) -> torch.Tensor:
-        value = torch.from_numpy(((value - self.mean[name]) / self.std[name]).astype(np.float32))
+        value = torch.from_numpy(self.normalisers[name].normalise(value).astype(np.float32))
         return F.pad(value, (0, 32 - value.shape[-1]))
 
 
@@ -189,11 +207,20 @@ class Learner:
         given = self._given(*actions.shape[:2])
         times = torch.where(given, 0.0, times[:, None])
         noisy = times[..., None] * noise + (1 - times[..., None]) * actions
-        tokens = embed_at(self.model.embed_action_time, state.repeat(REPEATS, 1), noisy, times)
-        out = core(action_embeds=tokens, attention_mask=mask.repeat(REPEATS, 1),
-                   **{CACHE: cache}).last_hidden_state[:, -actions.shape[1]:]
-        errors = (noise - actions - self.model.action_out_proj(out)).square().mean(-1)
+        velocity = self._velocity(state.repeat(REPEATS, 1), noisy, times, cache,
+                                  mask.repeat(REPEATS, 1))
+        errors = (noise - actions - velocity).square().mean(-1)
         return errors[~given].mean(), PLACE_WEIGHT * place + PATCH_WEIGHT * pointing
+
+    def _velocity(self, state: torch.Tensor, noisy: torch.Tensor, times: torch.Tensor,
+                  cache: object, mask: torch.Tensor) -> torch.Tensor:
+        """Return the network's velocity [B, T, A] at flow times [B, T]."""
+        if isinstance(self.model, PI05ForConditionalGeneration):
+            return self.model.velocity(noisy, times, cache, mask)
+        tokens = embed_at(self.model.embed_action_time, state, noisy, times)
+        out = self.model.model(action_embeds=tokens, attention_mask=mask,
+                               **{CACHE: cache}).last_hidden_state[:, -noisy.shape[1]:]
+        return self.model.action_out_proj(out)
 
     def _flow_times(self, count: int) -> torch.Tensor:
         """Return [count] flow times, distributed as ``PI0ForConditionalGeneration`` draws them."""

@@ -6,6 +6,7 @@ import torch
 from transformers import PI0Config, PI0ForConditionalGeneration
 
 from pi0_ros.training.demonstrations import CHUNK
+from pi0_ros.training.instructions import DIGITS
 from pi0_ros.weights.pi05 import AdaptiveNorm, PI05ForConditionalGeneration
 
 IMAGE_SIZE = 64
@@ -34,12 +35,15 @@ def architecture(*, width: int, expert_width: int, layers: int, heads: int, head
                     'intermediate_size': mlp * expert_width}, chunk_size=chunk)
 
 
-def small_config() -> PI0Config:
-    """Return the architecture of the demo checkpoint, about 1.8 million parameters."""
+def small_config(network: str = 'pi0') -> PI0Config:
+    """Return the architecture of the demo checkpoint, about 1.8 million parameters.
+
+    pi0.5 reads a token more for every digit of a state.
+    """
     config = architecture(
         width=WIDTH, expert_width=WIDTH, layers=LAYERS, heads=4, head_dim=32, image_width=96,
-        image_layers=3, image_heads=4, image_size=IMAGE_SIZE, patch=PATCH, vocabulary=VOCABULARY,
-        chunk=CHUNK)
+        image_layers=3, image_heads=4, image_size=IMAGE_SIZE, patch=PATCH,
+        vocabulary=VOCABULARY + (len(DIGITS) if network == 'pi05' else 0), chunk=CHUNK)
     config.vlm_config.vision_config.intermediate_size = 256
     return config
 
@@ -55,7 +59,7 @@ def new_model(seed: int, config: PI0Config | None = None, network: str = 'pi0'
         as those without a condition, and with gates of 1.
     """
     torch.manual_seed(seed)
-    config = config or small_config()
+    config = config or small_config(network)
     model = (PI05ForConditionalGeneration if network == 'pi05'
              else PI0ForConditionalGeneration)(config)
     for name, parameter in model.named_parameters():
@@ -73,3 +77,18 @@ def new_model(seed: int, config: PI0Config | None = None, network: str = 'pi0'
         torch.nn.init.zeros_(norm.dense.weight)
         torch.nn.init.ones_(norm.dense.bias[-len(norm.dense.bias) // 3:].data)
     return model
+
+
+def start_from(model: PI0ForConditionalGeneration, before: PI0ForConditionalGeneration) -> None:
+    """Give ``model`` the weights of another of this size; what that lacks stays as it is.
+
+    From PI0 to pi0.5: norms begin with its weights for scale, and tokens are added behind its own.
+    """
+    weights, given = model.state_dict(), before.state_dict()
+    for name, value in given.items():
+        scale = weights.get(name.removesuffix('.weight') + '.dense.bias')
+        if scale is not None and value.ndim == 1:
+            scale[:len(value)] = value
+        elif name in weights and weights[name].shape[1:] == value.shape[1:]:
+            weights[name][:len(value)] = value
+    model.load_state_dict(weights)

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from pi0_ros.checkpoint.spec import NETWORKS
 from pi0_ros.policy.factory import checkpoint_folder
 from pi0_ros.policy.pi0 import Pi0Policy
 from pi0_ros.sim.episodes import FIRST_UNSEEN_SEED, run_episode
@@ -22,7 +23,7 @@ from pi0_ros.sim.world import TASKS
 from pi0_ros.training import demonstrations, learning
 from pi0_ros.training.export import export
 from pi0_ros.training.instructions import build_tokenizer
-from pi0_ros.training.model import IMAGE_SIZE, PATCH, VOCABULARY, new_model
+from pi0_ros.training.model import IMAGE_SIZE, PATCH, VOCABULARY, new_model, start_from
 from pi0_ros.weights.loading import load_model
 
 SAVE_EVERY = 100
@@ -42,15 +43,14 @@ class Training:
         shards = make_demonstrations(args.work / 'demonstrations', args.shards, args.seed,
                                      args.workers, args.task)
         torch.set_num_threads(args.threads)
-        self.tokenizer = build_tokenizer(VOCABULARY)
+        self.tokenizer = build_tokenizer(VOCABULARY, args.network)
         image_tokens = len(demonstrations.CAMERAS) * (IMAGE_SIZE // PATCH) ** 2
         self.samples = learning.Samples(demonstrations.load(shards), self.tokenizer, image_tokens,
-                                        args.seed, args.batch)
-        model = new_model(args.seed)
+                                        args.seed, args.batch, args.network)
+        model = new_model(args.seed, network=args.network)
         if args.start_from:
-            model.load_state_dict(load_model(
-                checkpoint_folder(args.start_from), torch.float32, torch.device('cpu')
-            ).state_dict(), strict=False)  # what no PI0 uses is in no checkpoint
+            start_from(model, load_model(checkpoint_folder(args.start_from), torch.float32,
+                                         torch.device('cpu')))
         self.learner = learning.Learner(model, args.steps, args.rate, device, args.trained_delay)
         self.state, self.log = args.work / 'state.safetensors', args.work / 'log.jsonl'
         self.success = float('nan')
@@ -65,7 +65,7 @@ class Training:
         """
         path = args.work / 'settings.json'
         settings = {name: getattr(args, name) for name in
-                    ('task', 'trained_delay', 'start_from', 'seed')}
+                    ('task', 'network', 'trained_delay', 'start_from', 'seed')}
         if path.exists() and json.loads(path.read_text()) != settings:
             raise SystemExit(f"'{args.work}' was begun with {path.read_text().strip()}, this run "
                              f'has {json.dumps(settings)}: give another --work')
@@ -158,6 +158,8 @@ def parser() -> argparse.ArgumentParser:
                      help='folder for the finished checkpoint (default: out/train/checkpoint)')
     out.add_argument('--task', choices=TASKS, default='blocks',
                      help='peg: around a peg, left or right at random (default: blocks)')
+    out.add_argument('--network', choices=tuple(NETWORKS), default='pi0',
+                     help='pi0, or pi05 (default: pi0)')
     out.add_argument('--start-from', default='', metavar='FOLDER',
                      help="of a checkpoint of this size to go on from, 'demo' is the package's")
     out.add_argument('--trained-delay', type=int, default=0, metavar='N',

@@ -75,22 +75,26 @@ class PI05ForConditionalGeneration(PI0ForConditionalGeneration):
                 setattr(layer, name, AdaptiveNorm(width, config.dit_config.rms_norm_eps))
         expert.norm = AdaptiveNorm(width, config.dit_config.rms_norm_eps)
 
-    def velocity(self, actions: Tensor, times: Tensor, cache: object) -> Tensor:
+    def velocity(self, actions: Tensor, times: Tensor, cache: object,
+                 mask: Tensor | None = None) -> Tensor:
         """Return the velocity [B, T, A] of actions [B, T, A] that see ``cache`` and each other.
 
         :param times: [B, T] or [B, 1]. :param cache: keys and values of images and text, to which
-            this adds its own.
+            this adds its own. :param mask: [B, P], 0 where ``cache`` has padding at its end.
         """
         expert, heads = self.model.dit, self.embed_action_time
         x = heads.action_in_proj(actions.to(heads.action_in_proj.weight.dtype))
         condition = heads.conditions(times).to(x.dtype)
-        begin = cache.get_seq_length()
-        places = torch.arange(begin, begin + x.shape[1], device=x.device)
-        turns = expert.rotary_emb(x, places[None])
-        all_seen = x.new_zeros(1, 1, x.shape[1], begin + x.shape[1])
+        count, length, before = len(x), x.shape[1], cache.get_seq_length()
+        seen = x.new_zeros(count, 1, length, before + length)
+        begin = torch.full((count, 1), before, device=x.device)
+        if mask is not None:
+            seen[..., :before].masked_fill_(mask[:, None, None] == 0, torch.finfo(x.dtype).min)
+            begin = mask.sum(-1, keepdim=True)
+        turns = expert.rotary_emb(x, begin + torch.arange(length, device=x.device))
         for layer in expert.layers:
             y, gate = layer.input_layernorm(x, condition)
-            y, _ = layer.self_attn(y, position_embeddings=turns, attention_mask=all_seen,
+            y, _ = layer.self_attn(y, position_embeddings=turns, attention_mask=seen,
                                    **{CACHE: cache})
             x = x + gate * y
             y, gate = layer.post_attention_layernorm(x, condition)

@@ -1,0 +1,138 @@
+"""Actions that are velocities of joints: added up from where the robot is, and told back."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pi0_ros.checkpoint import reader as checkpoint
+from pi0_ros.checkpoint.config import RobotConfig
+from pi0_ros.checkpoint.fit import fit
+from pi0_ros.checkpoint.spec import Choices
+from pi0_ros.observation.observation import Observation
+from pi0_ros.policy.config import PolicyConfig
+from pi0_ros.policy.factory import make_policy
+from pi0_ros.policy.pi0 import added_up
+from pi0_ros.policy.policy import Leftover
+from pi0_ros.weights.files import CheckpointError
+from support import DATA, PI05_FIXTURES
+from test_policy import fixture_observation, load
+
+NAME = PI05_FIXTURES[0]
+JOINTS = ('a', 'b', 'c', 'd', 'e', 'grip')
+VELOCITIES = {'actions': 'velocities', 'velocity_of_training': 3.0, 'position_joints': ('grip',)}
+
+
+def policy(conversions=(), rtc='', folder=None, **changes):
+    out = make_policy(
+        PolicyConfig(checkpoint=str(folder or DATA / NAME / 'checkpoint'), device='cpu',
+                     dtype='float32', action_rate=15.0, tokenizer=str(DATA / NAME / 'tokenizer'),
+                     **changes),
+        RobotConfig(JOINTS, cameras=('front', 'wrist'), conversions=conversions), rtc)
+    out.load()
+    return out
+
+
+@given(st.lists(st.floats(-3, 3), min_size=1, max_size=30), st.floats(-2, 2), st.floats(0.01, 0.1))
+def test_they_are_added_up_from_the_beginning_of_every_period(speeds, begin, dt):
+    at, wanted = begin, []
+    for speed in speeds:
+        wanted.append(at)
+        at += speed * dt
+    got = added_up(np.array(speeds)[:, None], np.array([begin]), dt)
+    np.testing.assert_allclose(got[:, 0], wanted, atol=1e-9)
+
+
+def decided(made):
+    noise = np.load(DATA / NAME / 'noise.npy')
+    return made.infer(fixture_observation(NAME), noise).positions
+
+
+def test_a_chunk_begins_where_the_robot_is_and_goes_as_fast_as_the_policy_says():
+    raw, state = decided(policy()), fixture_observation(NAME).state
+    got = decided(policy(**VELOCITIES))
+    np.testing.assert_array_equal(got[0, :5], state[:5])
+    np.testing.assert_allclose(np.diff(got[:, :5], axis=0) * 15.0, 3.0 * raw[:-1, :5], atol=1e-9)
+    np.testing.assert_array_equal(got[:, 5], raw[:, 5])  # the gripper's are positions
+
+
+def test_without_a_gripper_all_are_velocities():
+    got = decided(policy(**VELOCITIES | {'position_joints': ('none',)}))
+    np.testing.assert_array_equal(got[0], fixture_observation(NAME).state)
+
+
+def test_a_joint_that_is_mounted_the_other_way_turns_the_other_way():
+    """The unit is the robot's: of a conversion only the sign counts."""
+    seen = fixture_observation(NAME)
+    turned = Observation(0, seen.state * np.array([-1, 1, 1, 1, 1, 1.0]), seen.images, {},
+                         seen.instruction)
+    noise = np.load(DATA / NAME / 'noise.npy')
+    plain = policy(**VELOCITIES).infer(seen, noise).positions
+    got = policy(conversions=('a: sign -1',), **VELOCITIES).infer(turned, noise).positions
+    np.testing.assert_allclose(got[:, 0], -plain[:, 0], atol=1e-6)
+    np.testing.assert_allclose(got[:, 1:], plain[:, 1:], atol=1e-6)
+    degrees = Observation(0, seen.state * np.array([np.pi / 180, 1, 1, 1, 1, 1]), seen.images, {},
+                          seen.instruction)
+    got = policy(conversions=('a: degree',), **VELOCITIES).infer(degrees, noise).positions
+    np.testing.assert_allclose(got[:, 0] - degrees.state[0], plain[:, 0] - seen.state[0],
+                               atol=1e-6)
+
+
+@pytest.mark.parametrize('rtc, known', [('identity', 9), ('trained', 4)])
+def test_what_is_continued_is_told_back_as_velocities(tmp_path, rtc, known):
+    folder = shutil.copytree(DATA / NAME / 'checkpoint', tmp_path / 'checkpoint')
+    content = json.loads((folder / 'config.json').read_text())
+    (folder / 'config.json').write_text(json.dumps({**content, 'rtc_training_max_delay': 6}))
+    made = policy(rtc=rtc, folder=folder, **VELOCITIES)
+    state = fixture_observation(NAME).state
+    speeds = np.linspace(-1, 1, 9)[:, None] * np.ones(6)
+    planned = added_up(np.vstack([speeds, speeds[:1]]), state, 1 / 15)
+    given_, (target, weight) = made._guide(Leftover(planned, 4), state)
+    assert given_ == 4
+    wanted = made.spec.action.undo(np.where(made.spec.velocity, speeds / 3.0, planned[:9]))
+    np.testing.assert_allclose(target[:known, :6].numpy(), wanted[:known], atol=1e-5)
+    if rtc == 'identity':  # the last speed of a plan is not known
+        assert not weight[9, :5].any()
+    whole, _ = made._guide(Leftover(planned[:4], 4), state)
+    assert whole == 3
+
+
+@pytest.mark.parametrize('changes, words', [
+    ({'velocity_of_training': 0.0}, "set 'velocity_of_training' to what an action of 1 was"),
+    ({'position_joints': ()}, "'position_joints' to the gripper, or to .none."),
+    ({'position_joints': ('x',)}, "'position_joints' names 'x', which is none of joint_names"),
+    ({'relative_joints': ('a',)}, 'action 0 is relative to the state and a velocity')])
+def test_what_is_not_told_whole_is_asked_for(changes, words):
+    with pytest.raises((ValueError, CheckpointError), match=words):
+        policy(**VELOCITIES | changes)
+
+
+def test_openpis_adaptation_has_no_velocities():
+    spec = checkpoint.read(DATA / 'openpi_pytorch' / 'checkpoint', Choices(
+        relative_joints=(), actions='velocities', velocity=1.0))
+    with pytest.raises(ValueError, match="'adaptation' is aloha and 'actions' is velocities"):
+        fit(spec, RobotConfig(tuple(f'j{i}' for i in range(14)), adaptation='aloha',
+                              cameras=('base_0_rgb',)))
+
+
+def test_an_openpi_checkpoint_that_looks_like_velocities_may_be_one(tmp_path):
+    folder = shutil.copytree(DATA / 'openpi_pytorch' / 'checkpoint', tmp_path / 'droid')
+    path, = folder.rglob('norm_stats.json')
+    content = json.loads(path.read_text())
+    stats = content.get('norm_stats', content)
+    stats['state']['mean'], stats['state']['std'] = [1.0] * 14, [0.2] * 14
+    stats['actions']['mean'], stats['actions']['std'] = [0.0] * 14, [0.1] * 14
+    path.write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match="Set 'actions' to velocities, or to positions"):
+        checkpoint.read(folder, Choices(relative_joints=()))
+    spec = checkpoint.read(folder, Choices(relative_joints=(), actions='velocities', velocity=3.0,
+                                           positions=(6, 13)))
+    assert spec.velocity.tolist() == [3.0] * 6 + [0.0] + [3.0] * 6 + [0.0]
+
+
+def test_positions_stay_positions():
+    assert load(DATA / NAME / 'checkpoint',
+                tokenizer=str(DATA / NAME / 'tokenizer')).spec.velocity is None
