@@ -1,6 +1,6 @@
 """The engine against transformers' own code: kernels, time, memory, growth.
 
-    python benchmarks/engine.py [--only kernels cpu growth demo full gpu] [--out out/engine.json]
+    python benchmarks/engine.py [--only kernels cpu growth demo full gpu] [--network pi05]
 
 Each part runs in a process of its own. Paths are timed in turn, not one after the other. Weights
 are random but for the demo checkpoint. full writes a 6 GiB file and deletes it; gpu says 'not
@@ -28,7 +28,9 @@ from pi0_ros.engine.paths import Prompt, Reference
 from pi0_ros.training.model import architecture, new_model
 
 PARTS = ('kernels', 'cpu', 'growth', 'demo', 'full', 'gpu')
-CAMERAS, TOKENS, STEPS, CHUNK = 3, 20, 10, 50
+CAMERAS, STEPS, CHUNK = 3, 10, 50
+PROMPT = {'pi0': 20, 'pi05': 60}  # tokens
+NETWORK = 'pi0'
 # Physical floor in bf16, ms for 1, 2, 3 cameras: what bandwidth and arithmetic allow.
 FLOOR_MS = {'H200': (2.7, 3.9, 5.2), 'H100': (3.7, 4.6, 5.8), '5090': (9.9, 15.7, 21.7),
             '4090': (14.4, 21.8, 29.4), 'Thor': (45, 48, 52), 'Orin': (63, 92, 121)}
@@ -42,7 +44,7 @@ def network(width: int, layers: tuple[int, int], dtype: torch.dtype, head_dim: i
     model = new_model(0, architecture(
         width=width, expert_width=width // 2, layers=layers[1], heads=8, head_dim=head_dim,
         image_width=width, image_layers=layers[0], image_heads=8, image_size=224, patch=14,
-        vocabulary=600, chunk=CHUNK)).eval().requires_grad_(False)
+        vocabulary=600, chunk=CHUNK), NETWORK).eval().requires_grad_(False)
     for parameter in model.parameters():
         parameter.data = parameter.data.to(dtype)
     model.embed_action_time.action_in_proj.register_forward_pre_hook(
@@ -50,11 +52,11 @@ def network(width: int, layers: tuple[int, int], dtype: torch.dtype, head_dim: i
     return model
 
 
-def inputs(model: torch.nn.Module, cameras: int, tokens: int = TOKENS, seed: int = 0) -> tuple:
+def inputs(model: torch.nn.Module, cameras: int, tokens: int = 0, seed: int = 0) -> tuple:
     """Return pixels, prompt, state and noise where the model lies."""
     dice = torch.Generator().manual_seed(seed)
     device = model.action_out_proj.weight.device
-    ids = torch.randint(2, 500, (tokens,), generator=dice).to(device)
+    ids = torch.randint(2, 500, (tokens or PROMPT[NETWORK],), generator=dice).to(device)
     with torch.no_grad():
         prompt = Prompt(ids, model.model.vlm.get_input_embeddings()(ids))
     return (torch.rand(cameras, 3, 224, 224, generator=dice).to(device) * 2 - 1, prompt,
@@ -65,6 +67,11 @@ def inputs(model: torch.nn.Module, cameras: int, tokens: int = TOKENS, seed: int
 def fast(engine: object) -> object:
     """Return an engine as a path that takes a prompt."""
     return lambda pixels, prompt, state, noise: engine(pixels, prompt.text, state, noise)
+
+
+def graphs(engine: Engine) -> object:
+    """Return an engine as a path of CUDA graphs, for prompts of one length."""
+    return fast(Graphs(engine, engine.device))
 
 
 def timed(paths: dict, given: tuple, rounds: int) -> dict[str, list[float]]:
@@ -109,8 +116,8 @@ def kernels() -> dict:
             'fast': lambda steps: count_kernels(
                 lambda path=fast(Engine(model, steps, 900)): path(*given)),
             'fast compiled': compiled_count}
-    print(f'\nkernels, 27 / 18 / 18 layers, bfloat16, {CAMERAS} cameras, {TOKENS} tokens, '
-          f'{STEPS} steps\n{"":16}{"chunk":>8}{"step":>8}{"rest":>8}')
+    print(f'\nkernels, 27 / 18 / 18 layers, bfloat16, {CAMERAS} cameras, {PROMPT[NETWORK]} '
+          f'tokens, {STEPS} steps\n{"":16}{"chunk":>8}{"step":>8}{"rest":>8}')
     for name, count in ways.items():
         one, ten = count(1), count(STEPS)
         step = (ten - one) / (STEPS - 1)
@@ -128,7 +135,8 @@ def cpu() -> dict:
         model = network(width, layers, torch.float32, head_dim)
         paths = {'transformers': Reference(model, STEPS), 'fast': fast(Engine(model, STEPS, 900)),
                  'fast compiled': fast(Engine(model, STEPS, 900, compiled=True))}
-        print(f'\n{title}, float32, {TOKENS} tokens, chunk {CHUNK}, {STEPS} steps, one thread, '
+        print(f'\n{title}, float32, {PROMPT[NETWORK]} tokens, chunk {CHUNK}, {STEPS} steps, one '
+              'thread, '
               f'ms\n{"":16}{"cameras":>8}{"p50":>9}{"p5":>9}{"p95":>9}{"ratio":>8}')
         for cameras in (1, 2, 3):
             given = inputs(model, cameras)
@@ -148,9 +156,9 @@ def growth() -> dict:
     """Fit lines through the time of the fast path over cameras, tokens and steps."""
     model, out = network(256, (4, 4), torch.float32), {}
     engines = {steps: fast(Engine(model, steps, 900)) for steps in (1, 4, 7, 10)}
-    axes = {'camera': [(n, STEPS, n, TOKENS) for n in (1, 2, 3)],
+    axes = {'camera': [(n, STEPS, n, 0) for n in (1, 2, 3)],
             'token': [(n, STEPS, 2, n) for n in (4, 18, 33, 48)],
-            'step': [(n, n, 2, TOKENS) for n in engines]}
+            'step': [(n, n, 2, 0) for n in engines]}
     print('\ngrowth of the fast path, same network, ms')
     for name, points in axes.items():
         times = [summary(timed({'fast': engines[steps]}, inputs(model, cameras, tokens), 15)
@@ -195,8 +203,8 @@ def full() -> dict:
         started = time.perf_counter()
         # In another process: what the writing needs must not count.
         subprocess.run([sys.executable, '-c', 'import sys; from pathlib import Path; from load '
-                        'import write_checkpoint; write_checkpoint(Path(sys.argv[1]))', folder],
-                       check=True, cwd=Path(__file__).parent)
+                        'import write_checkpoint as write; write(Path(sys.argv[1]), sys.argv[2])',
+                        folder, NETWORK], check=True, cwd=Path(__file__).parent)
         written = time.perf_counter()
         model = load_model(Path(folder), torch.bfloat16, torch.device('cpu'))
     loaded = time.perf_counter()
@@ -221,14 +229,14 @@ def gpu() -> dict | str:
         print('\nGPU: not measured, torch finds none')
         return 'not measured'
     with tempfile.TemporaryDirectory() as folder:
-        write_checkpoint(Path(folder))
+        write_checkpoint(Path(folder), NETWORK)
         started = time.perf_counter()
         model = load_model(Path(folder), torch.bfloat16, torch.device('cuda'))
         torch.cuda.synchronize()
     out: dict = {'load_s': time.perf_counter() - started}
     plain, compiled = Engine(model, STEPS, 900), None
     torch.cuda.reset_peak_memory_stats()
-    fast(Graphs(plain))(*inputs(model, 3))
+    graphs(plain)(*inputs(model, 3))
     torch.cuda.synchronize()
     out['memory_gib'] = torch.cuda.max_memory_reserved() / 2**30
     try:
@@ -247,9 +255,9 @@ def gpu() -> dict | str:
           f'{"captured s":>12}')
     for cameras in (1, 2, 3):
         given, other = inputs(model, cameras), inputs(model, cameras, seed=1)
-        paths = {'transformers': reference, 'fast in a graph': fast(Graphs(plain))}
+        paths = {'transformers': reference, 'fast in a graph': graphs(plain)}
         if compiled:
-            paths['fast compiled in a graph'] = fast(Graphs(compiled))
+            paths['fast compiled in a graph'] = graphs(compiled)
         ready = {}
         for label, path in paths.items():
             torch.cuda.synchronize()
@@ -270,7 +278,7 @@ def gpu() -> dict | str:
             out.setdefault(label, {})[cameras] = row
         for engine in (plain, compiled):
             if engine:
-                graph, eager = fast(Graphs(engine)), fast(engine)
+                graph, eager = graphs(engine), fast(engine)
                 same = all(torch.equal(graph(*x), eager(*x)) for x in (given, other, given))
                 out.setdefault('replay_equals_eager', []).append(same)
     print(f"replay equals eager, A B A: {out['replay_equals_eager']}")
@@ -300,18 +308,21 @@ def main() -> None:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--only', nargs='+', choices=PARTS, default=PARTS)
     parser.add_argument('--out', type=Path, default=Path('out/engine.json'))
+    parser.add_argument('--network', choices=tuple(PROMPT), default='pi0')
     parser.add_argument('--part', choices=PARTS, help=argparse.SUPPRESS)
     args = parser.parse_args()
     args.out.parent.mkdir(parents=True, exist_ok=True)
+    global NETWORK
+    NETWORK = args.network
     if args.part:
         torch.set_num_threads(1)
         args.out.write_text(json.dumps(globals()[args.part](), indent=1) + '\n')
         return
-    print(machine())
-    results: dict = {'machine': machine()}
+    print(f'{machine()}; {args.network}')
+    results: dict = {'machine': machine(), 'network': args.network}
     for part in args.only:
-        subprocess.run([sys.executable, __file__, '--part', part, '--out', str(args.out)],
-                       check=True)
+        subprocess.run([sys.executable, __file__, '--part', part, '--out', str(args.out),
+                        '--network', args.network], check=True)
         results[part] = json.loads(args.out.read_text())
     args.out.write_text(json.dumps(results, indent=1) + '\n')
 

@@ -18,6 +18,8 @@ from machine import machine
 from safetensors.torch import save_file
 from transformers import PI0Config, PI0ForConditionalGeneration
 
+from pi0_ros.weights.pi05 import PI05ForConditionalGeneration
+
 LOADERS = {
     'pi0_ros': 'from pi0_ros.weights.loading import load_model\n'
                'load = lambda: load_model(folder, torch.bfloat16, torch.device("cpu"))',
@@ -40,10 +42,11 @@ print(json.dumps(dict(seconds=taken, peak_gib=peak('VmHWM') - before,
 """
 
 
-def write_checkpoint(folder: Path) -> float:
+def write_checkpoint(folder: Path, network: str = 'pi0') -> float:
     """Write config.json and model.safetensors with LeRobot's names; return the size in GiB."""
     with torch.device('meta'):
-        model = PI0ForConditionalGeneration(PI0Config())
+        model = (PI05ForConditionalGeneration if network == 'pi05'
+                 else PI0ForConditionalGeneration)(PI0Config())
     block = torch.randn(1 << 20).to(torch.bfloat16) * 0.02
     tensors = {}
     for name, value in model.state_dict().items():
@@ -60,7 +63,7 @@ def write_checkpoint(folder: Path) -> float:
         tensors['model.' + name] = block.repeat(-(-count // len(block)))[:count].reshape(
             value.shape).clone()
     save_file(tensors, folder / 'model.safetensors', metadata={'format': 'pt'})
-    (folder / 'config.json').write_text(json.dumps({'type': 'pi0', 'chunk_size': 50}))
+    (folder / 'config.json').write_text(json.dumps({'type': network, 'chunk_size': 50}))
     return (folder / 'model.safetensors').stat().st_size / 2**30
 
 

@@ -17,6 +17,7 @@ from pi0_ros.policy.config import PolicyConfig
 from pi0_ros.policy.factory import make_policy
 from pi0_ros.policy.pi0 import added_up
 from pi0_ros.policy.policy import Leftover
+from pi0_ros.policy.provenance import configuration, configuration_hash
 from pi0_ros.weights.files import CheckpointError
 from support import DATA, PI05_FIXTURES
 from test_policy import fixture_observation, load
@@ -136,3 +137,17 @@ def test_an_openpi_checkpoint_that_looks_like_velocities_may_be_one(tmp_path):
 def test_positions_stay_positions():
     assert load(DATA / NAME / 'checkpoint',
                 tokenizer=str(DATA / NAME / 'tokenizer')).spec.velocity is None
+
+
+def test_a_record_of_velocities_says_what_they_were():
+    robot = RobotConfig(JOINTS, cameras=('front', 'wrist'))
+
+    def decided_by(**changes):
+        return configuration(PolicyConfig(policy='mock_hold', **changes), robot, 'blend',
+                             'identity')
+
+    one = decided_by(**VELOCITIES)
+    assert one['velocity_of_training'] == 3.0 and one['position_joints'] == ['grip']
+    assert configuration_hash(one) != configuration_hash(
+        decided_by(**VELOCITIES | {'velocity_of_training': 1.0}))
+    assert 'actions' not in decided_by()  # of records that were made before

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from pi0_ros.checkpoint.config import RobotConfig
+from pi0_ros.checkpoint.spec import VELOCITIES
 from pi0_ros.policy.config import PolicyConfig
 from pi0_ros.policy.factory import checkpoint_folder
 from pi0_ros.weights import adapter
@@ -17,6 +18,7 @@ from pi0_ros.weights.files import CheckpointError, read_json
 DECIDES = ('policy', 'tokenizer', 'device', 'dtype', 'engine', 'compile', 'denoising_steps',
            'chunk_length', 'action_rate', 'relative_joints', 'letterbox', 'assets', 'seed',
            'torch_threads', 'mock_amplitude', 'mock_script')
+OF_VELOCITIES = ('actions', 'velocity_of_training', 'position_joints')  # where actions are such
 OF_THE_ROBOT = ('state_names', 'conversions', 'adaptation', 'cameras')
 READ = ('*.json', '*.safetensors', 'assets/**/*.json', 'tokenizer/*.json')
 READ_WHOLE = 2**20   # bytes of a file; of a longer one its beginning and samples
@@ -63,6 +65,8 @@ def configuration(config: PolicyConfig, robot: RobotConfig, handover: str, jacob
     The names are those of the records that were made so far.
     """
     out = {name: getattr(config, name) for name in DECIDES}
+    if config.actions == VELOCITIES:
+        out |= {name: getattr(config, name) for name in OF_VELOCITIES}
     out['relative_joints'] = config.relative_joints or ('',)
     out |= {name: getattr(robot, name) for name in OF_THE_ROBOT}
     out |= {'action_names': robot.joint_names, 'handover': handover, 'jacobian': jacobian}

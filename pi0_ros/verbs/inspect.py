@@ -13,7 +13,7 @@ import numpy as np
 
 from pi0_ros.checkpoint.normalise import Normaliser
 from pi0_ros.checkpoint.reader import read
-from pi0_ros.checkpoint.spec import Choices, PolicySpec, Unrecorded, find_tokenizer
+from pi0_ros.checkpoint.spec import NETWORKS, Choices, PolicySpec, Unrecorded, find_tokenizer
 from pi0_ros.configuration.advice import advised
 from pi0_ros.configuration.file import read_parameters
 from pi0_ros.observation.observation import Observation
@@ -51,7 +51,8 @@ def describe(spec: PolicySpec) -> dict[str, object]:
     _, stored = read_header(spec.folder)
     parameters = sum(tensor.size for tensor in stored.values())
     return {
-        'checkpoint': str(spec.folder), 'layout': spec.layout, 'trainer': spec.trainer,
+        'checkpoint': str(spec.folder), 'network': NETWORKS[spec.network],
+        'layout': spec.layout, 'trainer': spec.trainer,
         'parameters': parameters, 'dtypes': sorted({part.dtype for part in stored.values()}),
         'memory_gib': {'bfloat16': 2 * parameters / GIB,
                        'float32': 4 * parameters / GIB},
@@ -66,6 +67,8 @@ def describe(spec: PolicySpec) -> dict[str, object]:
         'state': _feature(spec.state, spec.state_names),
         'action': _feature(spec.action, spec.action_names),
         'relative_actions': _relative(spec), 'relative_why': spec.relative_why,
+        'velocities': [] if spec.velocity is None else spec.velocity.tolist(),
+        'trained_delay': spec.trained_delay,
         'warnings': [
             *map(advised, spec.warnings), *_unit_warnings(spec)]}
 
@@ -168,8 +171,13 @@ def as_text(facts: dict) -> str:
     else:
         why = f" ({facts['relative_why']})" if facts['relative_why'] else ''
         kind = f'relative to the state where marked{why}' if relative else 'absolute'
+    if any(facts['velocities']):
+        kind += f", velocities where marked, of {max(facts['velocities']):g} rad/s or m/s"
     lines = [
         ('checkpoint', facts['checkpoint']),
+        ('network', facts['network'] + (
+            f", trained to be given up to {facts['trained_delay']} actions (rtc_trained)"
+            if facts['trained_delay'] else '')),
         ('trained by', facts['trainer']),
         ('weights', f"{facts['parameters'] / 1e6:,.1f} million parameters, stored as "
          f"{' and '.join(facts['dtypes'])}; in memory {_size(memory['bfloat16'])} as bfloat16, "
@@ -215,7 +223,9 @@ def _statistics(facts: dict) -> list[str]:
     for index in range(max(state['width'], action['width'])):
         out.append(f"{index:3}  {half(state, index, {'still': state['still']})} "
                    + half(action, index, {'still': action['still'],
-                                          'relative': facts['relative_actions'] or []}).rstrip())
+                                          'relative': facts['relative_actions'] or [],
+                                          'velocity': np.flatnonzero(facts['velocities'])
+                                          }).rstrip())
     return out
 
 
