@@ -1,6 +1,8 @@
 """What a robot did: the path of commands or of joint states that a bag holds."""
 
 from collections import Counter, deque
+from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -37,10 +39,11 @@ class ActionPath:
         self._values: deque[np.ndarray] = deque()
         self._partial = np.full(len(self.joint_names), np.nan)
 
-    def put(self, message: Any, received_ns: int, stamped: bool = True) -> None:
+    def put(self, message: Any, received_ns: int, stamped: bool = True, topic: str = '') -> None:
         """Take a command or joint state; one that cannot be used is dropped and counted.
 
         A Float64MultiArray has the order of ``joint_names``. :param stamped: whether stamps count.
+        :param topic: of no interest to a single path.
         """
         kind = message.__msgtype__
         stamp_ns = received_ns if kind == ARRAY or not stamped else (
@@ -123,6 +126,10 @@ class ActionPath:
     def _drop(self, problem: str) -> None:
         self.dropped[problem] += 1
 
+    def put_measured(self, at_ns: int) -> None:
+        """Take where the joints are measured for what is commanded."""
+        self._take(at_ns, self.measured)
+
     def sample(self, times_ns: np.ndarray) -> np.ndarray:
         """Return positions [N, D] at ``times_ns`` [N], NaN where nothing is known."""
         times_ns = np.asarray(times_ns)
@@ -144,6 +151,84 @@ class ActionPath:
         while len(self._times) > 1 and self._times[1] <= before_ns:
             self._times.popleft()
             self._values.popleft()
+
+
+class ActionPaths:
+    """The same of a robot whose joints are told, or commanded, on several topics: a path each.
+
+    What none of them commands is where it was measured when the others were commanded.
+    """
+
+    def __init__(self, joint_names: tuple[str, ...], topics: Mapping[str, Sequence[str]],
+                 gap_ns: int | None = None) -> None:
+        """Begin empty. :param topics: the joints of each. :param gap_ns: see ActionPath."""
+        self.joint_names = joint_names
+        known = {name for names in topics.values() for name in names}
+        rest = tuple(name for name in joint_names if name not in known)
+        self._rest = ActionPath(rest)
+        self._paths = {topic: ActionPath(tuple(name for name in joint_names if name in names),
+                                         gap_ns) for topic, names in topics.items()}
+        self._all = [path for path in (*self._paths.values(), self._rest) if path.joint_names]
+        self._columns = [[joint_names.index(name) for name in path.joint_names]
+                         for path in self._all]
+        self.changes: list[tuple[int, str]] = []
+        self.uncommanded: set[str] = set() if gap_ns else set(rest)
+
+    @property
+    def dropped(self) -> Counter[str]:
+        """Return messages by what was wrong with them."""
+        return sum((path.dropped for path in self._all), Counter())
+
+    @property
+    def known_ns(self) -> int:
+        """Return until when everything came that there is."""
+        return self._all[0].known_ns
+
+    @known_ns.setter
+    def known_ns(self, value: int) -> None:
+        for path in self._all:
+            path.known_ns = value
+
+    @property
+    def measured(self) -> np.ndarray:
+        """Return where the joints were measured last, [D]."""
+        out = np.full(len(self.joint_names), np.nan)
+        for path, columns in zip(self._all, self._columns):
+            out[columns] = path.measured
+        return out
+
+    @measured.setter
+    def measured(self, value: np.ndarray) -> None:
+        for path, columns in zip(self._all, self._columns):
+            path.measured = value[columns]
+
+    def put(self, message: Any, received_ns: int, stamped: bool = True, topic: str = '') -> None:
+        """Take a command or joint state of a topic."""
+        self._paths[topic].put(message, received_ns, stamped)
+        if self._rest.joint_names:
+            self._rest.put_measured(received_ns)
+
+    def sample(self, times_ns: np.ndarray) -> np.ndarray:
+        """Return positions [N, D] at ``times_ns`` [N], NaN where nothing is known."""
+        out = np.full((len(times_ns), len(self.joint_names)), np.nan)
+        for path, columns in zip(self._all, self._columns):
+            out[:, columns] = path.sample(times_ns)
+        return out
+
+    def forget(self, before_ns: int) -> None:
+        """Forget what is not needed for times from ``before_ns`` on."""
+        for path in self._all:
+            path.forget(before_ns)
+
+
+def named(message: Any, prefix: str) -> Any:
+    """Return a JointState or JointTrajectory whose joints have a prefix."""
+    if not prefix:
+        return message
+    of = 'joint_names' if hasattr(message, 'joint_names') else 'name'
+    return SimpleNamespace(**{**{key: getattr(message, key) for key in (
+        'header', 'points', 'position', '__msgtype__') if hasattr(message, key)},
+        of: [prefix + name for name in getattr(message, of)]})
 
 
 def _unequal(names: int, positions: int) -> str:

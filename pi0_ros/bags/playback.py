@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pi0_ros.bags.actions import OTHERS, ActionPath
+from pi0_ros.bags.actions import OTHERS, ActionPath, ActionPaths, named
 from pi0_ros.bags.bag import Bag
 from pi0_ros.bags.health import Health
 from pi0_ros.bags.routes import Routes, Wanted
@@ -83,7 +83,7 @@ class Playback:
         self.description: str | None = None
         self._joint_names = wanted.commanded
         self.path = self._new_path()  # another one after every jump of the clock
-        self._older_paths: list[ActionPath] = []
+        self._older_paths: list[ActionPath | ActionPaths] = []
         self.health = Health(routes)
         self.read: Counter[str] = Counter()      # messages, by topic
         self.unusable: dict[str, Counter[str]] = {}  # messages, by topic and reason
@@ -94,8 +94,14 @@ class Playback:
         self._shift_ns: int | None = None if not routes.clock else 0
         self._camera = {topic: name for name, topic in routes.cameras.items()}
 
-    def _new_path(self) -> ActionPath:
-        return ActionPath(self._joint_names, None if self.routes.actions else STATE_GAP_NS)
+    def _new_path(self) -> ActionPath | ActionPaths:
+        routes = self.routes
+        gap_ns = None if routes.actions else STATE_GAP_NS
+        parts = routes.parts if routes.actions else routes.told
+        if not parts:
+            return ActionPath(self._joint_names, gap_ns)
+        return ActionPaths(self._joint_names, {topic: part.joints
+                                               for topic, part in parts.items()}, gap_ns)
 
     def dropped(self) -> list[str]:
         """Return a sentence on actions that could not be used, if there were any."""
@@ -112,7 +118,7 @@ class Playback:
         bag, out = self.bag, []
         for topic, of in sorted(bag.topics.items()):
             lost = Counter(self.unusable.get(topic, {}))
-            if topic == self.routes.actions:
+            if topic == self.routes.actions:  # of several, what was wrong stands by the first
                 lost += sum((path.dropped for path in (*self._older_paths, self.path)), Counter())
             asked = topic in self.routes.topics or bool(self.read[topic])
             if asked:
@@ -160,7 +166,8 @@ class Playback:
                 yield topic, now_ns, message
 
     def _stamped(self, topic: str) -> bool:
-        name = self._camera.get(topic, 'joint_states' if topic == self.routes.joints else '')
+        joints = topic == self.routes.joints or topic in self.routes.told
+        name = self._camera.get(topic, 'joint_states' if joints else '')
         return name not in self._unstamped
 
     def _clock(self, topic: str, received_ns: int, message: Any) -> int | None:
@@ -197,19 +204,23 @@ class Playback:
             name = self._camera[topic]
             self.health.add(name, to_ns(message.header.stamp) * self._stamped(topic), now_ns)
             self.streams.put_image(name, message, now_ns)
-        elif topic == routes.joints:
+        elif topic == routes.joints or topic in routes.told:
             stamped = self._stamped(topic)
+            if topic in routes.told:
+                message = named(message, routes.told[topic].prefix)
             self.health.add_joints(message, now_ns, stamped)
             self.streams.put_joints(message, now_ns)
             if self.streams.joint_error:
                 self.unusable.setdefault(topic, Counter())[self.streams.joint_error] += 1
             if not routes.actions:
-                self.path.put(message, now_ns, stamped)
-        elif topic == routes.actions:
+                self.path.put(message, now_ns, stamped, topic)
+        elif topic == routes.actions or topic in routes.parts:
+            if topic in routes.parts:
+                message = named(message, routes.parts[topic].prefix)
             joints = self.streams.joints.get()
             if joints is not None:
                 self.path.measured = joints.value[:len(self._joint_names)]
-            self.path.put(message, now_ns)
+            self.path.put(message, now_ns, topic=topic)
         elif topic == routes.instruction and not self.fixed:
             text = message.data.strip()
             if text != self.instruction:

@@ -21,7 +21,17 @@ NAMES = (*CAMERAS, 'joint_states', 'joint_trajectory', 'position_commands', 'ins
 # recorder listens; the node repeats what it took on ~/active_instruction.
 ENDINGS = {'instruction': ('/instruction', '/active_instruction'),
            'robot_description': ('/robot_description',), 'inference': ('/inference',)}
+TOPIC = 'joint_trajectory'  # of a controller, below its name
 NO_COMMANDS = re.compile(r'/action_chunk$|/dry_run/')  # trajectories that nobody follows
+
+
+@dataclass(frozen=True)
+class Part:
+    """Joints of a robot that are told, or commanded, on a topic of their own."""
+
+    topic: str               # as the node calls it
+    joints: tuple[str, ...]
+    prefix: str = ''         # that the names in its messages lack
 
 
 @dataclass(frozen=True)
@@ -37,21 +47,37 @@ class Wanted:
     unstamped: frozenset[str] = frozenset()  # inputs whose stamps do not count
     turns: Mapping[str, int] = field(default_factory=dict)  # right angles a camera is turned
     lags_ns: Mapping[str, int] = field(default_factory=dict)  # of joints that are told seldom
+    told: tuple[Part, ...] = ()  # topics of joint states, where there are several
+    parts: tuple[Part, ...] = ()  # topics of trajectories, where there are several controllers
 
     @staticmethod
     def of(config: Configuration) -> 'Wanted':
         """Return what a node that is configured so takes."""
         robot, inputs = config.robot, config.inputs
-        apart = [group.name for group in config.groups if group.joint_states or group.prefix]
-        if apart:
-            raise ValueError(f"{', '.join(apart)} have joint_states or a prefix of their own: the "
-                             'joints of a bag are read from one topic, with the names of '
-                             'joint_names; merge the topics while you record')
         return Wanted(robot.commanded, robot.observed, robot.cameras, inputs.freshness,
                       inputs.image_transport == 'compressed',
                       any(group.interface == TRAJECTORY for group in config.groups),
                       inputs.unstamped(robot.cameras), inputs.turns(robot.cameras),
-                      lags_ns(config.groups))
+                      lags_ns(config.groups), _told(config), _commanded(config))
+
+
+def _told(config: Configuration) -> tuple[Part, ...]:
+    """Return the topics of joint states, () where there is one without a prefix."""
+    groups, observed = config.groups, config.robot.observed
+    apart: dict[tuple[str, str], tuple[str, ...]] = {}
+    for group in groups:
+        if group.joint_states:
+            key = group.joint_states, group.prefix
+            apart[key] = apart.get(key, ()) + group.joints
+    rest = tuple(name for name in observed if name not in sum(apart.values(), ()))
+    parts = [Part(topic, joints, prefix) for (topic, prefix), joints in apart.items()]
+    return tuple(parts + ([Part('joint_states', rest)] if rest else [])) if parts else ()
+
+
+def _commanded(config: Configuration) -> tuple[Part, ...]:
+    """Return the topics of trajectories where controllers have names."""
+    return tuple(Part(group.topic or f'{group.name}/{TOPIC}', group.joints, group.prefix)
+                 for group in config.groups if group.name and group.interface == TRAJECTORY)
 
 
 @dataclass(frozen=True)
@@ -67,25 +93,31 @@ class Routes:
     clock: str = ''
     notes: tuple[str, ...] = ()  # what was chosen without being told
     turns: Mapping[str, int] = field(default_factory=dict)  # right angles a camera is turned
+    told: Mapping[str, Part] = field(default_factory=dict)  # several topics of joint states
+    parts: Mapping[str, Part] = field(default_factory=dict)  # several topics of commands
 
     @property
     def topics(self) -> set[str]:
         """Return all topics but those of single inferences."""
-        return {topic for topic in (*self.cameras.values(), self.joints, self.instruction,
-                                    self.description, self.actions, self.clock) if topic}
+        return {topic for topic in (*self.cameras.values(), self.joints, *self.told,
+                                    self.instruction, self.description, self.actions, *self.parts,
+                                    self.clock) if topic}
 
     @property
     def roles(self) -> dict[str, str]:
         """Return which topic is what."""
         return {**{f'camera {name}': topic for name, topic in self.cameras.items()},
-                'joints': self.joints, 'instruction': self.instruction, 'actions': self.actions,
+                'joints': ', '.join(self.told) or self.joints, 'instruction': self.instruction,
+                'actions': ', '.join(self.parts) or self.actions,
                 'description': self.description, 'clock': self.clock}
 
     def table(self, bag: Bag) -> str:
         """Return which topic feeds what."""
         rows = [(f"camera '{name}'", topic) for name, topic in self.cameras.items()]
-        rows += [('joint states', self.joints), ('instruction', self.instruction or 'none'),
-                 ('actions', self.actions or f'{self.joints}, what comes after'),
+        rows += [('joint states', topic) for topic in self.told or [self.joints]]
+        rows += [('instruction', self.instruction or 'none'),
+                 *(('actions', topic) for topic in self.parts or [
+                     self.actions or f'{self.joints}, what comes after']),
                  ('description', self.description or 'none')]
         return '\n'.join(f'  {name:22} {topic}' + (
             f'  {bag.topics[topic].count} messages' if topic in bag.topics else '')
@@ -159,14 +191,37 @@ def resolve(bag: Bag, wanted: Wanted, remaps: dict[str, str], chosen: str = '',
         return found
 
     cameras = _cameras(bag, wanted, remaps, notes)
-    joints = one('joint_states', JOINTS, True)
+    told = _parts(bag, wanted.told, JOINTS)
+    if wanted.told and len(told) < len(wanted.told):
+        lost = [part.topic for part in wanted.told if part not in told.values()]
+        raise BagError(f"bag '{bag.path}' has no joint states on {', '.join(lost)}, as 'commands' "
+                       f'has them. It has:\n{bag.table()}')
+    joints = next(iter(told)) if told else one('joint_states', JOINTS, True)
+    parts = {} if chosen else _parts(bag, wanted.parts, actions.TRAJECTORY)
     return Routes(cameras, joints,
                   instruction(),
                   one('robot_description', TEXT, False),
-                  _actions(bag, wanted, remaps, chosen, joints, notes),
+                  next(iter(parts)) if parts else _actions(bag, wanted, remaps, chosen, joints,
+                                                           notes),
                   one('inference', TEXT, False),
                   '/clock' if '/clock' in bag.topics and bag.topics['/clock'].count else '',
-                  tuple(notes), wanted.turns)
+                  tuple(notes), wanted.turns, told, parts)
+
+
+def _parts(bag: Bag, wanted: Sequence[Part], kind: str) -> dict[str, Part]:
+    """Return the topics of a bag that have messages, of those that are wanted.
+
+    One below a namespace counts, if there is no other of that ending.
+    """
+    out = {}
+    for part in wanted:
+        name = '/' + part.topic.strip('/')
+        found = [topic for topic, of in bag.topics.items() if of.kind == kind and of.count
+                 and topic.endswith(name)]
+        found = [topic for topic in found if topic == name] or found
+        if len(found) == 1:
+            out[found[0]] = part
+    return out
 
 
 def _require(bag: Bag, topic: str, kinds: Sequence[str]) -> None:

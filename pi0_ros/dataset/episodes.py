@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from pi0_ros.bags.actions import ActionPath
+from pi0_ros.bags.actions import ActionPath, ActionPaths
 from pi0_ros.bags.playback import LATE_NS, Moment, Playback
 from pi0_ros.bags.routes import Routes
 
@@ -31,7 +31,7 @@ class _Pending:
     images: dict[str, Any]
     begins: bool
     task: str
-    path: ActionPath
+    path: ActionPath | ActionPaths
 
 
 def action_offset(routes: Routes) -> int:

@@ -99,9 +99,9 @@ def evaluate(run: Run, args: argparse.Namespace, bags: Bags, bar: tqdm) -> dict[
             health.append({
                 'bag': str(bag.path), 'seconds': bag.seconds,
                 'topics': dict(playback.routes.cameras) | {
-                    'joint_states': playback.routes.joints,
+                    'joint_states': playback.routes.roles['joints'],
                     'instruction': playback.routes.instruction,
-                    'actions': playback.routes.actions},
+                    'actions': playback.routes.roles['actions']},
                 'rate_hz': {name: round(one.rate_hz(), 2)
                             for name, one in playback.health.inputs.items()},
                 'gap_p95_ms': {name: round(one.gap_ms(95), 1)

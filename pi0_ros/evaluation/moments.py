@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from pi0_ros.bags.actions import ActionPath
+from pi0_ros.bags.actions import ActionPath, ActionPaths
 from pi0_ros.bags.playback import LATE_NS, Moment, Playback
 from pi0_ros.evaluation.execution import Execution
 from pi0_ros.observation.observation import NotReady, Observation
@@ -31,7 +31,7 @@ class Setting:
 @dataclass
 class _Pending:
     record: dict[str, Any]
-    path: ActionPath
+    path: ActionPath | ActionPaths
     due_ns: np.ndarray
 
 
