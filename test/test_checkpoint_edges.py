@@ -13,8 +13,8 @@ from pi0_ros.checkpoint import layout_transformers, mapping
 from pi0_ros.checkpoint import reader as checkpoint
 from pi0_ros.checkpoint.dataset import DataSet
 from pi0_ros.checkpoint.fit import table
-from pi0_ros.checkpoint.layout_openpi import _not_positions
 from pi0_ros.checkpoint.normalise import lerobot_normaliser, openpi_normaliser
+from pi0_ros.checkpoint.reader import not_positions
 from pi0_ros.checkpoint.spec import Choices, find_tokenizer
 from pi0_ros.weights import loading, places
 from pi0_ros.weights.files import CheckpointError
@@ -212,19 +212,19 @@ def normaliser(middle, spread):
 def test_actions_that_stay_at_zero_where_states_do_not(middles, spreads, odd):
     """Whoever commands positions commands about what is measured: here states are at 1."""
     count = len(middles)
-    found = _not_positions(normaliser([1.0] * count, [0.1] * count),
-                           normaliser(middles, spreads), np.zeros(count, bool))
+    found = not_positions(normaliser([1.0] * count, [0.1] * count),
+                          normaliser(middles, spreads), np.zeros(count, bool))
     assert found == odd
 
 
 def test_small_actions_about_small_states():
     """States about 0 that vary by 2, actions that vary by 0.01: steps, no places."""
     states, still = normaliser([0.0] * 4, [2.0] * 4), np.zeros(4, bool)
-    assert _not_positions(states, normaliser([0.0] * 4, [0.01] * 4), still) == [0, 1, 2, 3]
-    assert _not_positions(states, normaliser([0.0] * 4, [0.01, 0.01, 2.0, 2.0]), still) == [0, 1]
-    assert _not_positions(states, normaliser([0.0] * 4, [0.01, 2.0, 2.0, 2.0]), still) == []
+    assert not_positions(states, normaliser([0.0] * 4, [0.01] * 4), still) == [0, 1, 2, 3]
+    assert not_positions(states, normaliser([0.0] * 4, [0.01, 0.01, 2.0, 2.0]), still) == [0, 1]
+    assert not_positions(states, normaliser([0.0] * 4, [0.01, 2.0, 2.0, 2.0]), still) == []
     two = normaliser([0.0] * 2, [2.0] * 2)
-    assert _not_positions(two, normaliser([0.0] * 2, [0.01, 2.0]), np.zeros(2, bool)) == []
+    assert not_positions(two, normaliser([0.0] * 2, [0.01, 2.0]), np.zeros(2, bool)) == []
 
 
 def test_which_statistics_lie_below_assets_is_told(openpi):

@@ -452,9 +452,10 @@ def test_another_goal_and_a_cancelled_one(served):
 
 # ---- controller managers ----
 
-def told(states, manager='/controller_manager', follower='/left/arm'):
+def told(states, manager='/controller_manager', follower='/left/arm', interface='positions'):
     """Return what is said of a follower where a manager tells of these controllers."""
-    follows = type('Follows', (), {'followers': lambda self: {follower: frozenset()}})()
+    follows = SimpleNamespace(followers=lambda: {follower: frozenset()},
+                              group=SimpleNamespace(interface=interface))
     made = managers.ControllerManagers(None, [follows])
     made._clients[manager] = None
     answer = type('Answer', (), {'controller': [
@@ -474,6 +475,42 @@ def told(states, manager='/controller_manager', follower='/left/arm'):
 def test_of_which_controller_a_manager_speaks(manager, states, words):
     found = told(states, manager)
     assert (found is None) if words is None else re.search(words, found.text)
+
+
+def test_a_gripper_is_its_actions_controller():
+    found = told({'hand': 'inactive'}, '/left/controller_manager', '/left/hand/gripper_cmd',
+                 'gripper_command')
+    assert found.subject == '/left/hand' and '--activate hand -c' in found.text
+
+
+class NeverAnswers:
+    """A client whose requests stay open."""
+
+    def __init__(self):
+        self.open, self.asked = [], 0
+
+    def service_is_ready(self):
+        return True
+
+    def call_async(self, request):
+        self.asked += 1
+        self.open.append(SimpleNamespace(done=lambda: False, add_done_callback=lambda call: None))
+        return self.open[-1]
+
+    def remove_pending_request(self, asked):
+        self.open.remove(asked)
+
+
+def test_a_manager_that_never_answers_is_asked_again_and_nothing_is_kept(monkeypatch):
+    client = NeverAnswers()
+    monkeypatch.setattr(managers, 'ListControllers', SimpleNamespace(Request=lambda: None))
+    node = SimpleNamespace(
+        create_client=lambda kind, name: client, destroy_client=lambda client: None,
+        get_service_names_and_types=lambda: [('/m/list_controllers', [managers.KIND])])
+    made = managers.ControllerManagers(node, [])
+    for _ in range(100):
+        made.ask()
+    assert 10 < client.asked < 20 and len(client.open) == 1 and made.problem() is None
 
 
 @pytest.mark.skipif(managers.ListControllers is None, reason='needs controller_manager_msgs')

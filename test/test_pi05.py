@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
 from pi0_ros.checkpoint import reader as checkpoint
+from pi0_ros.checkpoint.config import RobotConfig
 from pi0_ros.checkpoint.normalise import BINS, lerobot_normaliser, openpi_normaliser
 from pi0_ros.checkpoint.spec import Choices
 from pi0_ros.configuration.file import read_all_parameters
@@ -18,6 +19,8 @@ from pi0_ros.engine import guidance
 from pi0_ros.engine.kernels import count_kernels
 from pi0_ros.engine.paths import BUCKET, Fast, Reference, choose, made_up
 from pi0_ros.observation.observation import Observation
+from pi0_ros.policy.config import PolicyConfig
+from pi0_ros.policy.factory import make_policy
 from pi0_ros.policy.pi0 import Pi0Policy, prompt_ids
 from pi0_ros.weights.files import CheckpointError
 from networks import error, inputs, network, prompt
@@ -374,3 +377,55 @@ def test_pi0s_layout_of_transformers_has_no_pi05(tmp_path, copy):
     (tmp_path / 'config.json').write_text(json.dumps({
         'model_type': 'pi0', **{key: config[key] for key in ('vlm_config', 'dit_config')}}))
     assert 'its weights are of pi0.5' in said(tmp_path)
+
+
+def old(folder):
+    """Make it look as if LeRobot 0.4 had saved it: no tokenizer, no newer keys, lm_head alone."""
+    edit(folder / 'config.json', lambda content: [content.pop(key) for key in (
+        'use_relative_actions', 'relative_exclude_joints', 'action_feature_names')])
+    path = folder / 'model.safetensors'
+    save_file({name: value for name, value in load_file(path).items()
+               if not name.endswith('embed_tokens.weight')}, path)
+    return folder
+
+
+def test_lerobot_0_4_had_a_number_for_every_place_of_a_padded_state(copy):
+    """processor_pi05.py of 0.4.0 to 0.4.4: pad_vector(state, max_state_dim) before the digits."""
+    assert "LeRobot 0.4 seems to have saved it" in said(old(copy))
+
+    def digits(letterbox):
+        policy = Pi0Policy(copy, dt_ns=1, device='cpu', choices=Choices(letterbox=letterbox),
+                           tokenizer=str(DATA / QUANTILES / 'tokenizer'))
+        policy.load()
+        return policy._digits(fixture_observation(QUANTILES).state)
+
+    new = digits('lerobot')
+    assert len(new) == 6 and digits('lerobot_0.4') == new + (128,) * 26
+    steps(copy, lambda all_: [
+        {**step, 'config': {'max_state_dim': 8}} if name == PREPARE else step
+        for name, step in all_.items()])
+    assert digits('lerobot_0.4') == new + (128,) * 2
+
+
+def test_padded_statistics_of_openpi_leave_the_prompt_as_it_is(openpi):
+    """transforms.py: statistics are cut to the state, which is padded after that."""
+    def read():
+        policy = make_policy(
+            PolicyConfig(checkpoint=str(openpi), device='cpu', dtype='float32', action_rate=15.0,
+                         relative_joints=('none',), actions='positions',
+                         tokenizer=str(DATA / QUANTILES / 'tokenizer')),
+            RobotConfig(tuple('abcdef'), cameras=('base_0_rgb', 'left_wrist_0_rgb')))
+        policy.load()
+        seen = fixture_observation(QUANTILES)
+        images = dict(zip(('base_0_rgb', 'left_wrist_0_rgb'), seen.images.values()))
+        return policy, policy.infer(Observation(0, seen.state, images, {}, 'go'),
+                                    np.load(DATA / QUANTILES / 'noise.npy')).positions
+
+    before, one = read()
+    edit(openpi / 'assets' / 'me' / 'norm_stats.json', lambda content: [
+        values.update({key: value + [0.0] * 26 for key, value in values.items()})
+        for values in content['norm_stats'].values()])
+    after, other = read()
+    assert after.spec.state_width == 32 and not after.spec.warnings
+    assert before._prompt[0] == after._prompt[0]
+    np.testing.assert_allclose(one, other, atol=1e-6)

@@ -22,7 +22,7 @@ from pi0_ros.sim.robot import SimulatedRobot
 from pi0_ros.sim.world import COLOURS
 from pi0_ros.training import attention, demonstrations, instructions, learning, train
 from pi0_ros.training.export import export
-from pi0_ros.training.model import new_model, start_from
+from pi0_ros.training.model import architecture, new_model, start_from
 from pi0_ros.weights.files import CheckpointError
 
 
@@ -283,7 +283,7 @@ def test_every_digit_of_a_state_is_a_token_and_words_stay_as_they_are(tokenizer,
     assert [token.strip() for token in tokens[end - 6:end - 1]] == ['-1', '0', '7', '31', '255']
     for words in ('pick up the red block\n', 'xyz\n'):
         assert digits.encode(words).ids == tokenizer.encode(words).ids
-    assert digits.get_vocab_size() == tokenizer.get_vocab_size() + 257
+    assert digits.get_vocab_size() == tokenizer.get_vocab_size() + 247  # 0 to 9 were there
 
 
 def test_from_pi0_to_pi05_norms_begin_as_they_were():
@@ -297,7 +297,7 @@ def test_from_pi0_to_pi05_norms_begin_as_they_were():
     table = model.model.vlm.get_input_embeddings().weight
     torch.testing.assert_close(table[:512], before.model.vlm.get_input_embeddings().weight)
     torch.testing.assert_close(model.action_out_proj.weight, before.action_out_proj.weight)
-    assert len(table) == 512 + 257
+    assert len(table) == 512 + 247
 
 
 def test_the_loss_of_pi05_is_that_of_one_observation_after_another(digits, shard):
@@ -349,3 +349,20 @@ def test_a_checkpoint_of_pi05_is_read_as_it_was_trained(tmp_path, digits, shard,
     assert ids[number:] == [one for one in wanted[at:] if one != digits.token_to_id('<pad>')]
     np.testing.assert_allclose(policy.spec.state.normalise(state),
                                samples.batch(0).state[0, :5], atol=1e-5)
+
+
+def test_weights_of_another_size_are_no_beginning():
+    small = new_model(1, architecture(
+        width=64, expert_width=32, layers=3, heads=4, head_dim=16, image_width=48, image_layers=2,
+        image_heads=4, image_size=56, patch=14, vocabulary=100, chunk=10))
+    with pytest.raises(ValueError, match='cannot go on from there: .* expected'):
+        start_from(new_model(0), small)
+    with pytest.raises(ValueError, match='cannot go on from there: .*embed_tokens'):
+        start_from(new_model(0), new_model(0, network='pi05'))
+
+
+def test_images_that_the_network_does_not_see_are_no_training(tokenizer, shard):
+    samples = learning.Samples(shard, tokenizer, 128, 0, 4)
+    learner = learning.Learner(new_model(0, network='pi05'), 10, 1e-3, torch.device('cpu'))
+    with pytest.raises(ValueError, match='no image is seen'):
+        learner.losses(samples.batch(0))

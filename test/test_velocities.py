@@ -2,11 +2,13 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.numpy import load_file, save_file
 
 from pi0_ros.checkpoint import reader as checkpoint
 from pi0_ros.checkpoint.config import RobotConfig
@@ -23,13 +25,26 @@ from support import DATA, PI05_FIXTURES
 from test_policy import fixture_observation, load
 
 NAME = PI05_FIXTURES[0]
+FOLDER = None
 JOINTS = ('a', 'b', 'c', 'd', 'e', 'grip')
 VELOCITIES = {'actions': 'velocities', 'velocity_of_training': 3.0, 'position_joints': ('grip',)}
 
 
+@pytest.fixture(scope='module', autouse=True)
+def moving(tmp_path_factory):
+    """Give the fixture's arm actions that go to and fro, as velocities do."""
+    global FOLDER
+    FOLDER = shutil.copytree(DATA / NAME / 'checkpoint', tmp_path_factory.mktemp('v') / 'moving')
+    for path in FOLDER.glob('*processor.safetensors'):
+        told = load_file(path)
+        for what, value, grip in (('q01', -0.7, 0.2), ('q99', 0.5, 0.8)):
+            told[f'action.{what}'][:] = [value] * 5 + [grip]
+        save_file(told, path)
+
+
 def policy(conversions=(), rtc='', folder=None, **changes):
     out = make_policy(
-        PolicyConfig(checkpoint=str(folder or DATA / NAME / 'checkpoint'), device='cpu',
+        PolicyConfig(checkpoint=str(folder or FOLDER), device='cpu',
                      dtype='float32', action_rate=15.0, tokenizer=str(DATA / NAME / 'tokenizer'),
                      **changes),
         RobotConfig(JOINTS, cameras=('front', 'wrist'), conversions=conversions), rtc)
@@ -60,8 +75,22 @@ def test_a_chunk_begins_where_the_robot_is_and_goes_as_fast_as_the_policy_says()
     np.testing.assert_array_equal(got[:, 5], raw[:, 5])  # the gripper's are positions
 
 
+def test_one_that_is_due_later_has_moved_until_then():
+    """Row 0 of a chunk with action_offset 1 is due a period after the observation."""
+    raw, state = decided(policy(action_offset=0)), fixture_observation(NAME).state
+    got = decided(policy(action_offset=1, **VELOCITIES))
+    np.testing.assert_allclose(got[0, :5], state[:5] + 3.0 * raw[0, :5] / 15.0, atol=1e-9)
+    np.testing.assert_allclose(got[1, :5] - got[0, :5], 3.0 * raw[0, :5] / 15.0, atol=1e-9)
+
+
 def test_without_a_gripper_all_are_velocities():
-    got = decided(policy(**VELOCITIES | {'position_joints': ('none',)}))
+    path = FOLDER.parent / 'all'
+    shutil.copytree(FOLDER, path)
+    for file in path.glob('*processor.safetensors'):
+        told = load_file(file)
+        told['action.q01'][:], told['action.q99'][:] = -1, 1
+        save_file(told, file)
+    got = decided(policy(folder=path, **VELOCITIES | {'position_joints': ('none',)}))
     np.testing.assert_array_equal(got[0], fixture_observation(NAME).state)
 
 
@@ -84,7 +113,7 @@ def test_a_joint_that_is_mounted_the_other_way_turns_the_other_way():
 
 @pytest.mark.parametrize('rtc, known', [('identity', 9), ('trained', 4)])
 def test_what_is_continued_is_told_back_as_velocities(tmp_path, rtc, known):
-    folder = shutil.copytree(DATA / NAME / 'checkpoint', tmp_path / 'checkpoint')
+    folder = shutil.copytree(FOLDER, tmp_path / 'checkpoint')
     content = json.loads((folder / 'config.json').read_text())
     (folder / 'config.json').write_text(json.dumps({**content, 'rtc_training_max_delay': 6}))
     made = policy(rtc=rtc, folder=folder, **VELOCITIES)
@@ -105,15 +134,18 @@ def test_what_is_continued_is_told_back_as_velocities(tmp_path, rtc, known):
     ({'velocity_of_training': 0.0}, "set 'velocity_of_training' to what an action of 1 was"),
     ({'position_joints': ()}, "'position_joints' to the gripper, or to .none."),
     ({'position_joints': ('x',)}, "'position_joints' names 'x', which is none of joint_names"),
-    ({'relative_joints': ('a',)}, 'action 0 is relative to the state and a velocity')])
+    ({'relative_joints': ('a',)}, 'action 0 is relative to the state and a velocity'),
+    ({'actions': 'auto'}, "are of 'actions' velocities, which is auto"),
+    ({'actions': 'positions'}, "are of 'actions' velocities, which is positions"),
+    ({'position_joints': ('none',)}, 'action 5 is .* always turned one way: those are positions')])
 def test_what_is_not_told_whole_is_asked_for(changes, words):
     with pytest.raises((ValueError, CheckpointError), match=words):
         policy(**VELOCITIES | changes)
 
 
 def test_openpis_adaptation_has_no_velocities():
-    spec = checkpoint.read(DATA / 'openpi_pytorch' / 'checkpoint', Choices(
-        relative_joints=(), actions='velocities', velocity=1.0))
+    spec = replace(checkpoint.read(DATA / 'openpi_pytorch' / 'checkpoint', Choices(
+        relative_joints=(), actions='positions')), velocity=np.ones(14))
     with pytest.raises(ValueError, match="'adaptation' is aloha and 'actions' is velocities"):
         fit(spec, RobotConfig(tuple(f'j{i}' for i in range(14)), adaptation='aloha',
                               cameras=('base_0_rgb',)))
@@ -151,3 +183,16 @@ def test_a_record_of_velocities_says_what_they_were():
     assert configuration_hash(one) != configuration_hash(
         decided_by(**VELOCITIES | {'velocity_of_training': 1.0}))
     assert 'actions' not in decided_by()  # of records that were made before
+
+
+def test_of_actions_of_lerobot_that_stay_around_zero_is_a_warning(tmp_path):
+    """Statistics of states around 1.5, actions around 0."""
+    folder = shutil.copytree(FOLDER, tmp_path / 'checkpoint')
+    for file in folder.glob('*processor.safetensors'):
+        told = load_file(file)
+        told['observation.state.q01'][:], told['observation.state.q99'][:] = 1.0, 2.0
+        told['action.q01'][:], told['action.q99'][:] = -0.3, 0.3
+        save_file(told, file)
+    told = ' '.join(checkpoint.read(folder).warnings)
+    assert "its actions do not look like positions: actions 0, 1, 2, 3, 4, 5 are around 0" in told
+    assert not checkpoint.read(folder, Choices(actions='positions')).warnings

@@ -393,7 +393,7 @@ def test_velocities_of_openpi_are_asked_about_and_never_moved(tmp_path):
     pose = [0.0, 0.3, -0.1, -2.1, 0.0, 2.4, 0.1, 0.5]
     state = {'mean': pose, 'std': [0.3] * 8, 'q01': None}
     folder, path = openpi(tmp_path, state=state, actions={'mean': [0.01] * 8, 'std': [0.2] * 8})
-    with pytest.raises(Unrecorded, match="do not look like positions.*'actions' to positions"):
+    with pytest.raises(Unrecorded, match="do not look like positions.*Set 'actions' to"):
         checkpoint.read(folder, Choices(relative_joints=()))
     checkpoint.read(folder, Choices(relative_joints=(), actions='positions'))
     checkpoint.read(folder, Choices(relative_joints=tuple(range(7))))  # relative ones are around 0

@@ -8,7 +8,8 @@ import numpy as np
 from pi0_ros.checkpoint import pipeline
 from pi0_ros.checkpoint.dataset import DataSet, flat_names
 from pi0_ros.checkpoint.pipeline import (
-    ABSOLUTE, AFTER, BEFORE, IMAGES, NORMALISES, RELATIVE, RENAMES, RESTORES, TOKENIZES, Step)
+    ABSOLUTE, AFTER, BEFORE, IMAGES, NORMALISES, RELATIVE, RENAMES, RESTORES,
+    STATE_PROMPT, TOKENIZES, Step)
 from pi0_ros.checkpoint.spec import (
     PI0, PI05, Choices, PolicySpec, Unrecorded, find_tokenizer, relative_mask, texts, whole)
 from pi0_ros.weights.adapter import CONFIG as ADAPTER
@@ -16,6 +17,7 @@ from pi0_ros.weights.files import AGAIN, CheckpointError, inside, part, read_jso
 from pi0_ros.weights.header import read_header
 
 CONFIG = 'config.json'
+OLD_BORDER = 'lerobot_0.4'  # whose pi0.5 pads states before they become digits, too
 BASE_CAMERAS = ('base_0_rgb', 'left_wrist_0_rgb', 'right_wrist_0_rgb')  # of lerobot/pi0_base
 POSES = ('x', 'y', 'z', 'roll', 'pitch', 'yaw', 'rx', 'ry', 'rz', 'qx', 'qy', 'qz', 'qw')
 OLD_KEYS = ('resize_imgs_with_padding', 'adapt_to_pi_aloha', 'use_delta_joint_actions_aloha',
@@ -85,7 +87,9 @@ def describe(folder: Path, config: dict[str, Any], choices: Choices, network: st
         warnings.append(f"its actions are called {', '.join(poses)}: poses of a hand, not "
                         'positions of joints, which this package commands')
     relative, why = _relative(config, before, after, action_width, choices)
-    trainer, told = _trainer(folder, config, normalise, choices)
+    trainer, told = _trainer(folder, config, normalise, choices, network)
+    padded = (part(before[STATE_PROMPT].config, 'max_state_dim', int, before[
+        STATE_PROMPT].where, 32) if network == PI05 and choices.letterbox == OLD_BORDER else 0)
     if (folder / ADAPTER).exists():
         trainer += f", an adapter of {read_json(folder / ADAPTER).get('base_model_name_or_path')}"
     return PolicySpec(
@@ -99,7 +103,7 @@ def describe(folder: Path, config: dict[str, Any], choices: Choices, network: st
         whole(tokenize.config, 'max_length'),
         find_tokenizer(inside(folder, tokenizer, 'tokenizer_name'),
                        part(tokenize.config, 'tokenizer_name', str, tokenize.where, None)),
-        trainer, (*told, *warnings), renamed, pixels, why)
+        trainer, (*told, *warnings), renamed, pixels, why, prompt_states=padded)
 
 
 def _cameras(config: dict[str, Any], renamed: dict[str, str], measured: set[str],
@@ -203,8 +207,8 @@ def _width(features: dict[str, Any], name: str) -> int:
     return shape[0]
 
 
-def _trainer(folder: Path, config: dict[str, Any], normalise: Step, choices: Choices
-             ) -> tuple[str, tuple[str, ...]]:
+def _trainer(folder: Path, config: dict[str, Any], normalise: Step, choices: Choices,
+             network: str) -> tuple[str, tuple[str, ...]]:
     """Return what the files betray of LeRobot's version, and a warning where it matters.
 
     :raises Unrecorded: it was converted from a version whose letterbox was another.
@@ -225,6 +229,11 @@ def _trainer(folder: Path, config: dict[str, Any], normalise: Step, choices: Cho
         return 'LeRobot 0.5.0 or newer', ()
     if choices.letterbox:
         return 'LeRobot 0.4', ()
+    if network == PI05:
+        raise Unrecorded(
+            f"checkpoint '{folder}': LeRobot 0.4 seems to have saved it. If 0.4 also trained it, "
+            'its images had another border, and its prompts a number for every place that a state '
+            "is padded to: set 'letterbox' to lerobot_0.4, else to lerobot", 'letterbox')
     return 'LeRobot 0.4', (
         "LeRobot 0.4 seems to have saved this checkpoint. If 0.4 also trained it, its images had "
         "another border: set 'letterbox' to lerobot_0.4, else to lerobot",)

@@ -5,13 +5,12 @@ from typing import Any
 
 import numpy as np
 
-from pi0_ros.checkpoint.normalise import Normaliser, openpi_normaliser
+from pi0_ros.checkpoint.normalise import openpi_normaliser
 from pi0_ros.checkpoint.spec import (
     PALIGEMMA, PI0, PI05, Choices, PolicySpec, Unrecorded, find_tokenizer, relative_mask, whole)
 from pi0_ros.weights.files import CheckpointError, read_json
 
 STATISTICS = 'norm_stats.json'
-AROUND = 4  # times nearer to 0 than the state
 CAMERAS = ('base_0_rgb', 'left_wrist_0_rgb', 'right_wrist_0_rgb')
 
 
@@ -54,14 +53,6 @@ def describe(folder: Path, config: dict[str, Any], choices: Choices, network: st
     pi05 = network == PI05
     state = openpi_normaliser('state', stats['state'], state_width, quantiles=pi05)
     action = openpi_normaliser('actions', stats['actions'], width, quantiles=pi05)
-    odd = _not_positions(state, action, relative)
-    if odd and not choices.actions:
-        raise Unrecorded(
-            f"checkpoint '{folder}': its actions do not look like positions: actions "
-            f"{', '.join(map(str, odd))} are around 0, the states there are not, as where actions "
-            "are relative to the state ('relative_joints' says which are), velocities (DROID), or "
-            'steps of a hand (LIBERO), which this package does not command. Set '
-            "'actions' to velocities, or to positions if that is what they are", 'actions')
     return PolicySpec(
         folder, 'openpi', CAMERAS, state_width, width,
         state, action, None, None, False, relative,
@@ -69,22 +60,6 @@ def describe(folder: Path, config: dict[str, Any], choices: Choices, network: st
         choices.letterbox or 'openpi', PI05 if pi05 else 'openpi', 200 if pi05 else 48,
         find_tokenizer(folder / 'tokenizer', PALIGEMMA),
         'openpi, converted from JAX' if config else 'openpi, trained in PyTorch')
-
-
-def _not_positions(state: Normaliser, action: Normaliser, relative: np.ndarray) -> list[int]:
-    """Return the absolute actions that stay around 0 where their states do not; [] if few do.
-
-    Whoever commands positions commands about what is measured.
-    """
-    count = min(len(state.middle), len(action.middle))
-    absolute, far, near = ~relative[:count], np.abs(state.middle[:count]), np.abs(
-        action.middle[:count])
-    clear = absolute & (far > state.spread[:count])
-    odd = clear & (near < far / AROUND)
-    if odd.sum() >= max(2, clear.sum() / 2):
-        return np.flatnonzero(odd).tolist()
-    small = absolute & (near + action.spread[:count] < (far + state.spread[:count]) / AROUND)
-    return np.flatnonzero(small).tolist() if small.sum() >= max(2, absolute.sum() / 2) else []
 
 
 def _norm_stats(folder: Path, assets: str) -> Path:

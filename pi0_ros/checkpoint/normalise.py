@@ -138,7 +138,8 @@ def openpi_normaliser(feature: str, statistics: Mapping[str, list[float]], width
             raise ValueError(f"statistic '{feature}.q01' is above '{feature}.q99' at {at}, "
                              f'{low[at]} and {high[at]}: it would mirror what the policy does')
         half = (high - low + eps) / 2
-        return Normaliser(low + half, 1 / half, half, low + half,
+        middle = np.where(high == low, low, low + half)  # padding stays at 0
+        return Normaliser(low + half, 1 / half, half, middle,
                           lambda x: (x - low) / (high - low + eps) * 2.0 - 1.0)
     mean, std = values
     return Normaliser(mean, 1 / (std + eps), std + eps, mean,

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from pi0_ros.checkpoint import layout_lerobot, layout_openpi, layout_transformers
-from pi0_ros.checkpoint.normalise import STILL_RANGE
+from pi0_ros.checkpoint.normalise import STILL_RANGE, Normaliser
 from pi0_ros.checkpoint.spec import (
-    NETWORKS, PI0, PI05, VELOCITIES, Choices, PolicySpec, whole)
+    NETWORKS, PI0, PI05, VELOCITIES, Choices, PolicySpec, Unrecorded, whole)
 from pi0_ros.weights.files import CheckpointError, read_json
 from pi0_ros.weights.header import read_header
 from pi0_ros.weights.places import OWN, hint
@@ -25,6 +25,7 @@ MOST_OFFSET = 10  # periods
 # How many first actions training gave: ours, and LeRobot's of pi0.5, which may be null.
 DELAYS = ('trained_delay', 'rtc_training_max_delay')
 MOST_STEPS, MOST_PIXELS = 1000, 2048
+AROUND = 4  # times nearer to 0 than the state
 KINDS = {'pi0': PI0, 'pi05': PI05, 'pi0_5': PI05, 'pi0.5': PI05}
 OTHER_NETWORKS = {'pi0fast': 'pi0-FAST', 'pi0_fast': 'pi0-FAST'}
 
@@ -68,6 +69,7 @@ def read(folder: Path, choices: Choices = Choices()) -> PolicySpec:
                        trained_delay=trained_delay(config),
                        action_offset=whole(config, 'action_offset', 0))
         spec = replace(spec, velocity=_velocities(spec, choices))
+        spec = replace(spec, warnings=spec.warnings + _meaning(spec, choices))
         _require_sane(spec, config)
         _require_image_size(spec, stored)
         return spec
@@ -76,6 +78,49 @@ def read(folder: Path, choices: Choices = Choices()) -> PolicySpec:
                               f'{type(error).__name__}: {error}') from error
     except (ValueError, OverflowError) as error:
         raise CheckpointError(f"checkpoint '{folder}': {error}") from error
+
+
+def not_positions(state: Normaliser, action: Normaliser, relative: np.ndarray) -> list[int]:
+    """Return the absolute actions that stay around 0 where their states do not; [] if few do.
+
+    Whoever commands positions commands about what is measured.
+    """
+    count = min(len(state.middle), len(action.middle))
+    absolute, far, near = ~relative[:count], np.abs(state.middle[:count]), np.abs(
+        action.middle[:count])
+    clear = absolute & (far > state.spread[:count])
+    odd = clear & (near < far / AROUND)
+    if odd.sum() >= max(2, clear.sum() / 2):
+        return np.flatnonzero(odd).tolist()
+    small = absolute & (near + action.spread[:count] < (far + state.spread[:count]) / AROUND)
+    return np.flatnonzero(small).tolist() if small.sum() >= max(2, absolute.sum() / 2) else []
+
+
+def _meaning(spec: PolicySpec, choices: Choices) -> tuple[str, ...]:
+    """Return a warning if actions do not look like positions; of openpi's that must be said.
+
+    :raises Unrecorded: openpi's do not look like positions, and nobody said what they are.
+    :raises ValueError: they are said to be velocities, and stay where velocities do not.
+    """
+    odd = not_positions(spec.state, spec.action, spec.relative)
+    told = (f"its actions do not look like positions: actions {', '.join(map(str, odd))} are "
+            'around 0, the states there are not, as where actions are relative to the state '
+            "('relative_joints' says which are), velocities (DROID), or steps of a hand (LIBERO), "
+            "which this package does not command. Set 'actions' to velocities, or to positions if "
+            'that is what they are')
+    if odd and not choices.actions and spec.layout == 'openpi':
+        raise Unrecorded(f"checkpoint '{spec.folder}': {told}", 'actions')
+    if spec.velocity is not None:
+        away = np.flatnonzero((spec.velocity != 0)
+                              & (np.abs(spec.action.middle) > spec.action.spread))
+        if len(away):
+            first = int(away[0])
+            raise ValueError(
+                f"'actions' is velocities, but action {first} is {spec.action.middle[first]:.3g} "
+                f'give or take {spec.action.spread[first]:.3g} in the training data, so that its '
+                'joint always turned one way: those are positions, or it belongs to '
+                "'position_joints'")
+    return (told,) if odd and not choices.actions else ()
 
 
 def trained_delay(config: Mapping[str, Any]) -> int:

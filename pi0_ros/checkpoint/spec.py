@@ -68,6 +68,7 @@ class PolicySpec:
     network: str = PI0            # one of NETWORKS
     # [action_width] what an action of 1 is in rad/s or m/s, where it is a velocity; else 0.
     velocity: np.ndarray | None = None
+    prompt_states: int = 0        # so many digits a prompt of pi0.5 has, those behind of 0; 0: all
 
     def camera(self, name: str) -> str:
         """Return the checkpoint's name of a camera that the data set may call otherwise."""

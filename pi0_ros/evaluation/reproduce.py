@@ -78,9 +78,9 @@ def _records(bags: Bags, other: Path | None, stack: ExitStack) -> list[Inference
 
 
 def _compare_configurations(record: InferenceRecord, config: Configuration) -> None:
-    now = decided_by(config)
-    other = [f'{name} {record.configuration.get(name)!r}, here {value!r}'
-             for name, value in now.items() if record.configuration.get(name) != value]
+    now, then = decided_by(config), record.configuration
+    other = [f'{name} {then.get(name)!r}, here {now.get(name)!r}'
+             for name in now | then if then.get(name) != now.get(name)]
     if other:
         print('warning: the live node had another configuration: ' + '; '.join(other),
               file=sys.stderr)

@@ -8,6 +8,8 @@ class NotInstalled(ImportError):
     """What a model needs is not there; the text says how it is installed."""
 
 
+HOW_TO_DRAW = ('apt install libegl1 libgl1-mesa-dri, or set MUJOCO_GL to glfw where there is a '
+               'screen')
 os.environ.setdefault('MUJOCO_GL', 'egl')  # pictures without a screen; read when it is imported
 try:
     import mujoco  # noqa: F401
@@ -16,8 +18,6 @@ except ImportError as error:
                        f'requirements/mujoco.txt ({error})') from None
 except (AttributeError, RuntimeError) as error:  # as it comes where it cannot draw
     raise NotInstalled(f"MuJoCo cannot draw with MUJOCO_GL='{os.environ['MUJOCO_GL']}' ({error}): "
-                       'apt install libegl1 libgl1-mesa-dri, or set it to glfw where there is a '
-                       'screen') from None
+                       f'{HOW_TO_DRAW}') from None
 if os.environ['MUJOCO_GL'] == 'egl' and not ctypes.util.find_library('EGL'):
-    raise NotInstalled('drawing without a screen needs EGL: apt install libegl1 libgl1-mesa-dri, '
-                       'or set MUJOCO_GL to glfw where there is a screen')
+    raise NotInstalled(f'drawing without a screen needs EGL: {HOW_TO_DRAW}')

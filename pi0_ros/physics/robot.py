@@ -3,11 +3,13 @@
 import mujoco
 import numpy as np
 
+from pi0_ros.physics import HOW_TO_DRAW, NotInstalled
 from pi0_ros.physics.models import STEP_S, Model, load
 from pi0_ros.sim.controller import Settings, TrajectoryController, TrajectoryMessage
 
 STEP_NS = round(STEP_S * 1e9)
 TAKEN_HEIGHT = 0.03  # m: a thing counts as taken once it is that far above where it lay
+SETTLES = 500  # steps
 PLAIN = (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION)
 
 
@@ -59,8 +61,12 @@ class PhysicsRobot:
         rng = np.random.default_rng(seed)
         (x0, x1), (y0, y1), self._lay = self.model.places
         thing = self._free
-        thing[:7] = rng.uniform(x0, x1), rng.uniform(y0, y1), self._lay, 1, 0, 0, 0
+        thing[:7] = x1, y1, self._lay, 1, 0, 0, 0
         self.command(home)
+        for _ in range(SETTLES):  # under its weight
+            mujoco.mj_step(self.mjcf, self._data)
+        thing[:7] = rng.uniform(x0, x1), rng.uniform(y0, y1), self._lay, 1, 0, 0, 0
+        self._data.qvel[:] = 0
         mujoco.mj_forward(self.mjcf, self._data)
         self.controllers = [TrajectoryController(group.joints, home[its], self.settings)
                             for group, its in zip(self.groups, self._columns)]
@@ -114,10 +120,16 @@ class PhysicsRobot:
             mujoco.mj_step(self.mjcf, self._data)
 
     def image(self, camera: str) -> np.ndarray:
-        """Return what ``camera`` sees now, [H, W, 3] uint8 RGB."""
+        """Return what ``camera`` sees now, [H, W, 3] uint8 RGB.
+
+        :raises NotInstalled: this machine cannot draw.
+        """
         if self._renderer is None:
             width, height = self._size
-            self._renderer = mujoco.Renderer(self.mjcf, height, width)
+            try:
+                self._renderer = mujoco.Renderer(self.mjcf, height, width)
+            except Exception as error:  # whatever a driver says
+                raise NotInstalled(f'MuJoCo cannot draw: {error}: {HOW_TO_DRAW}') from error
             for flag in PLAIN:
                 self._renderer.scene.flags[flag] = 0
         self._renderer.update_scene(self._data, camera=self.model.cameras[camera])

@@ -127,6 +127,9 @@ class PolicyConfig:
             raise ValueError("'actions' is velocities: set 'velocity_of_training' to what an "
                              "action of 1 was (1.0 where the data has rad/s, 3.0 for DROID), and "
                              "'position_joints' to the gripper, or to [none]")
+        if self.actions != VELOCITIES and (positions is not None or self.velocity_of_training):
+            raise ValueError("'velocity_of_training' and 'position_joints' are of 'actions' "
+                             f"velocities, which is {self.actions}: set it, or leave them out")
         return Choices('' if self.letterbox == 'auto' else self.letterbox,
                        indices('relative_joints'), self.assets, self.chunk_length,
                        '' if self.actions == 'auto' else self.actions,

@@ -20,6 +20,7 @@ from pi0_ros.weights import loading as weights
 from pi0_ros.weights.files import CheckpointError
 
 log = logging.getLogger(__name__)
+ZERO_DIGIT = 128  # of a normalised state of 0
 
 
 class Pi0Policy:
@@ -173,8 +174,9 @@ class Pi0Policy:
         actions[:, relative] += raw[relative]
         positions = self.joints.actions_out(actions)
         moving, unit = self._velocities()
-        positions[:, moving] = added_up(actions[:, self.joints.columns[moving]] * unit,
-                                        observation.state[moving], self.dt_ns / 1e9)
+        speeds, period_s = actions[:, self.joints.columns[moving]] * unit, self.dt_ns / 1e9
+        positions[:, moving] = added_up(
+            speeds, observation.state[moving] + self.offset * period_s * speeds[0], period_s)
         return ActionChunk(observation.t_obs_ns, self.dt_ns, positions,
                            observation.instruction, number, observation.image_stamps_ns, seed,
                            given, self.offset)
@@ -275,8 +277,7 @@ class Pi0Policy:
 
         Tokenising the whole of it takes some 0.06 ms, so its parts are not kept.
         """
-        digits = (tuple(self.spec.state.digits(raw).tolist()) if self.spec.network == PI05
-                  else ())
+        digits = self._digits(raw) if self.spec.network == PI05 else ()
         if self._prompt is None or self._prompt[0] != (instruction, digits):
             ids = prompt_ids(self._tokenizer, instruction, self.spec.prompt, digits)
             most = self.spec.max_prompt_tokens
@@ -293,6 +294,17 @@ class Pi0Policy:
             self._prompt = ((instruction, digits),
                             self._embed(torch.tensor(ids[:most], device=self.device)))
         return self._prompt[1]
+
+    def _digits(self, raw: np.ndarray) -> tuple[int, ...]:
+        """Return the digits of a state: of the robot's own, without what is only padding.
+
+        openpi's statistics may be padded, its states are not when they become digits.
+        """
+        digits = self.spec.state.digits(raw)
+        if not self.spec.widths_recorded:
+            digits = digits[:np.flatnonzero(self.joints.rows >= 0).max(initial=-1) + 1]
+        pad = self.spec.prompt_states - len(digits)
+        return tuple(digits.tolist()) + (ZERO_DIGIT,) * max(0, pad)
 
     @torch.no_grad()
     def _embed(self, ids: torch.Tensor) -> Prompt:

@@ -157,9 +157,11 @@ class ControlLoop:
                     self._tick_once(now_ns)
                     continue
             self.ticks += 1
-            self._intervals_ns.append(now_ns - last_ns)
-            self._lateness_ns.append(max(0, now_ns - deadline_ns))
-            timed, last_ns = last_ns > 0, now_ns  # a simulated clock that nobody set stands at 0
+            timed = last_ns > 0  # a simulated clock that nobody set stands at 0
+            if timed:
+                self._intervals_ns.append(now_ns - last_ns)
+                self._lateness_ns.append(max(0, now_ns - deadline_ns))
+            last_ns = now_ns
             self._tick_once(now_ns)
             if abs(now_ns - deadline_ns) > 2 * self._period_ns:
                 if timed and 0 < now_ns - deadline_ns < CLOCK_JUMP_NS:

@@ -8,6 +8,7 @@ from functools import partial
 
 import rclpy
 from rclpy._rclpy_pybind11 import RCLError
+from rclpy.exceptions import InvalidParameterValueException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.node import Node
@@ -73,6 +74,8 @@ With --robot it is one of MuJoCo's (requirements/mujoco.txt), with weight and co
 the controllers and joints of its profile in config/robots, and on a time of its own:
 
   pi0_ros sim --robot so101 --ros-args -p width:=640 -p speed:=0.5
+
+It has no ~/reset: start it with another seed.
 """
 
 
@@ -131,7 +134,11 @@ def _run(argv: list[str], make: Callable[[], Node], ready: Callable[[Node], bool
                     if not path.is_file()]
             print(f"pi0_ros: {'; '.join(lost) or _sentence(error)}", file=sys.stderr)
             return 2
-        node = make()
+        try:
+            node = make()
+        except InvalidParameterValueException as error:
+            print(f'pi0_ros: {_sentence(error)}', file=sys.stderr)
+            return 2
         failed = not ready(node)
         if not failed:
             spin(node)

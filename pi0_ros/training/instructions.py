@@ -24,6 +24,7 @@ CHATTER = ('stop', 'wait', 'hello robot', 'do nothing', 'dance', 'wave your hand
            'sing a song', 'clean the table', 'look around', 'be careful', 'thank you')
 MAX_TOKENS = {'pi0': 48, 'pi05': 64}
 DIGITS = range(-1, 256)  # of a state in pi0.5's prompt
+ADDED = {'pi0': 0, 'pi05': len(DIGITS) - 10}  # tokens; 0 to 9 are letters already
 
 
 def sample(rng: random.Random, target: int) -> str:

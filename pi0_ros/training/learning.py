@@ -179,6 +179,9 @@ class Learner:
         The prefix is computed once and shared by ``REPEATS`` draws of noise and flow time.
         """
         images, ids = batch.images.to(self.device), batch.input_ids.to(self.device)
+        shown = (ids == self.model.config.vlm_config.image_token_id).sum()
+        if shown != len(ids) * images.shape[1] * (IMAGE_SIZE // PATCH) ** 2:
+            raise ValueError("the tokenizer's size is not that of the network: no image is seen")
         mask, state = batch.mask.to(self.device), batch.state.to(self.device)
         core = self.model.model
         present = torch.ones(images.shape[:2], dtype=torch.bool, device=self.device)

@@ -6,7 +6,7 @@ import torch
 from transformers import PI0Config, PI0ForConditionalGeneration
 
 from pi0_ros.training.demonstrations import CHUNK
-from pi0_ros.training.instructions import DIGITS
+from pi0_ros.training.instructions import ADDED
 from pi0_ros.weights.pi05 import AdaptiveNorm, PI05ForConditionalGeneration
 
 IMAGE_SIZE = 64
@@ -43,7 +43,7 @@ def small_config(network: str = 'pi0') -> PI0Config:
     config = architecture(
         width=WIDTH, expert_width=WIDTH, layers=LAYERS, heads=4, head_dim=32, image_width=96,
         image_layers=3, image_heads=4, image_size=IMAGE_SIZE, patch=PATCH,
-        vocabulary=VOCABULARY + (len(DIGITS) if network == 'pi05' else 0), chunk=CHUNK)
+        vocabulary=VOCABULARY + ADDED[network], chunk=CHUNK)
     config.vlm_config.vision_config.intermediate_size = 256
     return config
 
@@ -83,12 +83,21 @@ def start_from(model: PI0ForConditionalGeneration, before: PI0ForConditionalGene
     """Give ``model`` the weights of another of this size; what that lacks stays as it is.
 
     From PI0 to pi0.5: norms begin with its weights for scale, and tokens are added behind its own.
+
+    :raises ValueError: a tensor is of another size.
     """
     weights, given = model.state_dict(), before.state_dict()
     for name, value in given.items():
         scale = weights.get(name.removesuffix('.weight') + '.dense.bias')
-        if scale is not None and value.ndim == 1:
+        if scale is not None and value.ndim == 1 and 3 * len(value) == len(scale):
             scale[:len(value)] = value
-        elif name in weights and weights[name].shape[1:] == value.shape[1:]:
-            weights[name][:len(value)] = value
+            continue
+        if name not in weights:
+            continue
+        mine = weights[name]
+        longer = 'embed_tokens' in name and len(mine) >= len(value)
+        if mine.shape[1:] != value.shape[1:] or not (longer or len(mine) == len(value)):
+            raise ValueError(f'cannot go on from there: {name} is {tuple(value.shape)}, expected '
+                             f'{tuple(mine.shape)}')
+        mine[:len(value)] = value
     model.load_state_dict(weights)

@@ -27,7 +27,7 @@ GUESSES = {'relative_joints': (), 'chunk_length': 50, 'letterbox': 'lerobot',
            'actions': 'positions'}
 REQUIRED = {'chunk_length': '50  # required: action_horizon of the training configuration',
             'letterbox': 'auto  # required: lerobot_0.3 or lerobot, by who trained it',
-            'actions': 'auto  # required: positions, if they are; others are not commanded',
+            'actions': 'auto  # required: positions, or velocities and two settings more',
             'relative_joints': "['']  # required: joints, or [none]"}
 LARGEST_ANGLE = 7.0  # radians; a joint that is found further out is in other units
 

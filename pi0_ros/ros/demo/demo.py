@@ -141,6 +141,11 @@ def _try(args: argparse.Namespace) -> int:
 def main(argv: list[str] | None = None) -> int:
     """Run the demo; return 0 if at least two of three blocks were taken."""
     args = parser().parse_args(argv)
+    blocks = [f'--{name}' for name in ('live', 'delay', 'groups') if getattr(args, name)]
+    if args.robot and blocks:
+        parser().error(f'{blocks[0]} is of the demo with blocks, not of --robot')
+    if args.policy and not args.robot:
+        parser().error('--policy is of --robot, so101 or aloha; the demo with blocks has one')
     if args.robot:
         return _try(args)
     args.out.mkdir(parents=True, exist_ok=True)

@@ -1,8 +1,8 @@
 """A gripper behind an action, by the rules of GripperActionController.
 
 As ``gripper_action_controller_impl.hpp`` of ros2_controllers has them (jazzy; its successor
-``parallel_gripper_action_controller`` the same), with its defaults; where a goal is replaced by
-another, its old one is aborted here and stays without an answer there.
+``parallel_gripper_action_controller`` the same), with its defaults but for goal_tolerance; where a
+goal is replaced by another, its old one is aborted here and stays without an answer there.
 """
 
 import numpy as np

@@ -95,7 +95,8 @@ class Observer(Node):
 
     def ready(self) -> bool:
         """Return whether robot and node are there."""
-        return bool(self.enable_client.service_is_ready() and self.joints
+        return bool((not self._watched.own_time or self._time() > 0)  # /clock is heard
+                    and self.enable_client.service_is_ready() and self.joints
                     and self._instruction.get_subscription_count()
                     and self.count_publishers(f'{self._watched.cameras[0]}/image_raw'))
 
@@ -156,7 +157,7 @@ class Observer(Node):
         state = told.get('state', '')
         if state != self.state and (state == 'faulted' or told.get('reason')) and self.armed:
             self.say(f'node: {state}: {message.message}')
-            self.faults += state == 'faulted'
+            self.faults += state in ('faulted', 'disarmed')  # nobody disarms it here
         self.state = state
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:

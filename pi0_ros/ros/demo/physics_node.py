@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-from builtin_interfaces.msg import Time
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.clock import Clock, ClockType
 from rosgraph_msgs.msg import Clock as ClockMessage
@@ -10,7 +9,7 @@ from std_msgs.msg import Float64
 
 from pi0_ros.physics.models import Model
 from pi0_ros.physics.robot import PhysicsRobot
-from pi0_ros.ros.demo.robot_node import RobotNode
+from pi0_ros.ros.demo.robot_node import RobotNode, stamp
 
 STEP_NS = 4_000_000  # of the clock
 CAMERA_HZ, JOINT_HZ, STATE_HZ = 30, 100, 50
@@ -28,12 +27,14 @@ class PhysicsNode(RobotNode):
     def __init__(self, model: Model, **kwargs: object) -> None:
         """Set the table and start. Arguments go to Node.
 
-        :raises NotInstalled: a package that has the robot's files is not there.
+        :raises NotInstalled: a package that has the robot's files is not there, or this machine
+            cannot draw.
         """
         super().__init__('sim', **{'namespace': model.namespace, **kwargs})
         self._declare()
         width = self.value('width')
         robot = PhysicsRobot(model, self.value('seed'), START_NS, size=(width, SIZES[width]))
+        robot.image(robot.cameras[0])  # else it is told only when somebody looks
         self.show(robot, robot.cameras, robot.urdf())
         for topic, prefix in dict.fromkeys((group.joint_states, group.prefix)
                                            for group in model.groups):
@@ -76,8 +77,7 @@ class PhysicsNode(RobotNode):
         """Let one step of the time pass, and publish what is due."""
         self.robot.advance(self.now() + STEP_NS)
         now_ns = self.now()
-        self._clock_topic.publish(ClockMessage(clock=Time(
-            sec=now_ns // 10**9, nanosec=now_ns % 10**9)))
+        self._clock_topic.publish(ClockMessage(clock=stamp(now_ns)))
         for what, period_ns, due in self._due:
             if now_ns >= due[0]:
                 due[0] += period_ns

@@ -92,6 +92,11 @@ class RobotNode(Node):
         node = Node(name, context=self.context, namespace=space or '/',
                     use_global_arguments=False)
         self.beside.append(node)
+        if gripper and not JointTrajectoryControllerState:
+            self.get_logger().info(
+                f'{name} takes trajectories: control_msgs is not installed, so there is no '
+                f'action; give the node {name}.interface:=joint_trajectory and '
+                f'{name}.dead_band:=0.0')
         if gripper and JointTrajectoryControllerState:
             self._grippers.append(Gripper(node, self.robot, number, gripper))
         else:
@@ -142,7 +147,7 @@ class RobotNode(Node):
             its = [columns[i] for i in order]
             out = JointState(name=[names[i] for i in order], position=joints[its].tolist(),
                              velocity=velocity[its].tolist())
-            out.header.stamp = _stamp(self.now())
+            out.header.stamp = stamp(self.now())
             publisher.publish(out)
 
     def order(self, count: int) -> Sequence[int]:
@@ -158,7 +163,7 @@ class RobotNode(Node):
             controller = self.robot.controllers[number]
             out = JointTrajectoryControllerState(joint_names=[
                 name.removeprefix(prefix) for name in controller.joint_names])
-            out.header.stamp = _stamp(self.now())
+            out.header.stamp = stamp(self.now())
             out.reference.positions = controller.reference.tolist()
             out.feedback.positions = [measured[name] for name in controller.joint_names]
             out.speed_scaling_factor = scaling
@@ -172,21 +177,22 @@ class RobotNode(Node):
             if not (wants_raw or compressed.get_subscription_count()):
                 continue
             image = self.robot.image(name)
-            stamp = _stamp(self.now())
+            at = stamp(self.now())
             if wants_raw:
                 out = Image(height=image.shape[0], width=image.shape[1], encoding='rgb8',
                             step=image.shape[1] * 3)
-                out.header.stamp, out.header.frame_id = stamp, f'{name}_camera'
+                out.header.stamp, out.header.frame_id = at, f'{name}_camera'
                 out.data.frombytes(image.tobytes())
                 raw.publish(out)
             if compressed.get_subscription_count():
                 _, jpeg = cv2.imencode('.jpg', cv2.cvtColor(image, cv2.COLOR_RGB2BGR),
                                        [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
                 out = CompressedImage(format='rgb8; jpeg compressed bgr8')
-                out.header.stamp, out.header.frame_id = stamp, f'{name}_camera'
+                out.header.stamp, out.header.frame_id = at, f'{name}_camera'
                 out.data.frombytes(jpeg.tobytes())
                 compressed.publish(out)
 
 
-def _stamp(nanoseconds: int) -> Time:
+def stamp(nanoseconds: int) -> Time:
+    """Return a time as messages have it."""
     return Time(sec=nanoseconds // 10**9, nanosec=nanoseconds % 10**9)

@@ -8,6 +8,7 @@ robot. The robot's time may be slower than real time.
 import argparse
 import dataclasses
 import json
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -101,7 +102,7 @@ def run(args: argparse.Namespace) -> int:
         out = args.out / args.robot / policy
         try:
             summary, _ = trial(model, policy, args.seed, out)
-        except RuntimeError as error:
+        except (RuntimeError, OSError, ImportError) as error:
             print(f'pi0_ros demo: {error}', file=sys.stderr)
             failed = True
             continue
@@ -124,8 +125,9 @@ def trial(model: Model, policy: str, seed: int, out: Path,
     """
     out.mkdir(parents=True, exist_ok=True)
     children = Children(private_environment(), out)
+    os.environ.update(children.environment)  # what is heard here stays on this host, too
     context = rclpy.Context()
-    rclpy.init(context=context, domain_id=int(children.environment['ROS_DOMAIN_ID']))
+    rclpy.init(context=context)
     observer = Observer(watched(model), context=context)
     work = Trial(children, observer)
     try:

@@ -4,6 +4,7 @@ from rclpy.client import Client
 from rclpy.node import Node
 from rclpy.task import Future
 
+from pi0_ros.control.controllers import GRIPPER
 from pi0_ros.observation.finding import Finding
 from pi0_ros.ros.links.commands import Commands
 
@@ -42,9 +43,12 @@ class ControllerManagers:
             if manager not in self._clients:
                 self._clients[manager] = self._node.create_client(ListControllers, service)
             asked, rounds = self._waiting.get(manager, (None, 0))
-            if asked is not None and not asked.done() and rounds < PATIENCE:
-                self._waiting[manager] = asked, rounds + 1
-            elif self._clients[manager].service_is_ready():
+            if asked is not None and not asked.done():
+                if rounds < PATIENCE:
+                    self._waiting[manager] = asked, rounds + 1
+                    continue
+                self._clients[manager].remove_pending_request(asked)
+            if self._clients[manager].service_is_ready():
                 asked = self._clients[manager].call_async(ListControllers.Request())
                 self._waiting[manager] = asked, 0
                 asked.add_done_callback(lambda done, manager=manager: self._hear(manager, done))
@@ -60,7 +64,7 @@ class ControllerManagers:
         """Return which controller that follows the commands is not active, or None."""
         for each in self._commands:
             for manager, states in self._states.items():
-                for name in set(each.followers()) & set(states):
+                for name in {_controller(each, name) for name in each.followers()} & set(states):
                     if states[name] != ACTIVE:
                         where = '' if manager == USUAL else f' -c {manager}'
                         return Finding(
@@ -78,3 +82,8 @@ class ControllerManagers:
         """Take the clients back."""
         for manager in list(self._clients):
             self._forget(manager)
+
+
+def _controller(command: object, follower: str) -> str:
+    """Return the node of a follower: an action server's name has its action's behind it."""
+    return follower.rpartition('/')[0] if command.group.interface == GRIPPER else follower
