@@ -410,6 +410,32 @@ def test_a_plan_is_made_three_times_at_most_while_ticks_pass(monkeypatch):
     assert dropped == 'the plan was told on while the chunk came' and len(made) == 3
 
 
+@pytest.mark.parametrize('ticks, tries', [(0, 1), (1, 2), (2, 2), (3, 2)])
+def test_a_plan_that_takes_ticks_to_make_is_made_for_so_many_ticks_later(
+        monkeypatch, ticks, tries):
+    """As one that the limits change from end to end does, on a machine with other work."""
+    scene, made = Scene().moving(), []
+
+    def slow(*given):
+        made.append(given)
+        for _ in range(ticks):
+            scene.tick()
+        return splice(*given)
+
+    monkeypatch.setattr('pi0_ros.control.pilot.splice', slow)
+    assert scene.pilot.accept(chunk(np.full((80, 2), 0.1), scene.now), scene.now,
+                              scene.pilot.epoch) is None
+    assert len(made) == tries and not scene.pilot.counters.dropped
+    period = scene.pilot.timing.period_ns
+    if ticks:
+        assert scene.pilot.plan.begin_ns >= scene.now + scene.pilot.timing.lead_ns
+    places = [scene.pilot.told(np.array([scene.now]))[0]]
+    for _ in range(40):
+        scene.tick()
+        places.append(scene.pilot.told(np.array([scene.now]))[0])
+    assert np.abs(np.diff(places, 2, axis=0)).max() / (period / 1e9)**2 < 6.0  # no step
+
+
 def test_a_motion_begins_where_the_controller_holds_the_robot():
     scene = Scene().armed()
     holds = np.array([0.1, -0.05])

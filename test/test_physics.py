@@ -46,9 +46,9 @@ def follow(robot, poses, seconds=2.0):
 @each
 def test_it_stands_where_its_controllers_hold_it(robot):
     begun = robot.joints
+    np.testing.assert_allclose(begun, robot.model.home, atol=0.05)  # its weight
     robot.advance(2 * 10**9)
-    np.testing.assert_allclose(begun, robot.model.home, atol=1e-9)
-    assert np.abs(robot.joints - begun).max() < 0.03  # its weight
+    assert np.abs(robot.joints - begun).max() < 0.005
     assert np.abs(robot.velocity).max() < 1e-3
 
 

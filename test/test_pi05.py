@@ -429,3 +429,18 @@ def test_padded_statistics_of_openpi_leave_the_prompt_as_it_is(openpi):
     assert after.spec.state_width == 32 and not after.spec.warnings
     assert before._prompt[0] == after._prompt[0]
     np.testing.assert_allclose(one, other, atol=1e-6)
+
+
+def test_graphs_of_a_little_shorter_and_longer_prompts_are_there_before_the_robot_moves():
+    model = network(pi05=True)
+    fast, lengths = Fast(model, 2, 2 * 16 + 60, False, padded=True), []
+    fast._run = lambda pixels, text, *rest: lengths.append(len(text))
+    given_ = inputs(model, 2, 40)
+    fast(*given_)
+    fast.prepare(*given_)
+    assert lengths == [48, 32, 64]
+    fast.prepare(*inputs(model, 2, 10))
+    assert lengths[3:] == [32]  # none is shorter
+    plain = Fast(model, 2, 92, False)
+    plain._run = lambda *given: 1 / 0
+    plain.prepare(*given_)  # nothing, where nothing is captured

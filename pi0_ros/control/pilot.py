@@ -233,17 +233,22 @@ class Pilot(Teller):
         """Take a chunk into the plan; return None, or why it is of no use any more.
 
         The new plan is made without the lock, for a moment after the tick that will tell it, and
-        put in place if it still continues what the robot was told.
+        put in place if it still continues what the robot was told. If ticks have passed meanwhile
+        it is made again, for so many ticks later: it will take as long again.
 
         :param epoch: the pilot's when the observation was taken.
         :param stance: where a robot that stands begins; None: where the plan stands.
         :raises ValueError: the chunk is malformed, or no plan can be made of it.
         """
+        passed_ns, before_ns = 0, None
         for _ in range(TRIES):
             with self.lock:
                 now_ns = max(now_ns, self._tick_ns or now_ns)
+                if before_ns is not None:
+                    passed_ns += max(0, (self._tick_ns or before_ns) - before_ns)
+                before_ns = self._tick_ns
                 problem = self._of_no_use(epoch)
-                base, at_ns, first_ns, scaled = self._ground(chunk, now_ns, stance)
+                base, at_ns, first_ns, scaled = self._ground(chunk, now_ns, stance, passed_ns)
                 rules = Rules(self.limits.including(base.at(at_ns)), self.handover,
                               self.timing.brake_ns, None if self._tick_ns is None else
                               self.scale.at(self._tick_ns))
@@ -269,11 +274,14 @@ class Pilot(Teller):
             return 'the robot comes to rest after a tick that came late'
         return 'chunk was asked for before a reset' if epoch != self.epoch else None
 
-    def _ground(self, chunk: ActionChunk, now_ns: int, stance: Stance | None
+    def _ground(self, chunk: ActionChunk, now_ns: int, stance: Stance | None, later_ns: int = 0
                 ) -> tuple[Plan, int, int, ActionChunk]:
-        """Return the plan to go on from, from when, the first piece before, the chunk timed."""
+        """Return the plan to go on from, from when, the first piece before, the chunk timed.
+
+        :param later_ns: than the next tick.
+        """
         base, first_ns = self._plan, self._first_ns
-        at_ns = max(self.scale.at(self._next_tick(now_ns)), self._waits_until_ns) + (
+        at_ns = max(self.scale.at(self._next_tick(now_ns) + later_ns), self._waits_until_ns) + (
             self.timing.lead_ns if self._tick_ns is not None else 0)
         if self.state is State.STANDING:
             first_ns = stance.first_ns if stance and self.timing.coasts else 0

@@ -143,6 +143,7 @@ class Fast:
         varies = isinstance(model, PI05ForConditionalGeneration)
         self.engine = Engine(model, steps, most_tokens + BUCKET * varies, compiled, rtc)
         vision = model.config.vlm_config.vision_config
+        self._most = most_tokens
         self._image_tokens = (vision.image_size // vision.patch_size) ** 2
         graph = self.engine.device.type == 'cuda' and rtc != 'full'  # gradients are in no graph
         self._padded = varies and graph if padded is None else padded
@@ -182,6 +183,18 @@ class Fast:
 
     def _here(self, given: tuple[Tensor, ...]) -> list[Tensor]:
         return [part.to(self.engine.device) for part in given]
+
+    def prepare(self, pixels: Tensor, prompt: Prompt, *given: Tensor) -> None:
+        """Capture graphs for padded prompts that are a little shorter and longer.
+
+        The digits of a state make them so, and a capture takes its time, while the robot moves.
+        """
+        if self._padded:
+            for more in (-BUCKET, BUCKET):
+                count = len(prompt.text) + more
+                if 0 < count and len(pixels) * self._image_tokens + count <= self._most:
+                    rows = torch.arange(count, device=prompt.text.device) % len(prompt.text)
+                    self(pixels, Prompt(prompt.ids, prompt.text[rows]), *given)
 
     def forget(self) -> None:
         """Give back the graphs of the check, whose sizes may never come again."""

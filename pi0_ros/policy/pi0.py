@@ -12,7 +12,7 @@ from pi0_ros.checkpoint import reader as checkpoint
 from pi0_ros.checkpoint.mapping import JointMap
 from pi0_ros.checkpoint.spec import NETWORKS, PALIGEMMA, PI05, Choices, find_tokenizer
 from pi0_ros.engine import guidance
-from pi0_ros.engine.paths import Prompt, Reference, Report, choose
+from pi0_ros.engine.paths import Fast, Prompt, Reference, Report, choose
 from pi0_ros.observation.observation import Observation
 from pi0_ros.policy.pixels import Pixels, host_buffer
 from pi0_ros.policy.policy import ActionChunk, Leftover
@@ -20,6 +20,7 @@ from pi0_ros.weights import loading as weights
 from pi0_ros.weights.files import CheckpointError
 
 log = logging.getLogger(__name__)
+USUAL_PROMPT = 'pick up the red block and put it in the box'  # in its length
 ZERO_DIGIT = 128  # of a normalised state of 0
 
 
@@ -138,8 +139,12 @@ class Pi0Policy:
         problem = None
         try:
             # The values do not matter, only how many there are.
-            self.infer(Observation(0, np.zeros(self._observed()), images, {}, 'warm up'),
-                       np.zeros(self.noise_shape))
+            seen = Observation(0, np.zeros(self._observed()), images, {}, USUAL_PROMPT)
+            self.infer(seen, np.zeros(self.noise_shape))
+            if isinstance(self._path, Fast):
+                raw, state, prompt, pixels = self.prepare(seen)
+                self._path.prepare(pixels, prompt, state, torch.zeros(self.noise_shape),
+                                   *self._guide(None, raw)[1])
         except torch.cuda.OutOfMemoryError as error:
             self.close()
             problem = weights.out_of_memory(error, self.spec.folder, self.device)
