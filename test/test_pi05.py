@@ -21,7 +21,8 @@ from pi0_ros.engine.paths import BUCKET, Fast, Reference, choose, made_up
 from pi0_ros.observation.observation import Observation
 from pi0_ros.policy.config import PolicyConfig
 from pi0_ros.policy.factory import make_policy
-from pi0_ros.policy.pi0 import Pi0Policy, prompt_ids
+from pi0_ros.policy.pi0 import Pi0Policy
+from pi0_ros.policy.prompt import prompt_ids, state_digits
 from pi0_ros.weights.files import CheckpointError
 from networks import error, inputs, network, prompt
 from support import DATA, FIXTURES, PI05_FIXTURES
@@ -360,6 +361,29 @@ def test_openpis_pi05_is_told_by_its_weights_and_reads_quantiles(openpi):
     assert chunk.positions.shape == (50, 6) and np.isfinite(chunk.positions).all()
 
 
+def test_openpis_pi05_may_have_no_state_in_its_prompt(openpi):
+    """discrete_state_input=False: PaligemmaTokenizer.tokenize without a state."""
+    known = {'relative_joints': (), 'actions': 'positions'}
+    assert 'set \'state_in_prompt\' to no' in ' '.join(
+        checkpoint.read(openpi, Choices(**known)).warnings)
+    for plain in (True, False):
+        policy = Pi0Policy(openpi, dt_ns=1, device='cpu', dtype='float32',
+                           tokenizer=str(DATA / QUANTILES / 'tokenizer'),
+                           choices=Choices(**known, plain_prompt=plain))
+        policy.load()
+        assert not policy.spec.warnings
+        ids = policy._prompted(' put_it there ', np.zeros(6)).ids.tolist()
+        moved = policy._prompted(' put_it there ', np.ones(6)).ids.tolist()
+        tokenizer = policy._tokenizer
+        if plain:
+            assert ids == moved == prompt_ids(tokenizer, 'put it there', 'openpi')
+            assert ids[-1] == tokenizer.token_to_id('\n')
+        else:
+            assert ids != moved and len(ids) > 30
+        policy.warm_up()
+        assert policy.describe()['engine'] == 'fast'
+
+
 @pytest.mark.parametrize('change, words', [
     (lambda stats: stats['state'].pop('q01'), "'state.q01' has shape"),
     (lambda stats: stats['actions'].update(q99=[-9.0] * 6),
@@ -397,7 +421,8 @@ def test_lerobot_0_4_had_a_number_for_every_place_of_a_padded_state(copy):
         policy = Pi0Policy(copy, dt_ns=1, device='cpu', choices=Choices(letterbox=letterbox),
                            tokenizer=str(DATA / QUANTILES / 'tokenizer'))
         policy.load()
-        return policy._digits(fixture_observation(QUANTILES).state)
+        return state_digits(fixture_observation(QUANTILES).state, policy.spec,
+                            policy.joints.rows)
 
     new = digits('lerobot')
     assert len(new) == 6 and digits('lerobot_0.4') == new + (128,) * 26
@@ -426,7 +451,8 @@ def test_padded_statistics_of_openpi_leave_the_prompt_as_it_is(openpi):
         values.update({key: value + [0.0] * 26 for key, value in values.items()})
         for values in content['norm_stats'].values()])
     after, other = read()
-    assert after.spec.state_width == 32 and not after.spec.warnings
+    assert after.spec.state_width == 32
+    assert before.spec.warnings == after.spec.warnings  # nothing stands still
     assert before._prompt[0] == after._prompt[0]
     np.testing.assert_allclose(one, other, atol=1e-6)
 

@@ -11,6 +11,9 @@ from pi0_ros.checkpoint.spec import (
 from pi0_ros.weights.files import CheckpointError, read_json
 
 STATISTICS = 'norm_stats.json'
+WITH_STATE = ("its prompts are taken to have the state in them, as most of pi0.5's: if it was "
+              "trained with discrete_state_input=False, as openpi's LIBERO configuration has it, "
+              "set 'state_in_prompt' to no; yes says that this is known")
 CAMERAS = ('base_0_rgb', 'left_wrist_0_rgb', 'right_wrist_0_rgb')
 
 
@@ -53,13 +56,16 @@ def describe(folder: Path, config: dict[str, Any], choices: Choices, network: st
     pi05 = network == PI05
     state = openpi_normaliser('state', stats['state'], state_width, quantiles=pi05)
     action = openpi_normaliser('actions', stats['actions'], width, quantiles=pi05)
+    told = pi05 and choices.plain_prompt is None
     return PolicySpec(
         folder, 'openpi', CAMERAS, state_width, width,
         state, action, None, None, False, relative,
         choices.chunk_length or whole(config, 'action_horizon'), 10, None, (224, 224),
-        choices.letterbox or 'openpi', PI05 if pi05 else 'openpi', 200 if pi05 else 48,
+        choices.letterbox or 'openpi', PI05 if pi05 and not choices.plain_prompt else 'openpi',
+        200 if pi05 else 48,
         find_tokenizer(folder / 'tokenizer', PALIGEMMA),
-        'openpi, converted from JAX' if config else 'openpi, trained in PyTorch')
+        'openpi, converted from JAX' if config else 'openpi, trained in PyTorch',
+        (WITH_STATE,) if told else ())
 
 
 def _norm_stats(folder: Path, assets: str) -> Path:

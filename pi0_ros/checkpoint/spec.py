@@ -84,6 +84,7 @@ class Choices:
     assets: str = ''                          # openpi: folder below assets/, '' if there is one
     chunk_length: int = 0                     # steps; 0: as recorded
     actions: str = ''                         # what they mean: one of ACTIONS; '': as it seems
+    plain_prompt: bool | None = None          # openpi's pi0.5 without the state in it
     velocity: float = 0.0                     # of VELOCITIES: what 1 is, rad/s or m/s
     positions: tuple[int, ...] = ()           # of VELOCITIES: actions that are none
 

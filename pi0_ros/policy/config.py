@@ -76,6 +76,11 @@ class PolicyConfig:
         'auto', "How images are fitted; auto takes the newest of the trainer's family. LeRobot "
         '0.4.0 to 0.4.4 and 0.3 did it differently and left no trace of it.',
         choices=('auto', *LETTERBOXES))
+    state_in_prompt: str = setting(
+        'auto', "Whether prompts of openpi's pi0.5 have the state in them; no where it was "
+        'trained with discrete_state_input=False, which nothing records. auto is yes, with a '
+        'warning.',
+        choices=('auto', 'yes', 'no'))
     assets: str = setting(
         '', "Below the checkpoint's assets/, for openpi checkpoints with more than one "
         'norm_stats.json.', unit='folder')
@@ -133,4 +138,5 @@ class PolicyConfig:
         return Choices('' if self.letterbox == 'auto' else self.letterbox,
                        indices('relative_joints'), self.assets, self.chunk_length,
                        '' if self.actions == 'auto' else self.actions,
+                       {'yes': False, 'no': True}.get(self.state_in_prompt),
                        self.velocity_of_training, positions or ())

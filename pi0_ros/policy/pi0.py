@@ -1,27 +1,25 @@
 """PI0 and pi0.5: from an observation to joint positions."""
 
 import logging
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from tokenizers import Tokenizer
 
 from pi0_ros.checkpoint import reader as checkpoint
 from pi0_ros.checkpoint.mapping import JointMap
-from pi0_ros.checkpoint.spec import NETWORKS, PALIGEMMA, PI05, Choices, find_tokenizer
+from pi0_ros.checkpoint.spec import NETWORKS, PI05, Choices
 from pi0_ros.engine import guidance
 from pi0_ros.engine.paths import Fast, Prompt, Reference, Report, choose
 from pi0_ros.observation.observation import Observation
 from pi0_ros.policy.pixels import Pixels, host_buffer
 from pi0_ros.policy.policy import ActionChunk, Leftover
+from pi0_ros.policy.prompt import load_tokenizer, prompt_ids, state_digits
 from pi0_ros.weights import loading as weights
 from pi0_ros.weights.files import CheckpointError
 
 log = logging.getLogger(__name__)
 USUAL_PROMPT = 'pick up the red block and put it in the box'  # in its length
-ZERO_DIGIT = 128  # of a normalised state of 0
 
 
 class Pi0Policy:
@@ -83,7 +81,7 @@ class Pi0Policy:
         :raises CheckpointError: either cannot be used.
         """
         torch.set_num_threads(self.threads)
-        self._tokenizer = self._load_tokenizer()
+        self._tokenizer = load_tokenizer(self._tokenizer_name, self.spec)
         problem = None
         try:
             self.model = weights.load_model(self.spec.folder, self.dtype, self.device,
@@ -99,30 +97,6 @@ class Pi0Policy:
         if self.rtc == 'trained':
             log.info(f'hand-over rtc_trained: {NETWORKS[self.spec.network]} was trained to be '
                      f'given up to {self.spec.trained_delay} actions that are executed meanwhile')
-
-    def _load_tokenizer(self) -> Tokenizer:
-        name, folder = self._tokenizer_name, self.spec.tokenizer
-        if name:
-            folder = find_tokenizer(Path(name).expanduser().absolute(), name)
-        if folder is None:
-            raise CheckpointError(
-                (f"tokenizer '{name}' is neither a folder with tokenizer.json nor in the hub's "
-                 'cache on this disk' if name else
-                 f"checkpoint '{self.spec.folder}' has no tokenizer folder")
-                + ": set 'tokenizer' to a folder that holds PaliGemma's tokenizer.json, "
-                f'or accept the licence of {PALIGEMMA} on the hub and run: hf download '
-                f'{PALIGEMMA} tokenizer.json')
-        try:
-            out = Tokenizer.from_file(str(folder / 'tokenizer.json'))
-        except Exception as error:  # the library raises Exception itself
-            raise CheckpointError(f"tokenizer '{folder}' is damaged: {error}") from error
-        out.no_padding()
-        out.no_truncation()
-        for text in ('<bos>', '\n'):
-            if out.encode(text, add_special_tokens=False).ids != [out.token_to_id(text)]:
-                raise CheckpointError(f"tokenizer '{folder}' has no token {text!r}, which "
-                                      f"{NETWORKS[self.spec.network]} reads: take PaliGemma's")
-        return out
 
     def warm_up(self) -> None:
         """Choose the path that computes chunks, check it, and infer once on grey images.
@@ -282,7 +256,8 @@ class Pi0Policy:
 
         Tokenising the whole of it takes some 0.06 ms, so its parts are not kept.
         """
-        digits = self._digits(raw) if self.spec.network == PI05 else ()
+        digits = (state_digits(raw, self.spec, self.joints.rows) if self.spec.prompt == PI05
+                  else ())
         if self._prompt is None or self._prompt[0] != (instruction, digits):
             ids = prompt_ids(self._tokenizer, instruction, self.spec.prompt, digits)
             most = self.spec.max_prompt_tokens
@@ -299,17 +274,6 @@ class Pi0Policy:
             self._prompt = ((instruction, digits),
                             self._embed(torch.tensor(ids[:most], device=self.device)))
         return self._prompt[1]
-
-    def _digits(self, raw: np.ndarray) -> tuple[int, ...]:
-        """Return the digits of a state: of the robot's own, without what is only padding.
-
-        openpi's statistics may be padded, its states are not when they become digits.
-        """
-        digits = self.spec.state.digits(raw)
-        if not self.spec.widths_recorded:
-            digits = digits[:np.flatnonzero(self.joints.rows >= 0).max(initial=-1) + 1]
-        pad = self.spec.prompt_states - len(digits)
-        return tuple(digits.tolist()) + (ZERO_DIGIT,) * max(0, pad)
 
     @torch.no_grad()
     def _embed(self, ids: torch.Tensor) -> Prompt:
@@ -340,24 +304,3 @@ def added_up(velocities: np.ndarray, begin: np.ndarray, dt_s: float) -> np.ndarr
     :param begin: [D] where the joints are measured.
     """
     return begin + dt_s * (np.cumsum(velocities, axis=0) - velocities)
-
-
-def prompt_ids(tokenizer: Tokenizer, instruction: str, style: str, digits: Sequence[int] = ()
-               ) -> list[int]:
-    """Return the token ids of an instruction, after one <bos>.
-
-    lerobot: the text as it is, with a newline unless it ends with one. openpi (``tokenizer.py``):
-    stripped, underscores and inner newlines become spaces, the newline is a piece of its own.
-    pi05: that text and the state's digits, as ``Task: ..., State: ...;``, for either trainer.
-    """
-    plain = instruction.strip().replace('_', ' ').replace('\n', ' ')
-    if style == PI05:
-        text = f"Task: {plain}, State: {' '.join(map(str, digits))};\nAction: "
-        ids = tokenizer.encode(text, add_special_tokens=False).ids
-    elif style == 'openpi':
-        ids = tokenizer.encode(plain, add_special_tokens=False).ids
-        ids += tokenizer.encode('\n', add_special_tokens=False).ids
-    else:
-        text = instruction if instruction.endswith('\n') else instruction + '\n'
-        ids = tokenizer.encode(text, add_special_tokens=False).ids
-    return [tokenizer.token_to_id('<bos>'), *ids]

@@ -67,6 +67,8 @@ def configuration(config: PolicyConfig, robot: RobotConfig, handover: str, jacob
     out = {name: getattr(config, name) for name in DECIDES}
     if config.actions == VELOCITIES:
         out |= {name: getattr(config, name) for name in OF_VELOCITIES}
+    if config.state_in_prompt != 'auto':  # which no record had before
+        out['state_in_prompt'] = config.state_in_prompt
     out['relative_joints'] = config.relative_joints or ('',)
     out |= {name: getattr(robot, name) for name in OF_THE_ROBOT}
     out |= {'action_names': robot.joint_names, 'handover': handover, 'jacobian': jacobian}

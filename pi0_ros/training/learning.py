@@ -16,7 +16,7 @@ from transformers.cache_utils import DynamicCache
 from pi0_ros.checkpoint.normalise import lerobot_normaliser
 from pi0_ros.engine.guidance import embed_at
 from pi0_ros.engine.paths import CACHE
-from pi0_ros.policy.pi0 import prompt_ids
+from pi0_ros.policy.prompt import prompt_ids
 from pi0_ros.sim.arm import home
 from pi0_ros.sim.expert import NO_BLOCK
 from pi0_ros.sim.render import HEIGHT as HEIGHT_PIXELS

@@ -42,9 +42,11 @@ class Demo(Run):
 
         :raises RuntimeError: they did not become ready.
         """
-        if self.args.groups:
+        if self.args.groups or self.args.checkpoint:
             start_verbs(self.children, self.args.seed, self.args.delay, self.args.controller,
-                        *grouped(), sim=['-p', 'groups:=true'])
+                        *(grouped() if self.args.groups else ()),
+                        *(('-p', f'checkpoint:={self.args.checkpoint}') if self.args.checkpoint
+                          else ()), sim=['-p', f'groups:={str(self.args.groups).lower()}'])
         else:
             start_processes(self.children, self.args.seed, self.args.delay, self.args.controller)
         self.observer.say('started the simulated robot and the node, loading the policy')
@@ -112,6 +114,8 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument('--groups', action='store_true',
                      help='arm and gripper on controllers of their own, the gripper behind an '
                           'action where control_msgs is installed')
+    out.add_argument('--checkpoint', type=Path, metavar='FOLDER',
+                     help="of train, instead of the package's")
     out.add_argument('--robot', metavar='NAME', help='a robot in physics instead, so101 or aloha, '
                      'driven with its profile (needs requirements/mujoco.txt)')
     out.add_argument('--policy', metavar='NAME', help='with --robot: mock_sine, mock_scripted or '
@@ -141,7 +145,8 @@ def _try(args: argparse.Namespace) -> int:
 def main(argv: list[str] | None = None) -> int:
     """Run the demo; return 0 if at least two of three blocks were taken."""
     args = parser().parse_args(argv)
-    blocks = [f'--{name}' for name in ('live', 'delay', 'groups') if getattr(args, name)]
+    blocks = [f'--{name}' for name in ('live', 'delay', 'groups', 'checkpoint')
+              if getattr(args, name)]
     if args.robot and blocks:
         parser().error(f'{blocks[0]} is of the demo with blocks, not of --robot')
     if args.policy and not args.robot:
