@@ -72,7 +72,7 @@ def unsupported(model: PI0ForConditionalGeneration) -> str | None:
     for part in (*layers, *images, model.embed_action_time, model.model.vlm.multi_modal_projector,
                  nn.ModuleDict({'action_out_proj': model.action_out_proj})):
         for name, module in part.named_modules():
-            if name.endswith(('proj', 'fc1', 'fc2', 'mlp_in', 'mlp_out', 'linear')) and \
+            if name.endswith(('proj', 'fc1', 'fc2', 'mlp_in', 'mlp_out', 'linear', 'dense')) and \
                     type(module) is not nn.Linear:
                 return f'{name} is a {type(module).__name__}, not a plain Linear (LoRA?)'
     if text.rope_parameters.get('rope_theta') != expert.rope_parameters.get('rope_theta'):
