@@ -83,7 +83,7 @@ def main() -> int:
     observer = demo.Observer(demo.BLOCKS)
     observer.say = lambda text: None
     observer.records = False
-    run = demo.Demo(argparse.Namespace(seed=7, delay=0.0), children, observer)
+    run = demo.Demo(demo.parser().parse_args([]), children, observer)
     problems: list[str] = []
     counts: list[tuple[float, int]] = []  # when a message came, ticks missed until then
 

@@ -1,6 +1,5 @@
 """Simulated robot and node as processes, instructions as `ros2 topic pub` gives them."""
 
-import argparse
 import json
 import signal
 
@@ -30,7 +29,7 @@ def live(tmp_path, monkeypatch):
     children = Children(environment, tmp_path)
     rclpy.init()
     observer = demo.Observer(demo.BLOCKS)
-    given = argparse.Namespace(seed=SEED, delay=0.0, controller='jazzy', groups=False)
+    given = demo.parser().parse_args(['--seed', str(SEED)])
     run = demo.Demo(given, children, observer)
     try:
         yield run
