@@ -1,8 +1,9 @@
 """A gripper behind an action, by the rules of GripperActionController.
 
-As ``gripper_action_controller_impl.hpp`` of ros2_controllers has them (jazzy; its successor
-``parallel_gripper_action_controller`` the same), with its defaults but for goal_tolerance; where a
-goal is replaced by another, its old one is aborted here and stays without an answer there.
+As they are read in ``gripper_action_controller_impl.hpp`` of ros2_controllers (jazzy; its
+successor ``parallel_gripper_action_controller`` the same), which was not run beside this; with its
+defaults but for goal_tolerance. Where a goal is replaced by another, its old one is aborted here
+and stays without an answer there.
 """
 
 import numpy as np
