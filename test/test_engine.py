@@ -305,7 +305,7 @@ def test_a_fast_path_that_fails_later_is_replaced_by_the_reference(caplog):
 
 
 def test_a_start_that_fails_gives_everything_back():
-    from pi0_ros.policy.worker import PolicyWorker
+    from pi0_ros.workers.worker import PolicyWorker
     policy = Pi0Policy(DATA / FIXTURES[0] / 'checkpoint', dt_ns=1, device='cpu', engine='fast')
     policy.spec = replace(policy.spec, max_prompt_tokens=-1)  # nothing fits
     worker = PolicyWorker(policy, lambda it: None, lambda problem: None)

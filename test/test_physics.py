@@ -148,7 +148,7 @@ def test_the_untrained_checkpoint_is_in_the_units_of_the_profile(tmp_path):
     from pi0_ros.observation.observation import Observation
     from pi0_ros.configuration.file import read_all_parameters
     from pi0_ros.physics.models import MODELS
-    from pi0_ros.policy.factory import make_policy
+    from pi0_ros.workers.factory import make_policy
     from pi0_ros.ros.demo.trial import untrained
     model, path = MODELS['so101'], Path(__file__).parents[1] / 'config' / 'robots' / 'so101.yaml'
     folder = untrained(model, path, tmp_path / 'checkpoint')

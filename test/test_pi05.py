@@ -20,10 +20,10 @@ from pi0_ros.engine.kernels import count_kernels
 from pi0_ros.engine.paths import BUCKET, Fast, Reference, choose, made_up
 from pi0_ros.observation.observation import Observation
 from pi0_ros.policy.config import PolicyConfig
-from pi0_ros.policy.factory import make_policy
 from pi0_ros.policy.pi0 import Pi0Policy
 from pi0_ros.policy.prompt import prompt_ids, state_digits
 from pi0_ros.weights.files import CheckpointError
+from pi0_ros.workers.factory import make_policy
 from networks import error, inputs, network, prompt
 from support import DATA, FIXTURES, PI05_FIXTURES
 from test_policy import facts_of, fixture_observation, load_fixture

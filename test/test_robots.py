@@ -16,7 +16,7 @@ from pi0_ros.checkpoint.mapping import parse_conversions
 from pi0_ros.configuration.file import read_all_parameters
 from pi0_ros.motion.limits import RobotLimits, Rules, make_limits
 from pi0_ros.observation.observation import Observation
-from pi0_ros.policy.factory import make_policy
+from pi0_ros.workers.factory import make_policy
 from support import DATA
 
 ROOT = Path(__file__).parents[1]

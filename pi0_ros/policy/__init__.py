@@ -1,1 +1,1 @@
-"""What the robot decides: checkpoint, preprocessing, PI0, and the thread that runs it."""
+"""Who decides: the protocol, PI0 and its prompt and pixels, mocks, records of decisions."""

@@ -12,7 +12,6 @@ from pi0_ros.checkpoint.reader import trained_delay
 from pi0_ros.policy.config import PolicyConfig
 from pi0_ros.policy.mock import MockPolicy
 from pi0_ros.policy.policy import Policy
-from pi0_ros.policy.process import ProcessPolicy
 from pi0_ros.weights.files import CheckpointError, read_json
 from pi0_ros.weights.places import locate
 
@@ -34,20 +33,6 @@ def declares_training(name: str) -> bool:
         return trained_delay(read_json(checkpoint_folder(name) / 'config.json')) > 0
     except (CheckpointError, ValueError, OSError):
         return False
-
-
-def make_policy(config: PolicyConfig, robot: RobotConfig, rtc: str = '', hang_s: float = 2.0
-                ) -> Policy:
-    """Return the policy that is configured, in a process of its own if it says so.
-
-    :param rtc: one of guidance.KINDS that the hand-over wants, '' for none.
-    :param hang_s: that an inference may take in a process, before that is killed.
-    :raises CheckpointError: the checkpoint cannot be used.
-    :raises ValueError: joints or cameras do not fit it.
-    """
-    if config.worker == 'process':
-        return ProcessPolicy(config, robot, rtc, hang_s)
-    return make_local_policy(config, robot, rtc)
 
 
 def make_local_policy(config: PolicyConfig, robot: RobotConfig, rtc: str = '') -> Policy:

@@ -18,11 +18,9 @@ from pi0_ros.control.states import State
 from pi0_ros.motion.limits import RobotLimits
 from pi0_ros.observation.finding import Finding
 from pi0_ros.observation.observation import Observation
-from pi0_ros.policy.factory import make_policy
 from pi0_ros.policy.policy import ActionChunk, Leftover, Policy, PolicyGone
 from pi0_ros.policy.provenance import configuration, configuration_hash
 from pi0_ros.policy.record import InferenceRecord
-from pi0_ros.policy.worker import PolicyWorker
 from pi0_ros.ros.asked import Asked, Preview
 from pi0_ros.ros.control_loop import ControlLoop
 from pi0_ros.ros.interrupt import trace
@@ -32,6 +30,8 @@ from pi0_ros.ros.links.commands import Commands
 from pi0_ros.ros.links.controller_link import ControllerLinks
 from pi0_ros.ros.links.followers import Followers
 from pi0_ros.ros.links.inputs import Inputs
+from pi0_ros.workers.factory import make_policy
+from pi0_ros.workers.worker import PolicyWorker
 
 STOP_TIMEOUT_S = 1.0         # after a stop should have ended
 CLOSE_TIMEOUT_S = 10.0       # for an inference that is under way

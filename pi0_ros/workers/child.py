@@ -9,7 +9,7 @@ from dataclasses import replace
 from multiprocessing.connection import Connection
 
 from pi0_ros.policy.factory import make_local_policy
-from pi0_ros.policy.process import SharedImages
+from pi0_ros.workers.process import SharedImages
 
 
 PR_SET_PDEATHSIG = 1

@@ -1,7 +1,7 @@
 """A policy in a process of its own: its Python code never makes the control thread wait.
 
 Images travel through shared memory, everything else through a pipe. The other end is
-``policy/child.py``.
+``workers/child.py``.
 """
 
 import logging
@@ -30,7 +30,7 @@ PATIENCE_FACTOR = 5  # of the longest of the last inferences
 FIRST, KEPT = 3, 100  # inferences
 # Not -m: the working directory must not hide what is installed.
 CHILD = ('import sys; sys.path[:1] = [path for path in sys.path[:1] if path]; '
-         'from pi0_ros.policy.child import main; main()')
+         'from pi0_ros.workers.child import main; main()')
 END_S = 2.0               # between asking a process to end and killing it
 ERRORS = {error.__name__: error for error in (CheckpointError, ValueError)}
 

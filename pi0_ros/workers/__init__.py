@@ -1,0 +1,1 @@
+"""Where is it decided: in a thread, or in a process of its own."""
