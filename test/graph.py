@@ -95,7 +95,7 @@ class Robot(Node):
 class Graph:
     """A robot and a node that talk to each other and to nobody else."""
 
-    def __init__(self, use_sim_time=False, namespace='', **parameters):
+    def __init__(self, use_sim_time=False, namespace='', urdf=None, **parameters):
         self.context = rclpy.Context()
         rclpy.init(context=self.context)
         self.robot = Robot(self.context, namespace)
@@ -106,7 +106,7 @@ class Graph:
         self.executor = SingleThreadedExecutor(context=self.context)
         self.executor.add_node(self.robot)
         self.executor.add_node(self.node)
-        self.robot.description.publish(String(data=robot_urdf(**{
+        self.robot.description.publish(String(data=urdf or robot_urdf(**{
             name: 'revolute -2 2 1' if name in JOINTS else 'revolute -999 999 99'
             for name in values['joint_names']})))
         self._feeding = self.robot.create_timer(0.01, self.robot.feed)

@@ -1,5 +1,7 @@
 """A robot, its cameras, a policy and the guard on one synthetic clock, a millisecond a step."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from pi0_ros.control.controllers import Report
@@ -38,6 +40,7 @@ class Rig:
         self.image_stamp = self.joint_stamp = lambda now: now
         self.names, self.disturb = list(NAMES), lambda positions: positions
         self.policy, self.infer_ms, self.instruction = policy, infer_ms, 'go'
+        self.said = {}  # what chunks say of themselves
         self.controller = TrajectoryController(NAMES, np.zeros(2), settings)
         self.tells = tells                 # whether the controller publishes its state
         self.blocked = None                # where a joint is held
@@ -147,7 +150,7 @@ class Rig:
             raise self.policy
         if callable(self.policy):
             values = self.policy(values)
-        return chunk(values, t_obs_ns=seen.t_obs_ns)
+        return replace(chunk(values, t_obs_ns=seen.t_obs_ns), **self.said)
 
     def arm(self):
         """Arm as the operator does; return why not, or None."""
@@ -155,7 +158,7 @@ class Rig:
         refusal = self.guard.why_not(now_ns, self.guard.builder.check(now_ns))
         if refusal is None and not self.pilot.enabled:
             seen = self.guard.observe(now_ns, self.instruction)
-            refusal = seen if isinstance(seen, Finding) else self.guard.too_far(
+            refusal = seen if isinstance(seen, Finding) else self.guard.unready(
                 self.decide(seen), seen, now_ns)
         if refusal is None:
             self.guard.arm(now_ns)

@@ -14,7 +14,7 @@ FILES = sorted(PACKAGE.rglob('*.py'))
 ROS = {'rclpy', 'launch', 'launch_ros', 'cv_bridge', 'ament_index_python', 'rcl_interfaces',
        'builtin_interfaces', 'rosgraph_msgs', 'lifecycle_msgs', 'sensor_msgs', 'std_msgs',
        'std_srvs', 'trajectory_msgs', 'diagnostic_msgs', 'control_msgs', 'geometry_msgs'}
-CORE = ('observation', 'checkpoint', 'engine', 'policy', 'motion', 'control')
+CORE = ('observation', 'checkpoint', 'kinematics', 'engine', 'policy', 'motion', 'control')
 CLOCKS = {'time', 'time_ns', 'monotonic', 'monotonic_ns', 'perf_counter', 'perf_counter_ns', 'now',
           'utcnow', 'today', 'sleep'}
 DRAWING = (ROOT / 'docs' / 'architecture.md').read_text()

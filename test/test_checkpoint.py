@@ -652,11 +652,12 @@ def test_names_that_a_wrapper_put_a_prefix_before_are_known(copy, prefix):
     assert set(after) == set(before)
 
 
-def test_actions_that_are_poses_are_warned_of(copy):
+def test_actions_that_are_called_as_poses_are_asked_about(copy):
     edit(copy / 'config.json', action_feature_names=[
         'x', 'y', 'z', 'roll', 'pitch', 'yaw', 'grip'])
-    assert any('are called x, y, z, roll, pitch, yaw: poses' in text
-               for text in checkpoint.read(copy).warnings)
+    with pytest.raises(CheckpointError, match='are called x, y, z, roll, pitch, yaw, as the pose'):
+        checkpoint.read(copy)
+    assert checkpoint.read(copy, Choices(actions='positions')).action_names[0] == 'x'
 
 
 def test_a_camera_that_needed_no_rename_is_kept(copy):

@@ -158,12 +158,16 @@ def test_a_state_has_one_whole_number(copy, shape):
     assert 'expected one whole number' in said(copy)
 
 
-@pytest.mark.parametrize('names, warned', [
-    (['x', 'y', 'a', 'b', 'c', 'd', 'e'], False), (['x', 'y', 'z', 'a', 'b', 'c', 'd'], True)])
-def test_actions_that_are_called_as_a_hands_pose_are_told(copy, names, warned):
+@pytest.mark.parametrize('names, asked', [
+    (['x', 'y', 'a', 'b', 'c', 'd', 'e'], False), (['x', 'y', 'z', 'a', 'b', 'c', 'd'], True),
+    (['ee.x', 'EE.Y', 'ee.z', 'a', 'b', 'c', 'd'], True),
+    (['x.pos', 'y.pos', 'roll.pos', 'a', 'b', 'c', 'd'], True)])
+def test_actions_that_are_called_as_the_pose_of_a_tool_are_asked_about(copy, names, asked):
     config(copy, action_feature_names=names)
-    told = ' '.join(checkpoint.read(copy).warnings)
-    assert ('poses of a hand' in told) is warned
+    if asked:
+        assert 'as the pose of a tool' in said(copy)
+    else:
+        assert checkpoint.read(copy).action_names == tuple(names)
 
 
 def test_relative_actions_that_nothing_makes_absolute_are_refused(tmp_path):

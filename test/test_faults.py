@@ -65,7 +65,7 @@ def stamped(rig, **stamps):
 
 def good(rig):
     fresh = Rig()
-    rig.policy, rig.image = fresh.policy, fresh.image
+    rig.policy, rig.image, rig.said = fresh.policy, fresh.image, {}
     rig.image_stamp, rig.joint_stamp = fresh.image_stamp, fresh.joint_stamp
     rig.feeds, rig.names, rig.disturb = fresh.feeds, list(NAMES), fresh.disturb
     rig.infer_ms, rig.instruction, rig.blocked = 60, 'go', None
@@ -115,6 +115,8 @@ FAULTS = {
                     'chunk_jump', RESET),
     'policy_out_of_reach': (set_to(policy=lambda values: values + np.linspace(0, 3, 50)[:, None]),
                             'chunk_limits', RESET),
+    'policy_unreachable': (set_to(said={'problem': "'tool0' cannot follow"}), 'chunk_unreachable',
+                           RESET),
     'policy_slow': (set_to(infer_ms=700), 'chunk_late', RESET),
     'robot_blocked': (block, 'tracking', RESET),
     'clock_back': (jump_clock(-50_000), 'clock_jump', ARM),
@@ -513,3 +515,16 @@ def test_who_is_armed_anew_has_failed_nothing_yet():
             assert rig.guard.arm(rig.now * MS) is None
     rig.guard.failed('it raised', rig.now * MS)
     assert rig.guard.fault.reason == 'policy_failed' and rig.guard.failures == 5
+
+
+def test_a_tool_that_training_never_saw_there_is_not_armed_for():
+    rig = Rig()
+    rig.run(100)
+    rig.said = {'unlike': "'tool0.x' is 2.0"}
+    refusal = rig.arm()
+    assert refusal.reason == 'unlike_training' and "'tool0.x' is 2.0" in str(refusal)
+    rig.said = {}
+    assert rig.arm() is None
+    rig.said = {'unlike': "'tool0.x' is 2.0"}
+    rig.run(2000)
+    assert rig.moves() and rig.pilot.enabled, 'a robot on its way is not stopped for it'

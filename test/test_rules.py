@@ -13,7 +13,8 @@ from pi0_ros.control.rules import GuardRules, Watchdog
 from pi0_ros.control.timing import Delays
 from pi0_ros.evaluation.execution import Execution
 from pi0_ros.motion import limiter
-from pi0_ros.motion.limits import LimitsError, RobotLimits, Rules, unlimited
+from pi0_ros.kinematics.urdf import UrdfError
+from pi0_ros.motion.limits import RobotLimits, Rules, unlimited
 from pi0_ros.observation.buffers import JointBuffer, LatestBuffer
 from pi0_ros.observation.finding import Finding
 from pi0_ros.observation.observation import Freshness, Observation, ObservationBuilder
@@ -123,7 +124,7 @@ def test_a_plan_that_was_told_on_meanwhile_is_made_again(monkeypatch):
 def test_one_owner_of_the_limits_keeps_what_is_configured():
     limits = RobotLimits(('a',), Rules(tighter={'a': dict(lower=-1, upper=1, velocity=0.4)}))
     assert limits.now.velocity == 0.4 and not limits.now.refused
-    assert limits.describe('no xml') and isinstance(limits.problem, LimitsError)
+    assert limits.describe('no xml') and isinstance(limits.problem, UrdfError)
     assert limits.problem.reason == 'no_urdf' and limits.now.refused and limits.now.unknown
     assert limits.now.velocity == 0.4 and not limits.describe('no xml')
     assert limits.describe(robot_urdf(a='revolute -2 2 1')) and limits.problem is None

@@ -159,7 +159,7 @@ def test_an_openpi_checkpoint_that_looks_like_velocities_may_be_one(tmp_path):
     stats['state']['mean'], stats['state']['std'] = [1.0] * 14, [0.2] * 14
     stats['actions']['mean'], stats['actions']['std'] = [0.0] * 14, [0.1] * 14
     path.write_text(json.dumps(content))
-    with pytest.raises(CheckpointError, match="Set 'actions' to velocities, or to positions"):
+    with pytest.raises(CheckpointError, match="Set 'actions' to velocities or end_"):
         checkpoint.read(folder, Choices(relative_joints=()))
     spec = checkpoint.read(folder, Choices(relative_joints=(), actions='velocities', velocity=3.0,
                                            positions=(6, 13)))

@@ -1,7 +1,9 @@
 """What can be set of the robot, as the checkpoint sees it."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
+from pi0_ros.checkpoint.hands import Hand, parse_hands
 from pi0_ros.checkpoint.mapping import NONE
 from pi0_ros.setting import setting
 
@@ -14,7 +16,8 @@ class RobotConfig:
 
     joint_names: tuple[str, ...] = setting(
         (), "Joints in the order of the checkpoint's actions, and of its state unless "
-        "state_names says otherwise. '-' stands for an action that no joint takes. "
+        "state_names says otherwise. '-' stands for an action that no joint takes, a link of "
+        'end_effectors for all numbers of its pose. '
         'Required: a permuted order is a different robot.')
     state_names: tuple[str, ...] = setting(
         (), "Joints in the order of the checkpoint's state, where it is not that of the "
@@ -27,25 +30,61 @@ class RobotConfig:
         (), "Units, where the checkpoint's are not the robot's: for a joint rules in "
         'their order: degree, sign -1, A B -> C D (what the robot calls A and B, the '
         "checkpoint calls C and D), offset X in the checkpoint's unit. The joint may be a shell"
-        " pattern; a name goes before a pattern. conversions: {'*': degree, gripper: '0.0 0.04 -> "
-        "0 100', roll: 'degree, sign -1'}", nested=())
+        " pattern; a name goes before a pattern. 'state NAME' and 'action NAME' are for one of "
+        "the two, where the checkpoint has them in different units. conversions: {'*': degree, "
+        "gripper: '0.0 0.04 -> 0 100', roll: 'degree, sign -1'}", nested=())
     adaptation: str = setting(
         'none',
         "openpi's adapt_to_pi: aloha flips and rescales the joints of one or two ALOHA arms"
         ' as the pi0 base model has them, after conversions.', choices=ADAPTATIONS)
+    end_effectors: tuple[str, ...] = setting(
+        (), 'Tools whose poses stand in actions or state, each a link of robot_description: in '
+        'which other link their poses are measured, which joints move them, in their order, and '
+        'how rotations are written: axis_angle, rpy, rotation_6d (the first two columns), '
+        'rotation_6d_rows, quaternion_xyzw or quaternion_wxyz; state_rotation where the state '
+        "has another. end_effectors: {tool0: 'frame base_link, joints joint_1 joint_2 joint_3, "
+        "rotation axis_angle'}", nested=())
+
+    @property
+    def hands(self) -> Mapping[str, Hand]:
+        """Return the tools by their links.
+
+        :raises ValueError: they are not told whole.
+        """
+        return parse_hands(self.end_effectors)
 
     @property
     def states(self) -> tuple[str, ...]:
-        """Return the joint for every state."""
+        """Return the joint, or the tool, for every state."""
         return self.state_names or self.joint_names
 
     @property
     def commanded(self) -> tuple[str, ...]:
         """Return the joints that the policy moves."""
-        return tuple(name for name in self.joint_names if name != NONE)
+        return self._joints(self.joint_names)
 
     @property
     def observed(self) -> tuple[str, ...]:
         """Return all joints, the commanded ones first: the order of ``Observation.state``."""
-        return self.commanded + tuple(name for name in self.states
-                                      if name not in self.commanded and name != NONE)
+        return tuple(dict.fromkeys((*self.commanded, *self._joints(self.states))))
+
+    def _joints(self, names: tuple[str, ...]) -> tuple[str, ...]:
+        hands = self.hands if self.end_effectors else {}
+        return tuple(joint for name in names if name != NONE
+                     for joint in (hands[name].joints if name in hands else (name,)))
+
+    def in_numbers(self, steps: bool) -> 'RobotConfig':
+        """Return the same with a name for each number of a pose, as the checkpoint has them.
+
+        :param steps: whether actions are steps of tools, no poses.
+        """
+        if not self.end_effectors:
+            return self
+        hands = self.hands
+
+        def named(names: tuple[str, ...], state: bool) -> tuple[str, ...]:
+            return tuple(number for name in names for number in (
+                hands[name].numbers(state, steps) if name in hands else (name,)))
+
+        return replace(self, joint_names=named(self.joint_names, False),
+                       state_names=named(self.states, True), end_effectors=())

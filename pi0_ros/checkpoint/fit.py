@@ -1,11 +1,11 @@
 """What a checkpoint wants beside what the configuration gives."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from pi0_ros.checkpoint.config import ADAPTATIONS, RobotConfig
-from pi0_ros.checkpoint.mapping import NONE, JointMap, parse_conversions
+from pi0_ros.checkpoint.mapping import KINDS, NONE, Conversion, JointMap, parse_conversions
 from pi0_ros.checkpoint.spec import PolicySpec
 
 SLOTS = 3  # cameras
@@ -40,7 +40,8 @@ def fit(spec: PolicySpec, robot: RobotConfig) -> JointMap:
         problems.append("'adaptation' is aloha and 'actions' is velocities: openpi adapts "
                         'positions only')
     try:
-        conversions = parse_conversions(robot.conversions, robot.observed)
+        of_states, of_actions = (parse_conversions(robot.conversions, robot.observed, kind)
+                                 for kind in KINDS)
     except ValueError as error:
         problems.append(str(error))
     if problems:
@@ -50,15 +51,14 @@ def fit(spec: PolicySpec, robot: RobotConfig) -> JointMap:
     surplus = spec.state_width - len(robot.states)
     commanded = [i for i, name in enumerate(robot.joint_names) if name != NONE]
 
-    def numbers(names: Sequence[str], attribute: str, default: float) -> np.ndarray:
-        return np.array([getattr(conversions[name], attribute) if name in conversions else default
-                         for name in names])
+    def numbers(of: Mapping[str, Conversion], names: Sequence[str]
+                ) -> tuple[np.ndarray, np.ndarray]:
+        each = [of.get(name, Conversion()) for name in names]
+        return np.array([one.scale for one in each]), np.array([one.offset for one in each])
 
     states = (*robot.states, *[NONE] * surplus)
     return JointMap(np.array([row.get(name, -1) for name in states]), np.array(commanded),
-                    numbers(states, 'scale', 1.0), numbers(states, 'offset', 0.0),
-                    numbers(robot.commanded, 'scale', 1.0),
-                    numbers(robot.commanded, 'offset', 0.0),
+                    *numbers(of_states, states), *numbers(of_actions, robot.commanded),
                     len(robot.states) if robot.adaptation == 'aloha' else 0)
 
 

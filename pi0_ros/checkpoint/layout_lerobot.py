@@ -19,7 +19,6 @@ from pi0_ros.weights.header import read_header
 CONFIG = 'config.json'
 OLD_BORDER = 'lerobot_0.4'  # whose pi0.5 pads states before they become digits, too
 BASE_CAMERAS = ('base_0_rgb', 'left_wrist_0_rgb', 'right_wrist_0_rgb')  # of lerobot/pi0_base
-POSES = ('x', 'y', 'z', 'roll', 'pitch', 'yaw', 'rx', 'ry', 'rz', 'qx', 'qy', 'qz', 'qw')
 OLD_KEYS = ('resize_imgs_with_padding', 'adapt_to_pi_aloha', 'use_delta_joint_actions_aloha',
             'proj_width', 'num_steps', 'use_cache', 'attention_implementation',
             'train_state_proj')  # of its configuration before 0.4
@@ -81,11 +80,6 @@ def describe(folder: Path, config: dict[str, Any], choices: Choices, network: st
     size = config.get('image_resolution', [224, 224])
     if not isinstance(size, list) or len(size) != 2 or set(map(type, size)) != {int}:
         raise ValueError(f'its image_resolution is {size!r}, expected two whole numbers')
-    poses = [name for name in names or data.names('action', action_width) or ()
-             if name.lower() in POSES]
-    if len(poses) > 2:
-        warnings.append(f"its actions are called {', '.join(poses)}: poses of a hand, not "
-                        'positions of joints, which this package commands')
     relative, why = _relative(config, before, after, action_width, choices)
     trainer, told = _trainer(folder, config, normalise, choices, network)
     padded = (part(before[STATE_PROMPT].config, 'max_state_dim', int, before[

@@ -33,8 +33,8 @@ def describe(folder: Path, config: dict[str, Any], choices: Choices, network: st
         raise Unrecorded(
             f"checkpoint '{folder}' is openpi's, which does not record which actions are relative "
             "to the state: set 'relative_joints' to those joints (ALOHA: all but the grippers), "
-            "or to [none]. It does not record what actions mean, either: DROID's are velocities "
-            "('actions')", 'relative_joints')
+            "or to [none]. It does not record what actions mean, either: DROID's are velocities, "
+            "LIBERO's steps of a tool ('actions')", 'relative_joints')
     path = _norm_stats(folder, choices.assets)
     stats = read_json(path)
     stats = stats.get('norm_stats', stats)  # some save what is inside

@@ -11,6 +11,7 @@ import numpy as np
 NONE = '-'  # stands for a position of the checkpoint that no joint of the robot takes
 NUMBER = r'[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?'
 RANGES = re.compile(rf'({NUMBER})\s+({NUMBER})\s*->\s*({NUMBER})\s+({NUMBER})')
+KINDS = ('state', 'action')
 OFFSET = re.compile(rf'offset\s+({NUMBER})')
 
 # openpi's aloha_policy.py: signs of one arm, and the gripper's linkage.
@@ -29,8 +30,11 @@ class Conversion:
     offset: float = 0.0
 
 
-def parse_conversions(texts: Sequence[str], joints: Sequence[str]) -> dict[str, Conversion]:
+def parse_conversions(texts: Sequence[str], joints: Sequence[str], of: str = 'state'
+                      ) -> dict[str, Conversion]:
     """Return the conversion of every joint that ``texts`` names.
+
+    :param of: state or action; a text that begins with the other one does not count.
 
     A text is ``JOINT: RULE, RULE``; the joint may be a shell pattern, and a name goes before a
     pattern. Rules apply in their order: ``degree`` (the checkpoint has degrees, the robot
@@ -39,11 +43,12 @@ def parse_conversions(texts: Sequence[str], joints: Sequence[str]) -> dict[str, 
 
     :raises ValueError: a text is none of these, names no joint, or two texts name one joint.
     """
-    exact: dict[str, Conversion] = {}
-    loose: dict[str, Conversion] = {}
+    ranks: list[dict[str, Conversion]] = [{} for _ in range(4)]
     for text in texts:
         name, separator, rules = text.partition(':')
-        name = name.strip()
+        kind, _, rest = name.strip().partition(' ')
+        own = kind in KINDS and bool(rest)
+        name = rest.strip() if own else name.strip()
         if not separator:
             raise ValueError(f"'conversions' has '{text}', expected 'JOINT: RULE', for "
                              "example 'elbow: degree' or 'gripper: 0.0 0.04 -> 0 100'")
@@ -54,12 +59,14 @@ def parse_conversions(texts: Sequence[str], joints: Sequence[str]) -> dict[str, 
         if not found:
             raise ValueError(f"'conversions' names joint '{name}', which is none of "
                              f"{', '.join(joints)}")
-        target = exact if name in joints else loose
+        if own and kind != of:
+            continue
+        target = ranks[2 * (name in joints) + own]
         for joint in found:
             if joint in target:
                 raise ValueError(f"'conversions' names joint '{joint}' twice")
             target[joint] = conversion
-    return {**loose, **exact}
+    return {joint: one for rank in ranks for joint, one in rank.items()}
 
 
 def _apply(before: Conversion, rule: str, text: str) -> Conversion:

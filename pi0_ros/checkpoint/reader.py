@@ -14,7 +14,7 @@ import numpy as np
 from pi0_ros.checkpoint import layout_lerobot, layout_openpi, layout_transformers
 from pi0_ros.checkpoint.normalise import STILL_RANGE, Normaliser
 from pi0_ros.checkpoint.spec import (
-    NETWORKS, PI0, PI05, VELOCITIES, Choices, PolicySpec, Unrecorded, whole)
+    DELTA, NETWORKS, PI0, PI05, POSE, VELOCITIES, Choices, PolicySpec, Unrecorded, whole)
 from pi0_ros.weights.files import CheckpointError, read_json
 from pi0_ros.weights.header import read_header
 from pi0_ros.weights.places import OWN, hint
@@ -26,6 +26,7 @@ MOST_OFFSET = 10  # periods
 DELAYS = ('trained_delay', 'rtc_training_max_delay')
 MOST_STEPS, MOST_PIXELS = 1000, 2048
 AROUND = 4  # times nearer to 0 than the state
+OF_POSES = ('x', 'y', 'z', 'roll', 'pitch', 'yaw', 'rx', 'ry', 'rz', 'qx', 'qy', 'qz', 'qw')
 KINDS = {'pi0': PI0, 'pi05': PI05, 'pi0_5': PI05, 'pi0.5': PI05}
 OTHER_NETWORKS = {'pi0fast': 'pi0-FAST', 'pi0_fast': 'pi0-FAST'}
 
@@ -105,11 +106,18 @@ def _meaning(spec: PolicySpec, choices: Choices) -> tuple[str, ...]:
     odd = not_positions(spec.state, spec.action, spec.relative)
     told = (f"its actions do not look like positions: actions {', '.join(map(str, odd))} are "
             'around 0, the states there are not, as where actions are relative to the state '
-            "('relative_joints' says which are), velocities (DROID), or steps of a hand (LIBERO), "
-            "which this package does not command. Set 'actions' to velocities, or to positions if "
-            'that is what they are')
+            "('relative_joints' says which are), velocities (DROID), or steps of a tool (LIBERO). "
+            "Set 'actions' to velocities or end_effector_delta, or to positions if that is what "
+            'they are')
     if odd and not choices.actions and spec.layout == 'openpi':
         raise Unrecorded(f"checkpoint '{spec.folder}': {told}", 'actions')
+    poses = [name for name in spec.action_names or () if plain(name) in OF_POSES]
+    if len(poses) > 2 and not choices.actions:
+        raise Unrecorded(
+            f"checkpoint '{spec.folder}': its actions are called {', '.join(poses)}, "
+            "as the pose of a tool: set 'actions' to end_effector_pose if they are where it "
+            'shall be, to end_effector_delta if they are steps from where it is', 'actions')
+    _require_places(spec, choices)
     if spec.velocity is not None:
         away = np.flatnonzero((spec.velocity != 0)
                               & (np.abs(spec.action.middle) > spec.action.spread))
@@ -121,6 +129,37 @@ def _meaning(spec: PolicySpec, choices: Choices) -> tuple[str, ...]:
                 'joint always turned one way: those are positions, or it belongs to '
                 "'position_joints'")
     return (told,) if odd and not choices.actions else ()
+
+
+def plain(name: str) -> str:
+    """Return what is behind the last dot of a name, in lower case: ee.x is x."""
+    return name.lower().removesuffix('.pos').rpartition('.')[2]
+
+
+def _require_places(spec: PolicySpec, choices: Choices) -> None:
+    """Refuse poses of a tool that stay around 0, where it is not, and steps that do not.
+
+    :raises ValueError: they look like the other.
+    """
+    places = np.array(choices.places, int)
+    if not len(places) or places.max() >= spec.action_width:
+        return
+    middle, spread = spec.action.middle[places], spec.action.spread[places]
+    if choices.actions == DELTA and (np.abs(middle) > 2 * spread).any():
+        at = int(np.argmax(np.abs(middle) - 2 * spread))
+        raise ValueError(f"'actions' is {DELTA}, but action {places[at]} is {middle[at]:.3g} give "
+                         f'or take {spread[at]:.3g} in the training data, so that the tool always '
+                         f"went one way: those are poses, set 'actions' to {POSE}")
+    absolute = places[~spec.relative[places] & (places < spec.state_width)]
+    if choices.actions != POSE or not len(absolute):
+        return
+    far, near = np.abs(spec.state.middle[absolute]), np.abs(spec.action.middle[absolute])
+    clear = far > spec.state.spread[absolute]
+    odd = absolute[clear & (near < far / AROUND)]
+    if len(odd) >= max(1, clear.sum() / 2):
+        raise ValueError(f"'actions' is {POSE}, but actions {', '.join(map(str, odd))} are around "
+                         f"0 where the states are not: those are steps, set 'actions' to {DELTA}, "
+                         "or say in 'relative_joints' that they are relative to the state")
 
 
 def trained_delay(config: Mapping[str, Any]) -> int:

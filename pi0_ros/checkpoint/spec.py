@@ -13,7 +13,9 @@ from pi0_ros.checkpoint.normalise import Normaliser
 from pi0_ros.weights.files import CheckpointError
 
 ENGINES = ('auto', 'fast', 'reference')
-POSITIONS, VELOCITIES = ACTIONS = ('positions', 'velocities')  # what actions mean
+# What actions mean.
+POSITIONS, VELOCITIES, POSE, DELTA = ACTIONS = (
+    'positions', 'velocities', 'end_effector_pose', 'end_effector_delta')
 COMPILE = ('auto', 'on', 'off')
 PALIGEMMA = 'google/paligemma-3b-pt-224'  # whose tokenizer PI0 reads
 PI0, PI05 = 'pi0', 'pi05'
@@ -87,6 +89,7 @@ class Choices:
     plain_prompt: bool | None = None          # openpi's pi0.5 without the state in it
     velocity: float = 0.0                     # of VELOCITIES: what 1 is, rad/s or m/s
     positions: tuple[int, ...] = ()           # of VELOCITIES: actions that are none
+    places: tuple[int, ...] = ()              # of POSE and DELTA: actions that are x, y or z
 
 
 def whole(config: Mapping[str, Any], key: str, default: int | None = None) -> int:

@@ -6,9 +6,16 @@ from pi0_ros.configuration.table import BY_NAME
 
 GRIPPER = "if that is how the policy moves a gripper, name it in parameter 'gripper_joints'"
 NAMES = "check parameter 'joint_names'"
+TOOLS = "check parameter 'end_effectors'"
 ADVICE = {
     'chunk_start': GRIPPER,
     'chunk_jump': GRIPPER,
+    'chunk_unreachable': "check parameters 'end_effectors' and 'actions'; 'tool_tolerance' and "
+                         "'turn_tolerance' are what is allowed",
+    'unlike_training': "check parameter 'end_effectors', or bring the tool to where training "
+                       'began',
+    'no_pinocchio': "or use a checkpoint whose actions are joints",
+    'link_unknown': TOOLS, 'link_apart': TOOLS, 'joint_elsewhere': TOOLS, 'joint_more': TOOLS,
     'chunk_limits': 'the units, zeros and names of its joints may not be those of '
                     "robot_description (parameters 'conversions', 'joint_names')",
     'camera_silent': "parameters 'max_image_age' and 'max_skew' are what is allowed",

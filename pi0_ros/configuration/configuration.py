@@ -10,7 +10,7 @@ from pi0_ros.control.config import AUTO, ControlConfig, GroupConfig, SafetyConfi
 from pi0_ros.control.controllers import GRIPPER, STREAMS, Group
 from pi0_ros.observation.config import InputConfig
 from pi0_ros.policy.config import PolicyConfig
-from pi0_ros.policy.factory import declares_training
+from pi0_ros.policy.factory import declares_training, in_numbers
 from pi0_ros.setting import setting
 
 SLOWEST_POSITIONS_HZ = 20
@@ -60,6 +60,10 @@ class Configuration:
     def problems(self) -> list[str]:
         """Return a sentence for everything that does not fit together."""
         robot, policy, safety = self.robot, self.policy, self.safety
+        try:
+            in_numbers(policy, robot)
+        except ValueError as error:
+            return [f'parameter {error}']
         joints, cameras = robot.commanded, [name for name in robot.cameras if name]
         out = []
         if not joints:

@@ -1,6 +1,7 @@
 """A parameter file of the node, read without ROS."""
 
 import re
+from argparse import ArgumentTypeError
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import yaml
 from pi0_ros.configuration.configuration import Configuration
 from pi0_ros.configuration.parameters import ParameterError, check, finish, unknown
 from pi0_ros.configuration.table import TABLE, find, make
+from pi0_ros.kinematics.urdf import parse
 
 
 def read_parameters(path: Path | None) -> Configuration:
@@ -35,6 +37,19 @@ def read_all_parameters(path: Path | None, **instead: object) -> Configuration:
         return finish(_values(path) | instead)
     except ParameterError as error:
         raise ValueError(f"'{path}': {error}" if path else str(error)) from error
+
+
+def read_description(name: str) -> str:
+    """Return a robot's description from a file, for a command line.
+
+    :raises ArgumentTypeError: it cannot be read, or is none.
+    """
+    try:
+        text = Path(name).read_text()
+        parse(text)
+    except (OSError, ValueError) as error:
+        raise ArgumentTypeError(f"'{name}': {error}") from error
+    return text
 
 
 def _values(path: Path | None) -> dict:

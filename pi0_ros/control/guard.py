@@ -273,10 +273,12 @@ class Guard(Faults):
                 or self.controllers.problem(now_ns) or self.controllers.silent(now_ns)
                 or self._follower.apart(joints.value[:len(names)], now_ns))
 
-    def too_far(self, chunk: ActionChunk, observation: Observation, now_ns: int
+    def unready(self, chunk: ActionChunk, observation: Observation, now_ns: int
                 ) -> Finding | None:
         """Return why the robot must not be armed for what the policy would do first, or None."""
         finding = self.check(chunk, observation, now_ns)
+        if not finding and chunk.unlike:
+            return Finding('unlike_training', chunk.unlike, 'chunk')
         if not finding or finding.reason != 'chunk_start':
             return finding
         away = safety.distance(chunk.positions, self._near(observation), self.pilot.limits)

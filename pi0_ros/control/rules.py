@@ -31,6 +31,9 @@ def check_chunk(chunk: ActionChunk, near: list[np.ndarray], now_ns: int, limits:
 
     :param near: see ``safety.check_way``.
     """
+    if chunk.problem:
+        return Finding('chunk_unreachable', f'the chunk cannot be executed: {chunk.problem}',
+                       'chunk')
     # Who plays chunks whole stands while one is decided: its age is no harm.
     return (safety.check_form(chunk, names)
             or (None if handover.waits else

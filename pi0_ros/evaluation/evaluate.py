@@ -81,7 +81,8 @@ def evaluate(run: Run, args: argparse.Namespace, bags: Bags, bar: tqdm) -> dict[
            'instruction': args.instruction, 'times': bags.times, 'variant': run.variant}
     key = json.loads(json.dumps(key, default=list))
     store = Store(args.out / run.folder, key, args.overwrite)
-    policy = make_local_policy(config.policy, robot, control.rtc)
+    executions: list[Execution] = []  # of each bag, with the description of its robot
+    policy = make_local_policy(config.policy, robot, control.rtc, lambda: executions[-1].body())
     setting = moments.Setting(round(args.every * 1e9), args.seed, args.samples, run.asked)
     bar.set_description(run.name)
     try:
@@ -90,6 +91,8 @@ def evaluate(run: Run, args: argparse.Namespace, bags: Bags, bar: tqdm) -> dict[
         health, limits, read = [], None, []
         for number, playback in enumerate(bags.playbacks()):
             execution = Execution(robot.commanded, control, safety, round(args.delay * 1e9))
+            execution.describe(args.robot_description)
+            executions.append(execution)
             for record in moments.records(number, playback, policy, execution, setting,
                                           store.known(number)):
                 store.add(record)

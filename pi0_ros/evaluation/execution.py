@@ -15,7 +15,7 @@ from pi0_ros.motion.limits import JointLimits, RobotLimits
 from pi0_ros.motion.plan import Plan, leftover
 from pi0_ros.motion.splice import Rules, splice
 from pi0_ros.observation.observation import Observation
-from pi0_ros.policy.policy import ActionChunk, Leftover
+from pi0_ros.policy.policy import ActionChunk, Body, Leftover
 
 ALLOWED = 1.01  # of a velocity limit
 
@@ -53,6 +53,10 @@ class Execution:
     def limits(self) -> JointLimits:
         """Return the limits of the robot, as the node would have them."""
         return self._robot.now
+
+    def body(self) -> Body:
+        """Return what the policy may know of the robot."""
+        return self._robot.body()
 
     @property
     def warning(self) -> str:

@@ -102,6 +102,7 @@ def _decide(bag: int, moment: Moment, playback: Playback, policy: Pi0Policy,
         'joint_age_s': (moment.now_ns - joints.stamp_ns) / 1e9,
         'image_age_s': {name: (moment.now_ns - at) / 1e9 for name, at in stamps.items()},
         'skew_s': {name: (at - seen.t_obs_ns) / 1e9 for name, at in stamps.items()},
+        'problem': executed.problem,
         'refused': fate.refused, 'clamped': list(fate.clamped), 'slowed': list(fate.slowed),
         'jump': _list(fate.jump), 'border': _list(fate.border), 'inside': _list(fate.inside),
         'latency_ms': latency}
@@ -121,7 +122,8 @@ def _again(record: dict, execution: Execution) -> dict:
     executed = record['executed']
     positions = record['predicted'][0] if executed is None else executed
     execution.take(ActionChunk(seen.t_obs_ns, record['dt_ns'], np.array(positions),
-                               record['asked'], offset=record['action_offset']), seen)
+                               record['asked'], offset=record['action_offset'],
+                               problem=record.get('problem', '')), seen)
     return record
 
 

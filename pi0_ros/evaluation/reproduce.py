@@ -15,6 +15,7 @@ from pi0_ros.bags.bags import Bags
 from pi0_ros.bags.routes import Wanted
 from pi0_ros.configuration.configuration import Configuration
 from pi0_ros.evaluation.evaluate import decided_by, write_json
+from pi0_ros.motion.limits import RobotLimits
 from pi0_ros.observation.decoding import message_to_rgb, to_ns
 from pi0_ros.observation.observation import Observation
 from pi0_ros.policy.factory import make_local_policy
@@ -35,7 +36,12 @@ def reproduce(config: Configuration, args: argparse.Namespace) -> int:
         bags = Bags(args, Wanted.of(config), stack, needs_instruction=False)
         records = _records(bags, args.records, stack)
         _compare_configurations(records[0], config)
-        policy = make_local_policy(config.policy, config.robot, config.control.rtc)
+        limits = RobotLimits(config.robot.commanded,
+                             config.safety.limit_rules(config.robot.commanded))
+        urdf = args.robot_description or _description(bags)
+        if urdf:
+            limits.describe(urdf)
+        policy = make_local_policy(config.policy, config.robot, config.control.rtc, limits.body)
         policy.load()
         policy.warm_up()
         try:
@@ -55,6 +61,16 @@ def reproduce(config: Configuration, args: argparse.Namespace) -> int:
         count = sum(row['problem'] == problem for row in other)
         print(f'{count} cannot be made again: {problem}')
     return 0 if same == len(rows) else 1
+
+
+def _description(bags: Bags) -> str | None:
+    """Return the last description of the robot in the bags."""
+    out = None
+    for bag, routes in zip(bags.bags, bags.routes):
+        if routes.description:
+            for _, _, message in bag.messages([routes.description]):
+                out = message.data
+    return out
 
 
 def _records(bags: Bags, other: Path | None, stack: ExitStack) -> list[InferenceRecord]:

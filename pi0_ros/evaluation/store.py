@@ -25,7 +25,7 @@ _COLUMNS = {
     **{name: pyarrow.map_(pyarrow.string(), kind) for name, kind in (
         ('image_stamps_ns', pyarrow.int64()), ('image_age_s', pyarrow.float64()),
         ('skew_s', pyarrow.float64()))},
-    'refused': pyarrow.string(), 'clamped': _list(pyarrow.string()),
+    'problem': pyarrow.string(), 'refused': pyarrow.string(), 'clamped': _list(pyarrow.string()),
     'slowed': _list(pyarrow.string()),
     'jump': _list(pyarrow.float64()), 'border': _list(pyarrow.float64()),
     'inside': _list(pyarrow.float64())}

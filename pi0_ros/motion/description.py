@@ -4,24 +4,13 @@ Whatever else it holds is nobody's business: what robot_state_publisher takes is
 """
 
 import math
-import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from pi0_ros.kinematics.urdf import UrdfError, parse
+
 KINDS = ('revolute', 'prismatic', 'continuous')
-OTHER_FORMATS = {'sdf': 'an SDF (<sdf>)', 'mujoco': 'an MJCF model (<mujoco>)',
-                 'COLLADA': 'a COLLADA file (<COLLADA>)'}
-PREFIX = re.compile(r'(</?|\s)(?!xmlns)[A-Za-z_][\w.-]*:(?=[A-Za-z_][\w.-]*[\s=/>])')
-
-
-class LimitsError(ValueError):
-    """A description or limits cannot be used; ``reason`` is a word for programs."""
-
-    def __init__(self, reason: str, text: str) -> None:
-        """Keep both."""
-        super().__init__(text)
-        self.reason = reason
 
 
 @dataclass
@@ -38,44 +27,19 @@ class Described:
 def read(urdf: str, names: Sequence[str]) -> tuple[dict[str, Described], list[str]]:
     """Return those of the joints ``names`` that a description has, and the names of all that move.
 
-    :raises LimitsError: it is no URDF, or one of these joints, or of their mimics, cannot be read
+    :raises UrdfError: it is no URDF, or one of these joints, or of their mimics, cannot be read
         or commanded.
     """
     joints: dict[str, ElementTree.Element] = {}
-    for element in _root(urdf).findall('joint'):
+    for element in parse(urdf).findall('joint'):
         name = element.get('name')
         if name in joints:
-            raise LimitsError('joint_twice', f"robot_description has two joints '{name}': give "
-                              'each robot in it a prefix of its own')
+            raise UrdfError('joint_twice', f"robot_description has two joints '{name}': give "
+                            'each robot in it a prefix of its own')
         if name:
             joints[name] = element
     moving = sorted(name for name, joint in joints.items() if joint.get('type') != 'fixed')
     return {name: _joint(name, joints) for name in names if name in joints}, moving
-
-
-def _root(urdf: str) -> ElementTree.Element:
-    """Return the <robot> of a description."""
-    text = urdf.strip().lstrip('\ufeff')
-    if not text:
-        raise LimitsError('no_urdf', 'robot_description is empty, expected a URDF (<robot>)')
-    if not text.startswith('<') and '<' not in text:
-        raise LimitsError('no_urdf', f"robot_description is '{text[:80]}', which may be a file's "
-                          'name, expected its content, a URDF (<robot>)')
-    try:
-        root = ElementTree.fromstring(text)
-    except ElementTree.ParseError as error:
-        if 'unbound prefix' not in str(error):
-            raise LimitsError('no_urdf', f'robot_description is no URDF: {error}') from error
-        try:  # whoever forgot to declare it meant the name behind it
-            root = ElementTree.fromstring(PREFIX.sub(r'\1', text))
-        except ElementTree.ParseError as other:
-            raise LimitsError('no_urdf', f'robot_description is no URDF: {other}') from other
-    for element in root.iter():
-        element.tag = str(element.tag).rpartition('}')[2]
-    if root.tag != 'robot':
-        what = OTHER_FORMATS.get(root.tag, f'<{root.tag}>')
-        raise LimitsError('no_urdf', f'robot_description is {what}, expected a URDF (<robot>)')
-    return root
 
 
 def _joint(name: str, joints: dict[str, ElementTree.Element]) -> Described:
@@ -83,12 +47,12 @@ def _joint(name: str, joints: dict[str, ElementTree.Element]) -> Described:
     joint = joints[name]
     kind = joint.get('type', '')
     if kind not in KINDS:
-        raise LimitsError('joint_kind', f"joint '{name}' of robot_description is "
-                          f"{kind or 'of no type'}, which no position commands")
+        raise UrdfError('joint_kind', f"joint '{name}' of robot_description is "
+                        f"{kind or 'of no type'}, which no position commands")
     leader = joint.find('mimic')
     if leader is not None:
-        raise LimitsError('joint_mimics', f"joint '{name}' of robot_description mimics "
-                          f"'{leader.get('joint')}'")
+        raise UrdfError('joint_mimics', f"joint '{name}' of robot_description mimics "
+                        f"'{leader.get('joint')}'")
     out = Described(kind, *_limits(name, joint))
     for other, (factor, offset) in _mimics(name, joints).items():
         lower, upper, velocity = _limits(other, joints[other])
@@ -152,6 +116,6 @@ def _number(element: ElementTree.Element, key: str, joint: str, default: float) 
     except ValueError:
         value = math.nan
     if math.isnan(value):
-        raise LimitsError('joint_unreadable', f"joint '{joint}' of robot_description cannot be "
-                          f"read: its {key} is '{text}', expected a number")
+        raise UrdfError('joint_unreadable', f"joint '{joint}' of robot_description cannot be "
+                        f"read: its {key} is '{text}', expected a number")
     return value

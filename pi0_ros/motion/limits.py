@@ -8,7 +8,9 @@ from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 
-from pi0_ros.motion.description import Described, LimitsError, read
+from pi0_ros.kinematics.urdf import UrdfError
+from pi0_ros.motion.description import Described, read
+from pi0_ros.policy.policy import Body
 
 MOST_MARGIN = 0.05         # of a joint's range
 PRISMATIC_JUMP, PRISMATIC_TRACKING = 0.10, 0.15  # of its range, where radians mean nothing
@@ -107,7 +109,7 @@ def make_limits(joint_names: Sequence[str], rules: Rules, urdf: str | None = Non
     """Return the limits of ``joint_names``.
 
     :param urdf: the robot's description; None: parameters alone.
-    :raises LimitsError: the text is no URDF, or a joint cannot be commanded by its position.
+    :raises UrdfError: the text is no URDF, or a joint cannot be commanded by its position.
     """
     joints, others = read(urdf, joint_names) if urdf is not None else ({}, [])
     columns, unknown, warnings = [], [], []
@@ -116,8 +118,8 @@ def make_limits(joint_names: Sequence[str], rules: Rules, urdf: str | None = Non
         if joint is None and urdf is not None:
             if not {'lower', 'upper', 'velocity'} <= {*rules.tighter.get(name, ()),
                                                       *rules.instead.get(name, ())}:
-                raise LimitsError('joint_unknown', f"robot_description has no joint '{name}', it "
-                                  f"has {', '.join(others) or 'none'}")
+                raise UrdfError('joint_unknown', f"robot_description has no joint '{name}', it "
+                                f"has {', '.join(others) or 'none'}")
             warnings.append(f"robot_description has no joint '{name}': the limits that are set "
                             'for it stand in')
         limits, missing, odd = _one(name, joint or Described(), rules)
@@ -142,7 +144,7 @@ class RobotLimits:
         """Begin without a description."""
         self._names, self._rules = joint_names, rules
         self.text: str | None = None
-        self.problem: LimitsError | None = None
+        self.problem: UrdfError | None = None
         self.now = make_limits(joint_names, rules)
 
     def describe(self, urdf: str) -> bool:
@@ -159,17 +161,21 @@ class RobotLimits:
             self.now = make_limits(self._names, self._rules, urdf)
             for warning in self.now.warnings:
                 _log.warning(warning)
-        except LimitsError as error:
+        except UrdfError as error:
             self.problem = error
             self.now = replace(make_limits(self._names, self._rules), unknown=(str(error),),
                                refused=True)
         return True
 
+    def body(self) -> Body:
+        """Return what a policy may know of the robot."""
+        return Body(None if self.problem else self.text, self.now.lower, self.now.upper)
+
     def _strange(self, urdf: str) -> bool:
         """Return whether a description can be read and has none of the joints."""
         try:
             return not read(urdf, self._names)[0]
-        except LimitsError:
+        except UrdfError:
             return False
 
 
@@ -177,12 +183,12 @@ def limits_from_urdf(urdf: str, joint_names: Sequence[str], rules: Rules = Rules
                      ) -> JointLimits:
     """Return the limits of ``joint_names`` in ``urdf``; see ``make_limits``.
 
-    :raises LimitsError: also if a limit is missing.
+    :raises UrdfError: also if a limit is missing.
     """
     out = make_limits(joint_names, rules, urdf)
     if out.unknown:
-        raise LimitsError('limits_unknown', 'robot_description does not limit '
-                          f"{'; '.join(out.unknown)}")
+        raise UrdfError('limits_unknown', 'robot_description does not limit '
+                        f"{'; '.join(out.unknown)}")
     return out
 
 
@@ -207,8 +213,8 @@ def _one(name: str, joint: Described, rules: Rules
     lower = max(known['lower'], tighter.get('lower', -np.inf))
     upper = min(known['upper'], tighter.get('upper', np.inf))
     if not lower < upper:
-        raise LimitsError('joint_room', f"joint '{name}' has limits {lower} to {upper}, which "
-                          'leave it no room')
+        raise UrdfError('joint_room', f"joint '{name}' has limits {lower} to {upper}, which "
+                        'leave it no room')
     velocity = min(known['velocity'] * rules.velocity_scale, tighter.get('velocity', np.inf))
     acceleration = min(known['acceleration'], tighter.get('acceleration', np.inf))
     turns = joint.kind == 'continuous'

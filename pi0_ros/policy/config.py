@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 
 from pi0_ros.checkpoint.spec import (
-    ACTIONS, COMPILE, ENGINES, LETTERBOXES, VELOCITIES, Choices)
+    ACTIONS, COMPILE, DELTA, ENGINES, LETTERBOXES, POSE, VELOCITIES, Choices)
 from pi0_ros.policy import mock
 from pi0_ros.setting import setting
 
+AXES = ('frame', 'tool')
 WORKERS = ('thread', 'process')
 POLICIES = ('pi0', *(f'mock_{kind}' for kind in mock.KINDS))
 
@@ -58,10 +59,10 @@ class PolicyConfig:
         "checkpoint's, which is 0 unless it says otherwise.",
         unit='periods', low=-1, high=10)
     actions: str = setting(
-        'auto', 'What the actions mean, which no checkpoint records: positions of joints, or '
-        "velocities, as DROID's, which are added up from where the robot is. Asked for where the "
-        "statistics of an openpi checkpoint do not look like positions. LIBERO's are poses of a "
-        'hand, which this package does not command.', choices=('auto', *ACTIONS))
+        'auto', 'What the actions mean, which no checkpoint records: positions of joints; '
+        "velocities, as DROID's, which are added up from where the robot is; end_effector_pose, "
+        "where the tools of end_effectors shall be, or end_effector_delta, steps from there, as "
+        "LIBERO's. Asked for where they do not look like positions.", choices=('auto', *ACTIONS))
     velocity_of_training: float = setting(
         0.0, "With actions velocities: what an action of 1 was. 1.0 where the data has rad/s; "
         "DROID's controller makes 0.2 rad of it in 1/15 s: 3.0.",
@@ -69,6 +70,22 @@ class PolicyConfig:
     position_joints: tuple[str, ...] = setting(
         (), 'With actions velocities: joints whose actions are positions all the same, such as '
         'the gripper; [none] if all are velocities.')
+    step_of_training: float = setting(
+        0.0, 'With actions end_effector_delta: what a step of 1 was, 1.0 where the data has '
+        "metres, 0.05 for LIBERO's controller.", unit='m', low=0.0, high=10.0)
+    turn_of_training: float = setting(
+        0.0, 'With actions end_effector_delta: what a turn of 1 was, 1.0 where the data has '
+        "radians, 0.5 for LIBERO's controller.", unit='rad', low=0.0, high=10.0)
+    step_axes: str = setting(
+        'auto', 'With actions end_effector_delta: whose axes steps are along, those of the frame '
+        "(LIBERO, BridgeData) or the tool's own; auto is refused.",
+        choices=('auto', *AXES))
+    tool_tolerance: float = setting(
+        0.001, 'How far a tool of end_effectors may be from where the policy wants it; a chunk '
+        'that the joints cannot follow so closely is dropped.', unit='m', low=0.0001, high=0.1)
+    turn_tolerance: float = setting(
+        0.0087, 'The same of its rotation. Wide, 3.2, it lets an arm of five joints do what it '
+        'can.', unit='rad', low=0.001, high=3.2)
     relative_joints: tuple[str, ...] = setting(
         (), "Joints whose actions are relative to the observation's state; [none] for none. "
         'Empty takes what the checkpoint records; openpi records nothing.')
@@ -121,11 +138,14 @@ class PolicyConfig:
             given = getattr(self, setting_)
             if given == ('none',):
                 return ()
-            unknown = [name for name in given if name not in action_names]
+            found = {name: [index for index, action in enumerate(action_names)
+                            if action == name or action.startswith(f'{name}.')]
+                     for name in given}
+            unknown = [name for name in given if not found[name]]
             if unknown:
                 raise ValueError(f"'{setting_}' names '{unknown[0]}', which is none of "
                                  f"joint_names {', '.join(action_names)}")
-            return tuple(action_names.index(name) for name in given) if given else None
+            return tuple(index for name in given for index in found[name]) if given else None
 
         positions = indices('position_joints')
         if self.actions == VELOCITIES and (positions is None or not self.velocity_of_training):
@@ -135,8 +155,26 @@ class PolicyConfig:
         if self.actions != VELOCITIES and (positions is not None or self.velocity_of_training):
             raise ValueError("'velocity_of_training' and 'position_joints' are of 'actions' "
                              f"velocities, which is {self.actions}: set it, or leave them out")
+        self._require_steps()
         return Choices('' if self.letterbox == 'auto' else self.letterbox,
                        indices('relative_joints'), self.assets, self.chunk_length,
                        '' if self.actions == 'auto' else self.actions,
                        {'yes': False, 'no': True}.get(self.state_in_prompt),
-                       self.velocity_of_training, positions or ())
+                       self.velocity_of_training, positions or (),
+                       tuple(index for index, name in enumerate(action_names)
+                             if self.actions in (POSE, DELTA)
+                             and name.rpartition('.')[2] in ('x', 'y', 'z')))
+
+    def _require_steps(self) -> None:
+        """Refuse steps that are not told whole, and what is told of them where there are none."""
+        told = bool(self.step_of_training and self.turn_of_training)
+        if self.actions == DELTA and not (told and self.step_axes in AXES):
+            raise ValueError("'actions' is end_effector_delta: set 'step_of_training' and "
+                             "'turn_of_training' to what an action of 1 was (1.0 where the data "
+                             "has metres and radians, 0.05 and 0.5 for LIBERO), and 'step_axes' "
+                             'to frame or tool')
+        if self.actions != DELTA and (self.step_of_training or self.turn_of_training
+                                      or self.step_axes != 'auto'):
+            raise ValueError("'step_of_training', 'turn_of_training' and 'step_axes' are of "
+                             f"'actions' end_effector_delta, which is {self.actions}: set it, or "
+                             'leave them out')

@@ -1,19 +1,26 @@
 """Makes the policy that the configuration names."""
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pi0_ros.checkpoint.config import RobotConfig
 from pi0_ros.checkpoint.fit import fit, table, unfed
 from pi0_ros.checkpoint.mapping import NONE
-from pi0_ros.checkpoint.reader import trained_delay
+from pi0_ros.checkpoint.reader import read, trained_delay
+from pi0_ros.checkpoint.spec import DELTA, PolicySpec
 from pi0_ros.policy.config import PolicyConfig
+from pi0_ros.policy.hands import HandPolicy, Seen, require
 from pi0_ros.policy.mock import MockPolicy
-from pi0_ros.policy.policy import Policy
+from pi0_ros.policy.policy import Body, Policy
 from pi0_ros.weights.files import CheckpointError, read_json
 from pi0_ros.weights.places import locate
+
+if TYPE_CHECKING:
+    from pi0_ros.policy.pi0 import Pi0Policy
 
 log = logging.getLogger(__name__)
 DEMO = Path(__file__).parents[1] / 'sim' / 'checkpoint'
@@ -35,11 +42,22 @@ def declares_training(name: str) -> bool:
         return False
 
 
-def make_local_policy(config: PolicyConfig, robot: RobotConfig, rtc: str = '') -> Policy:
+def make_local_policy(config: PolicyConfig, robot: RobotConfig, rtc: str = '',
+                      body: Callable[[], Body] | None = None) -> Policy:
     """Return the policy that is configured, in this process and not loaded yet.
 
+    :param body: see ``with_hands``.
     :raises CheckpointError: the checkpoint cannot be used.
     :raises ValueError: joints or cameras do not fit it.
+    """
+    inner = make_inner(config, in_numbers(config, robot), rtc)
+    return with_hands(inner, config, robot, body, getattr(inner, 'spec', None))
+
+
+def make_inner(config: PolicyConfig, robot: RobotConfig, rtc: str = '') -> Policy:
+    """Return the same without what stands between poses and joints.
+
+    :param robot: as ``in_numbers`` returns it.
     """
     joints = len(robot.commanded)
     if config.policy != 'pi0':
@@ -47,6 +65,37 @@ def make_local_policy(config: PolicyConfig, robot: RobotConfig, rtc: str = '') -
             config.policy.removeprefix('mock_'), joints=joints, amplitude=config.mock_amplitude,
             dt_ns=config.dt_ns or 20_000_000, script=np.array(config.mock_script).reshape(
                 -1, joints) if config.policy == 'mock_scripted' else None)
+    return _pi0(config, robot, rtc)
+
+
+def in_numbers(config: PolicyConfig, robot: RobotConfig) -> RobotConfig:
+    """Return the robot with a name for each number of a tool's pose, as the network has them.
+
+    :raises ValueError: tools and actions do not fit together.
+    """
+    if config.policy != 'pi0':
+        return robot
+    require(config, robot)
+    return robot.in_numbers(config.actions == DELTA)
+
+
+def with_hands(inner: Policy, config: PolicyConfig, robot: RobotConfig,
+               body: Callable[[], Body] | None = None, spec: PolicySpec | None = None) -> Policy:
+    """Return a policy that speaks of joints, for one that may speak of poses of tools.
+
+    :param body: tells what is known of the robot, whenever it is asked; poses need it.
+    :param spec: of the checkpoint, where it has been read already.
+    """
+    numbers = in_numbers(config, robot)
+    if numbers is robot:
+        return inner
+    spec = spec or read(checkpoint_folder(config.checkpoint), config.choices(numbers.joint_names))
+    none = np.zeros(0)
+    return HandPolicy(inner, config, robot, Seen.of(spec, fit(spec, numbers), numbers),
+                      body or (lambda: Body(None, none, none)))
+
+
+def _pi0(config: PolicyConfig, robot: RobotConfig, rtc: str) -> 'Pi0Policy':
     from pi0_ros.policy.pi0 import Pi0Policy  # torch takes seconds to import, a mock needs none
     policy = Pi0Policy(
         checkpoint_folder(config.checkpoint), dt_ns=config.dt_ns, offset=config.action_offset,

@@ -27,6 +27,9 @@ class ActionChunk:
     seed: int | None = None  # the noise is that of numpy's default_rng((seed, number))
     given: int = 0         # so many first steps are executed as planned before
     offset: int = 0        # periods after the observation, at which step 0 is due
+    problem: str = ''      # why it cannot be executed, as a pose that no joints reach
+    unlike: str = ''       # what is not as in training, so that nobody should arm for it
+    preview: str = ''      # where it leads, for people, where joints do not say it
 
     @property
     def end_ns(self) -> int:
@@ -37,6 +40,15 @@ class ActionChunk:
     def due_ns(self) -> np.ndarray:
         """Return when every step is due, [T] int64."""
         return self.t_obs_ns + self.dt_ns * (self.offset + np.arange(len(self.positions)))
+
+
+@dataclass(frozen=True)
+class Body:
+    """What is known of the robot that a policy moves."""
+
+    urdf: str | None   # its description, where one has come
+    lower: np.ndarray  # [D] limits of the commanded joints, radians or metres
+    upper: np.ndarray  # [D]
 
 
 @dataclass(frozen=True)

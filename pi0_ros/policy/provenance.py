@@ -19,6 +19,8 @@ DECIDES = ('policy', 'tokenizer', 'device', 'dtype', 'engine', 'compile', 'denoi
            'chunk_length', 'action_rate', 'relative_joints', 'letterbox', 'assets', 'seed',
            'torch_threads', 'mock_amplitude', 'mock_script')
 OF_VELOCITIES = ('actions', 'velocity_of_training', 'position_joints')  # where actions are such
+OF_TOOLS = ('actions', 'step_of_training', 'turn_of_training', 'step_axes', 'tool_tolerance',
+            'turn_tolerance')
 OF_THE_ROBOT = ('state_names', 'conversions', 'adaptation', 'cameras')
 READ = ('*.json', '*.safetensors', 'assets/**/*.json', 'tokenizer/*.json')
 READ_WHOLE = 2**20   # bytes of a file; of a longer one its beginning and samples
@@ -67,6 +69,9 @@ def configuration(config: PolicyConfig, robot: RobotConfig, handover: str, jacob
     out = {name: getattr(config, name) for name in DECIDES}
     if config.actions == VELOCITIES:
         out |= {name: getattr(config, name) for name in OF_VELOCITIES}
+    if robot.end_effectors:
+        out |= {name: getattr(config, name) for name in OF_TOOLS}
+        out['end_effectors'] = robot.end_effectors
     if config.state_in_prompt != 'auto':  # which no record had before
         out['state_in_prompt'] = config.state_in_prompt
     out['relative_joints'] = config.relative_joints or ('',)

@@ -23,6 +23,7 @@ class Preview:
     def __init__(self, instruction: str) -> None:
         """Ask for what is done under ``instruction``."""
         self.instruction, self.future = instruction, Future()
+        self.told = ''  # where the policy would go first, where joints do not say it
         self._lock = threading.Lock()
 
     def answer(self, finding: Finding | None) -> None:

@@ -35,6 +35,7 @@ class Operator:
         self._disarmed = False  # by a person
         self._description: str | None = None
         self._preview: Preview | None = None
+        self._told = ''  # where the tools would go first
         self._active = node.create_publisher(String, '~/active_instruction', qos.LATCHED)
         node.create_subscription(String, 'instruction', self._on_instruction, qos.INSTRUCTION)
         node.create_subscription(String, 'robot_description', self._on_description, qos.LATCHED)
@@ -150,7 +151,8 @@ class Operator:
                 'armed' if self.asked.instruction else 'armed, waiting for an instruction')
         followers = [] if session.config.safety.dry_run else session.commands.followers()
         verb = 'follows' if len(followers) == 1 else 'follow'
-        return f"{text}; {', '.join(followers)} {verb}" if followers else text
+        text = f"{text}; {', '.join(followers)} {verb}" if followers else text
+        return f'{text}; {self._told}' if self._told else text
 
     async def _auto(self) -> None:
         """Arm a dry run that is to arm itself; what a person said goes before that."""
@@ -200,7 +202,7 @@ class Operator:
             looked_at = self.asked.instruction
             self._preview = session.preview(looked_at)
             refusal = await self._preview.future
-            self._preview = None
+            self._told, self._preview = self._preview.told, None
             if not refusal and session.pilot.state is not State.ARMING:
                 refusal = session.guard.fault or session.guard.stopped_by or NOT_ARMED
             refusal = refusal or self._why_not()

@@ -57,10 +57,11 @@ class Session:
         self.node, self.config, self._log = node, config, node.get_logger()
         self._asked = asked
         robot, control, safety = config.robot, config.control, config.safety
-        self.policy = make_policy(config.policy, robot, control.rtc, safety.max_inference_time)
+        self.limits = RobotLimits(robot.commanded, safety.limit_rules(robot.commanded))
+        self.policy = make_policy(config.policy, robot, control.rtc, safety.max_inference_time,
+                                  self.limits.body)
         decides = configuration(config.policy, robot, control.handover, control.jacobian)
         self._configuration = decides, configuration_hash(decides)
-        self.limits = RobotLimits(robot.commanded, safety.limit_rules(robot.commanded))
         groups = config.groups
         self.pilot = Pilot(robot.commanded, self.limits.now, control.timing(groups),
                            interfaces(groups, robot.commanded, *STREAMS))
@@ -249,7 +250,8 @@ class Session:
             if isinstance(observation, Observation):
                 self.guard.begin(self.steady())
                 chunk = policy.infer(observation)
-                answer = self.guard.too_far(chunk, observation, self.now())
+                preview.told = chunk.preview
+                answer = self.guard.unready(chunk, observation, self.now())
         except Exception as error:
             answer = Finding('policy_failed', f'{type(error).__name__}: {error}', 'policy')
             if isinstance(error, PolicyGone):
@@ -261,10 +263,7 @@ class Session:
 
     def _load_again(self, policy: Policy) -> None:
         """Load a policy that has gone; whoever asks to arm meanwhile is told so."""
-        if policy.loaded:
-            self.loading = False
-            return
-        self.loading = True
+        self.loading = not policy.loaded
         try:
             policy.ensure_loaded()
         finally:

@@ -17,7 +17,7 @@ from pi0_ros.bags.bags import FULL, KEPT, Bags, add_bag_arguments
 from pi0_ros.bags.routes import Wanted
 from pi0_ros.configuration.advice import advised
 from pi0_ros.configuration.configuration import Configuration
-from pi0_ros.configuration.file import read_all_parameters
+from pi0_ros.configuration.file import read_all_parameters, read_description
 from pi0_ros.evaluation.evaluate import (SHUFFLED, Run, as_text, compare, evaluate,
                                          wrong_instruction, write_json)
 from pi0_ros.policy.factory import checkpoint_folder
@@ -39,6 +39,8 @@ def parser() -> argparse.ArgumentParser:
                      "compared (default: the parameter file's)")
     out.add_argument('--params-file', action='append', type=Path, metavar='YAML',
                      help='parameter file of the node; one for all checkpoints, or one each')
+    out.add_argument('--robot-description', type=read_description, metavar='URDF',
+                     help='description of the robot, for bags that lack it')
     out.add_argument('--every', type=float, default=0.5, metavar='SECONDS',
                      help='time between moments (default: 0.5)')
     out.add_argument('--samples', type=int, default=4, metavar='K',

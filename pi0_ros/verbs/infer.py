@@ -5,9 +5,10 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 from zipfile import BadZipFile
 
 import numpy as np
@@ -16,12 +17,18 @@ from pi0_ros.checkpoint.config import RobotConfig
 from pi0_ros.checkpoint.fit import fit
 from pi0_ros.checkpoint.layout_lerobot import IMAGES
 from pi0_ros.checkpoint.mapping import JointMap
-from pi0_ros.checkpoint.spec import PolicySpec
+from pi0_ros.checkpoint.spec import POSITIONS, Choices, PolicySpec, Unrecorded
 from pi0_ros.configuration.advice import advised
-from pi0_ros.configuration.file import read_parameters
+from pi0_ros.configuration.configuration import Configuration
+from pi0_ros.configuration.file import read_description, read_parameters
+from pi0_ros.motion.limits import RobotLimits
 from pi0_ros.observation.observation import Observation
-from pi0_ros.policy.factory import checkpoint_folder
+from pi0_ros.policy.factory import checkpoint_folder, in_numbers, with_hands
+from pi0_ros.policy.policy import ActionChunk, Body
 from pi0_ros.weights.files import CheckpointError
+
+if TYPE_CHECKING:
+    from pi0_ros.policy.pi0 import Pi0Policy
 
 IMAGE = 'image.'
 log = logging.getLogger(__name__)
@@ -48,6 +55,10 @@ def parser() -> argparse.ArgumentParser:
                           'the node sees on camera_1, and state and actions are in the units of '
                           "the robot: state by state_names (any number for '-'), actions by "
                           'joint_names')
+    out.add_argument('--robot-description', type=read_description, metavar='URDF',
+                     help='description of the robot, for actions or a state that are poses of a '
+                          'tool; state is then that of the joints, in the order of the node: '
+                          'those that are commanded, then the others of state_names')
     out.add_argument('--noise', type=Path, metavar='NOISE.npy',
                      help='[chunk, 32] start of the denoising; drawn from --seed without it')
     out.add_argument('--seed', type=int, default=0, help='of the noise (default: 0)')
@@ -162,11 +173,54 @@ def in_order(observation: Observation, spec: PolicySpec) -> Observation:
     return replace(observation, images=dict(zip(spec.cameras, observation.images.values())))
 
 
+def _policy(args: argparse.Namespace, config: Configuration, names: tuple[str, ...]
+            ) -> 'Pi0Policy':
+    """Return the policy; the actions do not depend on the control rate, so any will do here."""
+    from pi0_ros.policy.pi0 import Pi0Policy
+
+    def make(choices: Choices) -> 'Pi0Policy':
+        return Pi0Policy(checkpoint_folder(args.checkpoint), dt_ns=20_000_000,
+                         device=args.device, dtype=args.dtype,
+                         steps=args.steps or config.policy.denoising_steps, seed=args.seed,
+                         tokenizer=args.tokenizer or config.policy.tokenizer, choices=choices,
+                         engine='reference' if args.reference else 'auto', compiled='off')
+
+    choices = config.policy.choices(names)
+    try:
+        return make(choices)
+    except Unrecorded as error:
+        if error.setting != 'actions' or args.params_file:
+            raise
+        log.warning(f'{error}; here they are given as they are')
+        return make(replace(choices, actions=POSITIONS))
+
+
+def _told(chunk: ActionChunk) -> dict[str, str]:
+    """Return what a chunk says of itself."""
+    said = {'problem': chunk.problem, 'unlike': chunk.unlike, 'preview': chunk.preview}
+    return {name: text for name, text in said.items() if text}
+
+
+def _body(args: argparse.Namespace, config: Configuration, observation: Observation
+          ) -> Callable[[], Body]:
+    """Return what is known of a robot with tools.
+
+    :raises ValueError: the state is not that of its joints.
+    """
+    robot = config.robot
+    if len(observation.state) != len(robot.observed):
+        raise ValueError(f'state has {len(observation.state)} joints, expected '
+                         f"{len(robot.observed)}: {', '.join(robot.observed)}")
+    limits = RobotLimits(robot.commanded, config.safety.limit_rules(robot.commanded))
+    if args.robot_description:
+        limits.describe(args.robot_description)
+    return limits.body
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the verb."""
     args = parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format='pi0_ros infer: %(message)s')
-    from pi0_ros.policy.pi0 import Pi0Policy
     started = time.perf_counter()
     try:
         if not args.output.absolute().parent.is_dir():
@@ -175,17 +229,18 @@ def main(argv: list[str] | None = None) -> int:
         slots = [f'camera_{slot}={name}'
                  for slot, name in enumerate(config.robot.cameras, 1) if name]
         observation = read_observation(args.observation, args.camera, slots)
-        # The actions do not depend on the control rate, so any will do here.
-        policy = Pi0Policy(checkpoint_folder(args.checkpoint), dt_ns=20_000_000,
-                           device=args.device, dtype=args.dtype,
-                           steps=args.steps or config.policy.denoising_steps, seed=args.seed,
-                           tokenizer=args.tokenizer or config.policy.tokenizer,
-                           choices=config.policy.choices(config.robot.joint_names),
-                           engine='reference' if args.reference else 'auto', compiled='off')
-        observation = in_order(observation, policy.spec)
-        policy.cameras = tuple(policy.spec.camera(name) for name in observation.images)
-        policy.joints, state = joint_map(policy.spec, config.robot, observation.state)
-        observation = replace(observation, state=state)
+        robot = in_numbers(config.policy, config.robot)
+        inner = _policy(args, config, robot.joint_names)
+        observation = in_order(observation, inner.spec)
+        inner.cameras = tuple(inner.spec.camera(name) for name in observation.images)
+        policy = inner
+        if robot is config.robot:
+            inner.joints, state = joint_map(inner.spec, robot, observation.state)
+            observation = replace(observation, state=state)
+        else:
+            inner.joints = fit(inner.spec, robot)
+            policy = with_hands(inner, config.policy, config.robot,
+                                _body(args, config, observation), inner.spec)
         policy.load()
         noise = read_noise(args.noise, policy.noise_shape)
         policy.warm_up()
@@ -198,8 +253,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f'pi0_ros infer: {advised(error)}', file=sys.stderr)
         return 1
     print(json.dumps({'output': str(args.output), 'shape': list(chunk.positions.shape),
-                      'device': str(policy.device), 'steps': policy.steps,
-                      'engine': policy.report.path,
+                      'device': str(inner.device), 'steps': inner.steps,
+                      'engine': inner.report.path, **_told(chunk),
                       'load_ms': round(1e3 * (loaded - started), 1),
                       'infer_ms': round(1e3 * (inferred - loaded), 1)}))
     return 0

@@ -15,9 +15,10 @@ from pi0_ros.checkpoint.normalise import Normaliser
 from pi0_ros.checkpoint.reader import read
 from pi0_ros.checkpoint.spec import NETWORKS, Choices, PolicySpec, Unrecorded, find_tokenizer
 from pi0_ros.configuration.advice import advised
-from pi0_ros.configuration.file import read_parameters
+from pi0_ros.configuration.configuration import Configuration
+from pi0_ros.configuration.file import read_description, read_parameters
 from pi0_ros.observation.observation import Observation
-from pi0_ros.policy.factory import checkpoint_folder
+from pi0_ros.policy.factory import checkpoint_folder, in_numbers
 from pi0_ros.weights.files import CheckpointError
 from pi0_ros.weights.header import read_header
 
@@ -27,7 +28,8 @@ GUESSES = {'relative_joints': (), 'chunk_length': 50, 'letterbox': 'lerobot',
            'actions': 'positions'}
 REQUIRED = {'chunk_length': '50  # required: action_horizon of the training configuration',
             'letterbox': 'auto  # required: lerobot_0.3 or lerobot, by who trained it',
-            'actions': 'auto  # required: positions, or velocities and two settings more',
+            'actions': 'auto  # required: positions, or velocities, end_effector_pose or '
+                       'end_effector_delta and what they need more',
             'relative_joints': "['']  # required: joints, or [none]"}
 LARGEST_ANGLE = 7.0  # radians; a joint that is found further out is in other units
 
@@ -43,6 +45,9 @@ def parser() -> argparse.ArgumentParser:
                      help='parameter file of the node, for what the checkpoint does not record')
     out.add_argument('--measure', action='store_true',
                      help='also load it, check the fast engine against the reference and time it')
+    out.add_argument('--robot-description', type=read_description, metavar='URDF',
+                     help='with --measure and a parameter file that has end_effectors: where the '
+                          'tool would go from the mean pose of training')
     return out
 
 
@@ -96,11 +101,14 @@ def _unit_warnings(spec: PolicySpec) -> list[str]:
             "per cent, not radians or metres; set parameter 'conversions'"]
 
 
-def measure(folder: Path, choices: Choices, tokenizer: str) -> dict[str, object]:
-    """Load a checkpoint, let its engine check itself, and time ten chunks."""
+def measure(folder: Path, choices: Choices, tokenizer: str, config: Configuration,
+            urdf: str | None) -> dict[str, object]:
+    """Load a checkpoint, let its engine check itself, time ten chunks, and see where tools go."""
     from pi0_ros.policy.pi0 import Pi0Policy
+    from pi0_ros.verbs.preview import preview
     started = time.perf_counter()
-    policy = Pi0Policy(folder, dt_ns=1, choices=choices, tokenizer=tokenizer)
+    policy = Pi0Policy(folder, dt_ns=config.policy.dt_ns or 20_000_000, choices=choices,
+                       tokenizer=tokenizer)
     policy.load()
     loaded = time.perf_counter()
     policy.warm_up()
@@ -118,7 +126,8 @@ def measure(folder: Path, choices: Choices, tokenizer: str) -> dict[str, object]
     return {'engine': report.path, 'reason': report.reason, 'difference': report.difference,
             'kernels': report.kernels, 'device': str(policy.device), 'dtype': str(policy.dtype),
             'load_s': round(loaded - started, 2), 'check_s': round(ready - loaded, 2),
-            'infer_p50_ms': round(float(np.median(times)), 2)}
+            'infer_p50_ms': round(float(np.median(times)), 2),
+            **({'tools': tools} if (tools := preview(policy, config, urdf)) else {})}
 
 
 def parameter_yaml(spec: PolicySpec, given: str, missing: Collection[str] = (),
@@ -236,7 +245,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         folder = checkpoint_folder(args.checkpoint)
         config = read_parameters(args.params_file)
-        choices, missing, spec = config.policy.choices(config.robot.joint_names), {}, None
+        names = in_numbers(config.policy, config.robot).joint_names
+        choices, missing, spec = config.policy.choices(names), {}, None
         while spec is None:
             try:
                 spec = read(folder, choices)
@@ -252,7 +262,8 @@ def main(argv: list[str] | None = None) -> int:
             tokenizer, spec = str(found.resolve()), replace(spec, tokenizer=found.resolve())
         facts = describe(replace(spec, warnings=(*missing.values(), *spec.warnings)))
         if args.measure:
-            facts['measured'] = measure(folder, choices, tokenizer)
+            facts['measured'] = measure(folder, choices, tokenizer, config,
+                                        args.robot_description)
     except (CheckpointError, ValueError) as error:
         print(f'pi0_ros inspect: {advised(error)}', file=sys.stderr)
         return 1

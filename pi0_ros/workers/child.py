@@ -8,7 +8,7 @@ import sys
 from dataclasses import replace
 from multiprocessing.connection import Connection
 
-from pi0_ros.policy.factory import make_local_policy
+from pi0_ros.policy.factory import make_inner
 from pi0_ros.workers.process import SharedImages
 
 
@@ -50,7 +50,7 @@ class Child:
             self._policy.close()
 
     def _load(self, *made_of: object) -> None:
-        self._policy = make_local_policy(*made_of)
+        self._policy = make_inner(*made_of)
         self._policy.load()
 
     def _warm_up(self, number: int) -> None:

@@ -1,21 +1,25 @@
 """Makes the policy that the configuration names, where it says that it runs."""
 
+from collections.abc import Callable
+
 from pi0_ros.checkpoint.config import RobotConfig
 from pi0_ros.policy.config import PolicyConfig
-from pi0_ros.policy.factory import make_local_policy
-from pi0_ros.policy.policy import Policy
+from pi0_ros.policy.factory import in_numbers, make_local_policy, with_hands
+from pi0_ros.policy.policy import Body, Policy
 from pi0_ros.workers.process import ProcessPolicy
 
 
-def make_policy(config: PolicyConfig, robot: RobotConfig, rtc: str = '', hang_s: float = 2.0
-                ) -> Policy:
+def make_policy(config: PolicyConfig, robot: RobotConfig, rtc: str = '', hang_s: float = 2.0,
+                body: Callable[[], Body] | None = None) -> Policy:
     """Return the policy that is configured, in a process of its own if it says so.
 
     :param rtc: one of guidance.KINDS that the hand-over wants, '' for none.
     :param hang_s: that an inference may take in a process, before that is killed.
+    :param body: see ``with_hands``.
     :raises CheckpointError: the checkpoint cannot be used.
     :raises ValueError: joints or cameras do not fit it.
     """
     if config.worker == 'process':
-        return ProcessPolicy(config, robot, rtc, hang_s)
-    return make_local_policy(config, robot, rtc)
+        return with_hands(ProcessPolicy(config, in_numbers(config, robot), rtc, hang_s), config,
+                          robot, body)
+    return make_local_policy(config, robot, rtc, body)

@@ -1,0 +1,1 @@
+"""Where the tool is, and how the joints bring it somewhere else."""
