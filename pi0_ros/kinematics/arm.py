@@ -10,10 +10,10 @@ from pi0_ros.kinematics.urdf import UrdfError, parse
 
 try:
     import pinocchio
-except ImportError:  # optional: only poses of a hand need it
+except ImportError:  # optional: only poses of a tool need it
     pinocchio = None
 
-MISSING = ('actions that are poses of a hand need Pinocchio, which is not installed: apt install '
+MISSING = ('poses of a tool need Pinocchio, which is not installed: apt install '
            'ros-$ROS_DISTRO-pinocchio, or pip install pin where no ROS is sourced')
 TURNING = 100.0  # rad, stands for no limit of a continuous joint
 MOVING = ('revolute', 'continuous', 'prismatic')
