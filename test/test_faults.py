@@ -524,7 +524,22 @@ def test_a_tool_that_training_never_saw_there_is_not_armed_for():
     refusal = rig.arm()
     assert refusal.reason == 'unlike_training' and "'tool0.x' is 2.0" in str(refusal)
     rig.said = {}
+    rig.run(500)
     assert rig.arm() is None
+    rig.run(1500)
+    assert rig.moves()
     rig.said = {'unlike': "'tool0.x' is 2.0"}
     rig.run(2000)
     assert rig.moves() and rig.pilot.enabled, 'a robot on its way is not stopped for it'
+
+
+def test_who_arms_before_the_robot_is_instructed_is_asked_at_the_first_chunk():
+    rig = Rig()
+    rig.instruction = ''
+    rig.run(100)
+    assert rig.guard.arm(rig.now * MS) is None
+    rig.run(300)
+    rig.said, rig.instruction = {'unlike': "'tool0.x' is 2.0"}, 'go'
+    rig.run(1000)
+    assert not rig.moves() and not rig.pilot.enabled
+    assert rig.guard.stopped_by.reason == 'unlike_training'

@@ -16,6 +16,7 @@ from pi0_ros.checkpoint.config import RobotConfig
 from pi0_ros.checkpoint.fit import fit
 from pi0_ros.checkpoint.hands import parse_hands
 from pi0_ros.checkpoint.mapping import parse_conversions
+from pi0_ros.checkpoint.normalise import lerobot_normaliser, openpi_normaliser
 from pi0_ros.checkpoint.spec import Choices
 from pi0_ros.configuration.advice import advised
 from pi0_ros.configuration.file import read_all_parameters
@@ -91,7 +92,7 @@ def test_a_tool_is_told_in_a_line():
     hand = parse_hands([TOOL[0] + 'rpy, state_rotation quaternion_xyzw'])['panda_hand']
     assert hand.joints == ARM and hand.frame == 'panda_link0'
     assert hand.numbers(False) == tuple(
-        f'panda_hand.{end}' for end in ('x', 'y', 'z', 'r1', 'r2', 'r3'))
+        f'panda_hand.{end}' for end in ('x', 'y', 'z', 'roll', 'pitch', 'yaw'))
     assert len(hand.numbers(True)) == 7
     assert hand.numbers(False, steps=True)[0] == 'panda_hand.step.x'
 
@@ -127,6 +128,7 @@ def test_the_robot_has_the_tools_joints_and_the_network_its_numbers():
     ({'actions': 'auto'}, "'joint_names' has 'panda_hand' of 'end_effectors': set 'actions' to"),
     ({'actions': DELTA}, "'actions' is end_effector_delta: set 'step_of_training'"),
     ({'actions': DELTA, 'step_of_training': 1.0, 'turn_of_training': 1.0}, "'step_axes' to frame"),
+    ({'adaptation': 'aloha'}, "'adaptation' is aloha, which is for joints"),
     ({'step_axes': 'tool'}, "'step_of_training', 'turn_of_training' and 'step_axes' are of"),
     ({'end_effectors': {'panda_hand': 'frame a, joints b, rotation rpy',
                         'other': 'frame a, joints c, rotation rpy'}},
@@ -140,7 +142,7 @@ def test_a_configuration_that_is_not_whole_is_refused(changes, why):
     given |= {f'end_effectors.{link}': text for link, text in tools.items()}
     with pytest.raises(ValueError) as caught:
         config = read_all_parameters(None, **given)
-        config.policy.choices(config.robot.in_numbers(True).joint_names)
+        config.policy.choices(config.robot.in_numbers(True))
     assert why in str(caught.value)
 
 
@@ -218,6 +220,7 @@ def test_steps_are_added_up_from_where_the_tool_is(axes):
     chunk = ask(policy)
     assert not chunk.problem and chunk.offset == 1, 'a step is what happens in its period'
     place, rotation = made('panda').pose(HOME[:7])
+    np.testing.assert_array_equal(chunk.positions[:, 7], 0.02)
     for row in chunk.positions:
         change = matrices(np.array([0, 0, 0.02]), 'axis_angle')
         step = np.array([0.005, 0, 0])
@@ -292,6 +295,65 @@ def test_a_tool_that_training_never_saw_there_is_told():
     assert told.startswith("'panda_hand.x' is 0.442 in 'panda_link0', in training it was 0.842 ")
 
 
+def test_how_far_training_went_depends_on_its_statistics():
+    for mode, far in (('MEAN_STD', 4.0), ('QUANTILES', 2.0), ('MIN_MAX', 1.5),
+                      ('IDENTITY', np.inf)):
+        one = {'MEAN_STD': {'mean': 0, 'std': 1}, 'IDENTITY': {}}.get(
+            mode, {'q01': -1, 'q99': 1, 'min': -1, 'max': 1})
+        assert lerobot_normaliser(mode, 's', {f's.{key}': np.array([float(value)])
+                                              for key, value in one.items()}, 1).far == far
+    assert openpi_normaliser('s', {'q01': [0], 'q99': [1]}, 1, quantiles=True).far == 2.0
+    names = robot().in_numbers(False).states
+    place, rotation = made('panda').pose(HOME[:7])
+    mean = dict(zip(names, [*(place + [0.45, 0, 0]), *numbers(rotation, 'axis_angle'), 0.02]))
+    for far, told in ((2.0, False), (1.5, True)):
+        seen = Seen(mean, dict.fromkeys(names, 0.25), far)
+        assert bool(ask(hands(straight(), seen=seen)[1]).unlike) is told
+
+
+def test_a_plan_is_told_on_the_branch_that_training_was_on():
+    """A tool that points down: 3.1 rad one way and 3.2 the other are one turn, two numbers."""
+    said, names = straight(), robot().in_numbers(False).commanded
+    angle = np.linalg.norm(said[0, 3:6])
+    said[:, 3:6] *= 1 - 2 * np.pi / angle
+    seen = Seen({}, {}, 4.0, dict(zip(names, said[0])))
+    inner, policy = hands(said, seen=seen)
+    chunk = ask(policy)
+    ask(policy, leftover=Leftover(chunk.positions[:20], 2))
+    np.testing.assert_allclose(inner.leftover.positions[:, 3:6], said[:20, 3:6], atol=1e-3)
+
+
+def test_with_steps_the_gripper_is_told_when_it_is_due():
+    """Rows of such a chunk are due a period later; the gripper's positions are not."""
+    said = np.zeros((20, 7))
+    said[:, 6] = np.linspace(0.0, 0.038, 20)
+    inner, policy = hands(said, PolicyConfig(**STEPS, step_axes='frame'))
+    chunk = ask(policy)
+    np.testing.assert_array_equal(chunk.positions[:, 7], [*said[1:, 6], said[-1, 6]])
+    ask(policy, leftover=Leftover(chunk.positions[:10], 2))
+    np.testing.assert_array_equal(inner.leftover.positions[1:, 6], said[1:10, 6])
+    inner.offset = 1
+    chunk = ask(policy)
+    assert chunk.offset == 1
+    np.testing.assert_array_equal(chunk.positions[:, 7], said[:, 6])
+
+
+def test_a_description_that_is_refused_says_why():
+    limits = RobotLimits((*ARM, GRIPPER), Rules())
+    limits.describe('<sdf/>')
+    _, policy = hands(straight(), known=limits.body)
+    for use in (policy.check, lambda: ask(policy)):
+        with pytest.raises(UrdfError, match='is an SDF'):
+            use()
+
+
+def test_a_pattern_means_joints_and_not_the_numbers_of_a_pose():
+    of = robot(conversions=('*: degree', 'panda_hand.[xyz]: 0 1 -> 0 1000')).in_numbers(False)
+    got = parse_conversions(of.conversions, of.observed, 'state', of.of_tools)
+    assert set(got) == {GRIPPER, 'panda_hand.x', 'panda_hand.y', 'panda_hand.z'}
+    assert parse_conversions(('*: degree',), ('gantry.x',))['gantry.x'].scale > 50
+
+
 def test_without_a_description_it_says_so_and_takes_the_next_that_comes():
     limits = RobotLimits((*ARM, GRIPPER), Rules())
     _, policy = hands(straight(), known=limits.body)
@@ -300,7 +362,7 @@ def test_without_a_description_it_says_so_and_takes_the_next_that_comes():
     limits.describe(arms.urdf('panda'))
     assert not ask(policy).problem
     before = ask(policy).positions
-    limits.describe(arms.urdf('panda').replace('0 0 0.107', '0 0 0.207'))
+    limits.describe(arms.urdf('panda').replace('0 0 0.107', '0 0 0.207').replace('0.0584', '0.1'))
     assert np.abs(ask(policy).positions - before).max() > 0.1, 'the tool is 10 cm further out now'
 
 
@@ -402,15 +464,16 @@ def test_a_wrong_guess_is_refused(folder, tmp_path, middle, spread, actions, why
             told[f'action.{what}'][:3] = value
         save_file(told, path)
     with pytest.raises(CheckpointError, match=why):
-        checkpoint.read(other, Choices(actions=actions, places=(0, 1, 2)))
+        checkpoint.read(other, Choices(actions=actions, places=((0, 0), (1, 1), (2, 2))))
     other = {POSE: DELTA, DELTA: POSE}[actions]
-    assert checkpoint.read(tmp_path / 'other', Choices(actions=other, places=(0, 1, 2)))
+    assert checkpoint.read(tmp_path / 'other', Choices(
+        actions=other, places=((0, 0), (1, 1), (2, 2))))
 
 
 def test_what_training_saw_is_in_the_robots_units(folder):
     of = robot(conversions=('panda_hand.x: 0 1 -> 0 1000', 'state panda_finger_joint1: 0 1 -> 0 2',
                             'panda_finger_joint1: sign -1')).in_numbers(False)
-    spec = checkpoint.read(folder, configured(folder).choices(of.joint_names))
+    spec = checkpoint.read(folder, configured(folder).choices(of))
     seen = Seen.of(spec, fit(spec, of), of)
     assert seen.middle['panda_hand.x'] == pytest.approx(spec.state.middle[0] / 1000)
     assert seen.spread['panda_hand.x'] == pytest.approx(spec.state.spread[0] / 1000)

@@ -37,7 +37,7 @@ def test_a_rotation_is_the_same_after_it_was_written_and_read(vector, kind, near
     matrix = matrices(vector, 'axis_angle')
     near = None if near is None else numbers(matrices(near, 'axis_angle'), kind)
     written = numbers(matrix, kind, near)
-    assert written.shape == (ROTATIONS[kind],)
+    assert written.shape == (len(ROTATIONS[kind]),)
     np.testing.assert_allclose(matrices(written, kind), matrix, atol=1e-8)
     if near is not None:
         plain = numbers(matrix, kind)
@@ -167,6 +167,7 @@ def test_what_else_the_description_holds_does_not_matter():
     ({'urdf': arms.urdf('panda').replace('<axis xyz="0 0 1"/>',
                                          '<mimic joint="x"/><axis xyz="0 0 1"/>')}, 'joint_more'),
     ({'urdf': arms.urdf('panda').replace('"0 0 1"', '"a b c"')}, 'no_kinematics'),
+    ({'frame': 'panda_hand', 'tool': 'panda_link0'}, 'frame_moves'),
     ({'urdf': 'no xml'}, 'no_urdf')])
 def test_tools_that_are_not_there(instead, reason):
     with pytest.raises(UrdfError) as caught:
@@ -275,6 +276,34 @@ def test_a_singularity_does_not_throw_the_arm(bent, thrown):
     steps = np.abs(np.diff(np.vstack([begin, way.positions]), axis=0))
     assert steps.max() <= LEAP
     assert ('close to a singularity' in way.problem) is thrown and bool(way.problem) is thrown
+
+
+@needs_pinocchio
+def test_a_redundant_arm_stands_where_its_tool_does():
+    """What the joints of an arm of seven do beside the tool must not go on by itself."""
+    arm, (lower, upper) = made('panda'), ends('panda')
+    begin = np.array(arms.AT_WORK['panda'])
+    place, rotation = arm.pose(begin)
+    away = 0.02 * np.minimum(np.arange(1, 51), 10)[:, None] * np.array([1.0, 0, 0])
+    way = follow(arm, begin, place + away, np.repeat(rotation[None], 50, 0), lower, upper)
+    assert not way.problem
+    assert np.ptp(way.positions[10:], axis=0).max() < 1e-3
+
+
+@needs_pinocchio
+def test_how_many_directions_an_arm_has():
+    assert made('panda').rank == made('ur5e').rank == 6
+    joints = ''.join(
+        f'<joint name="j{n}" type="revolute"><parent link="l{n}"/><child link="l{n + 1}"/>'
+        f'<origin xyz="0.3 0 0"/><axis xyz="0 0 1"/></joint>' for n in range(4))
+    links = ''.join(f'<link name="l{n}"/>' for n in range(5))
+    flat = Arm(f'<robot name="flat">{links}{joints}</robot>', ('j0', 'j1', 'j2', 'j3'), 'l0', 'l4')
+    assert flat.rank == 3
+    begin = np.array([0.3, 0.9, -0.7, 1.1])
+    target = begin + [0.2, -0.1, 0.15, 0.1]
+    place, rotation = flat.pose(target)
+    way = follow(flat, begin, place[None], rotation[None], np.full(4, -3.0), np.full(4, 3.0))
+    assert not way.problem, 'a step of 0.2 rad is none by a singularity here'
 
 
 @needs_pinocchio

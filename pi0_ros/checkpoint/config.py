@@ -1,7 +1,7 @@
 """What can be set of the robot, as the checkpoint sees it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields
 
 from pi0_ros.checkpoint.hands import Hand, parse_hands
 from pi0_ros.checkpoint.mapping import NONE
@@ -66,7 +66,12 @@ class RobotConfig:
     @property
     def observed(self) -> tuple[str, ...]:
         """Return all joints, the commanded ones first: the order of ``Observation.state``."""
-        return tuple(dict.fromkeys((*self.commanded, *self._joints(self.states))))
+        return tuple(dict.fromkeys((*self.commanded, *self.state_joints)))
+
+    @property
+    def state_joints(self) -> tuple[str, ...]:
+        """Return the joints that the state is made of, in its order."""
+        return self._joints(self.states)
 
     def _joints(self, names: tuple[str, ...]) -> tuple[str, ...]:
         hands = self.hands if self.end_effectors else {}
@@ -86,5 +91,16 @@ class RobotConfig:
             return tuple(number for name in names for number in (
                 hands[name].numbers(state, steps) if name in hands else (name,)))
 
-        return replace(self, joint_names=named(self.joint_names, False),
-                       state_names=named(self.states, True), end_effectors=())
+        given = {one.name: getattr(self, one.name) for one in fields(self)} | {
+            'joint_names': named(self.joint_names, False),
+            'state_names': named(self.states, True), 'end_effectors': ()}
+        return RobotInNumbers(**given, of_tools=frozenset(
+            number for hand in hands.values() for state in (True, False)
+            for number in hand.numbers(state, steps)))
+
+
+@dataclass(frozen=True)
+class RobotInNumbers(RobotConfig):
+    """A robot with a name for each number of its tools' poses, as if these were joints."""
+
+    of_tools: frozenset[str] = frozenset()

@@ -40,7 +40,8 @@ def fit(spec: PolicySpec, robot: RobotConfig) -> JointMap:
         problems.append("'adaptation' is aloha and 'actions' is velocities: openpi adapts "
                         'positions only')
     try:
-        of_states, of_actions = (parse_conversions(robot.conversions, robot.observed, kind)
+        of_states, of_actions = (parse_conversions(robot.conversions, robot.observed, kind,
+                                                   getattr(robot, 'of_tools', ()))
                                  for kind in KINDS)
     except ValueError as error:
         problems.append(str(error))

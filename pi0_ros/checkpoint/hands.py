@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from pi0_ros.kinematics.rotations import ROTATIONS
 
+PLACE = ('x', 'y', 'z')
 KEYS = ('frame', 'joints', 'rotation', 'state_rotation')
 EXAMPLE = "'tool0: frame base_link, joints joint_1 joint_2 joint_3, rotation axis_angle'"
 
@@ -22,10 +23,9 @@ class Hand:
 
     def numbers(self, state: bool, steps: bool = False) -> tuple[str, ...]:
         """Return names for the numbers of its pose, or of a step, as in a state or an action."""
-        count = ROTATIONS[self.state_rotation if state else self.rotation]
+        turns = ROTATIONS[self.state_rotation if state else self.rotation]
         kind = 'step.' if steps and not state else ''
-        turns = [f'r{index + 1}' for index in range(count)]
-        return tuple(f'{self.link}.{kind}{name}' for name in ('x', 'y', 'z', *turns))
+        return tuple(f'{self.link}.{kind}{name}' for name in (*PLACE, *turns))
 
 
 def parse_hands(texts: Sequence[str]) -> Mapping[str, Hand]:

@@ -3,7 +3,7 @@
 import fnmatch
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,11 +30,13 @@ class Conversion:
     offset: float = 0.0
 
 
-def parse_conversions(texts: Sequence[str], joints: Sequence[str], of: str = 'state'
-                      ) -> dict[str, Conversion]:
+def parse_conversions(texts: Sequence[str], joints: Sequence[str], of: str = 'state',
+                      numbers: Collection[str] = ()) -> dict[str, Conversion]:
     """Return the conversion of every joint that ``texts`` names.
 
     :param of: state or action; a text that begins with the other one does not count.
+    :param numbers: those of ``joints`` that are numbers of a tool's pose, such as tool0.x: a
+        pattern means them only where it names the tool.
 
     A text is ``JOINT: RULE, RULE``; the joint may be a shell pattern, and a name goes before a
     pattern. Rules apply in their order: ``degree`` (the checkpoint has degrees, the robot
@@ -55,7 +57,8 @@ def parse_conversions(texts: Sequence[str], joints: Sequence[str], of: str = 'st
         conversion = Conversion()
         for rule in rules.split(','):
             conversion = _apply(conversion, rule.strip(), text)
-        found = [joint for joint in joints if fnmatch.fnmatchcase(joint, name)]
+        found = [joint for joint in joints if fnmatch.fnmatchcase(joint, name)
+                 and (joint not in numbers or joint.rpartition('.')[0] in name)]
         if not found:
             raise ValueError(f"'conversions' names joint '{name}', which is none of "
                              f"{', '.join(joints)}")

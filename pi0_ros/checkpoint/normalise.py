@@ -9,6 +9,9 @@ EPS = 1e-8
 STILL = 1e-4       # spread in the checkpoint's unit
 STILL_RANGE = 5.0  # normalised: five standard deviations
 BINS = np.linspace(-1, 1, 257)[:-1]
+# Spreads from the middle beyond which training was next to never: 4 standard deviations; half a
+# range more than the range; next to all of what lies outside quantiles.
+FAR = {'MEAN_STD': 4.0, 'MIN_MAX': 1.5, 'QUANTILES': 2.0, 'QUANTILE10': 4.0, 'IDENTITY': np.inf}
 NEEDS = {'MEAN_STD': ('mean', 'std'), 'MIN_MAX': ('min', 'max'), 'QUANTILES': ('q01', 'q99'),
          'QUANTILE10': ('q10', 'q90'), 'IDENTITY': ()}
 
@@ -28,6 +31,7 @@ class Normaliser:
     # As the trainer computes it of values [D] float32, to the bit: at the edge of a digit of
     # pi0.5's prompt another rounding is another digit.
     trained: Callable[[np.ndarray], np.ndarray] | None = None
+    far: float = 4.0  # so many spreads from the middle training was next to never
 
     @property
     def still(self) -> np.ndarray:
@@ -89,7 +93,7 @@ def lerobot_normaliser(mode: str, feature: str, statistics: Mapping[str, np.ndar
         values.append(value)
     if mode == 'IDENTITY':
         zero, one = np.zeros(width), np.ones(width)
-        return Normaliser(zero, one, one, zero, lambda x: x)
+        return Normaliser(zero, one, one, zero, lambda x: x, FAR[mode])
     one, other = (value.astype(np.float32) for value in values)  # as LeRobot has them
     if mode == 'MEAN_STD':
         mean, std = values
@@ -104,7 +108,8 @@ def lerobot_normaliser(mode: str, feature: str, statistics: Mapping[str, np.ndar
     span = np.where(high == low, eps, high - low)
     denominator = np.where(other == one, np.float32(eps), other - one)
     return Normaliser(low + span / 2, 2 / span, span / 2, low + span / 2,
-                      lambda x: np.float32(2) * (x - one) / denominator - np.float32(1))
+                      lambda x: np.float32(2) * (x - one) / denominator - np.float32(1),
+                      FAR[mode])
 
 
 def openpi_normaliser(feature: str, statistics: Mapping[str, list[float]], width: int,
@@ -140,7 +145,8 @@ def openpi_normaliser(feature: str, statistics: Mapping[str, list[float]], width
         half = (high - low + eps) / 2
         middle = np.where(high == low, low, low + half)  # padding stays at 0
         return Normaliser(low + half, 1 / half, half, middle,
-                          lambda x: (x - low) / (high - low + eps) * 2.0 - 1.0)
+                          lambda x: (x - low) / (high - low + eps) * 2.0 - 1.0,
+                          FAR['QUANTILES'])
     mean, std = values
     return Normaliser(mean, 1 / (std + eps), std + eps, mean,
                       lambda x: (x - mean) / (std + eps))

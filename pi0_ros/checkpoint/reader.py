@@ -116,7 +116,8 @@ def _meaning(spec: PolicySpec, choices: Choices) -> tuple[str, ...]:
         raise Unrecorded(
             f"checkpoint '{spec.folder}': its actions are called {', '.join(poses)}, "
             "as the pose of a tool: set 'actions' to end_effector_pose if they are where it "
-            'shall be, to end_effector_delta if they are steps from where it is', 'actions')
+            'shall be, to end_effector_delta if they are steps from where it is, to positions if '
+            'they are joints', 'actions')
     _require_places(spec, choices)
     if spec.velocity is not None:
         away = np.flatnonzero((spec.velocity != 0)
@@ -141,21 +142,23 @@ def _require_places(spec: PolicySpec, choices: Choices) -> None:
 
     :raises ValueError: they look like the other.
     """
-    places = np.array(choices.places, int)
-    if not len(places) or places.max() >= spec.action_width:
+    if not choices.places or max(map(max, choices.places)) >= spec.action_width:
         return
+    places = np.array([action for action, _ in choices.places])
     middle, spread = spec.action.middle[places], spec.action.spread[places]
     if choices.actions == DELTA and (np.abs(middle) > 2 * spread).any():
         at = int(np.argmax(np.abs(middle) - 2 * spread))
         raise ValueError(f"'actions' is {DELTA}, but action {places[at]} is {middle[at]:.3g} give "
                          f'or take {spread[at]:.3g} in the training data, so that the tool always '
                          f"went one way: those are poses, set 'actions' to {POSE}")
-    absolute = places[~spec.relative[places] & (places < spec.state_width)]
-    if choices.actions != POSE or not len(absolute):
+    pairs = [(action, state) for action, state in choices.places
+             if 0 <= state < spec.state_width and not spec.relative[action]]
+    if choices.actions != POSE or not pairs:
         return
-    far, near = np.abs(spec.state.middle[absolute]), np.abs(spec.action.middle[absolute])
-    clear = far > spec.state.spread[absolute]
-    odd = absolute[clear & (near < far / AROUND)]
+    actions, states = np.array(pairs).T
+    far, near = np.abs(spec.state.middle[states]), np.abs(spec.action.middle[actions])
+    clear = far > spec.state.spread[states]
+    odd = actions[clear & (near < far / AROUND)]
     if len(odd) >= max(1, clear.sum() / 2):
         raise ValueError(f"'actions' is {POSE}, but actions {', '.join(map(str, odd))} are around "
                          f"0 where the states are not: those are steps, set 'actions' to {DELTA}, "

@@ -89,7 +89,8 @@ class Choices:
     plain_prompt: bool | None = None          # openpi's pi0.5 without the state in it
     velocity: float = 0.0                     # of VELOCITIES: what 1 is, rad/s or m/s
     positions: tuple[int, ...] = ()           # of VELOCITIES: actions that are none
-    places: tuple[int, ...] = ()              # of POSE and DELTA: actions that are x, y or z
+    # Of POSE and DELTA: actions that are x, y or z of a tool, and the state of that name, or -1.
+    places: tuple[tuple[int, int], ...] = ()
 
 
 def whole(config: Mapping[str, Any], key: str, default: int | None = None) -> int:

@@ -16,6 +16,7 @@ ADVICE = {
                        'began',
     'no_pinocchio': "or use a checkpoint whose actions are joints",
     'link_unknown': TOOLS, 'link_apart': TOOLS, 'joint_elsewhere': TOOLS, 'joint_more': TOOLS,
+    'frame_moves': TOOLS,
     'chunk_limits': 'the units, zeros and names of its joints may not be those of '
                     "robot_description (parameters 'conversions', 'joint_names')",
     'camera_silent': "parameters 'max_image_age' and 'max_skew' are what is allowed",

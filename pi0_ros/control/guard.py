@@ -47,6 +47,7 @@ class Guard(Faults):
         self.rejections = self.failures = 0     # in all
         self._follower = Follower(pilot, self.controllers)
         self._image: tuple[int, Finding] | None = None
+        self.first = True  # whether the next chunk is the first since the robot was armed
         self._retry_ns = 0
 
     # ---- every tick ----
@@ -162,6 +163,10 @@ class Guard(Faults):
         """
         self._watchdog.working_since_ns = None
         finding = self.check(chunk, observation, now_ns)
+        if chunk.unlike and self.first and self.pilot.enabled:  # armed before it was instructed
+            finding = Finding('unlike_training', chunk.unlike, 'chunk')
+            self.disarm(finding)
+            return finding
         if not finding:
             stance = self._stance(now_ns)
             if isinstance(stance, Finding):
@@ -172,7 +177,7 @@ class Guard(Faults):
             except (ValueError, ArithmeticError) as error:
                 finding = Finding('chunk_not_finite', str(error), 'chunk')
             else:
-                self._in_a_row = 0
+                self._in_a_row, self.first = 0, False
                 if not dropped:
                     self.stopped_by = None
                 return Finding('dropped', dropped, 'chunk') if dropped else None
@@ -309,6 +314,7 @@ class Guard(Faults):
             if self.pilot.state not in (State.DISARMED, State.ARMING) or self._still_comes(now_ns):
                 return STOPPING
             self._in_a_row, self._retry_ns, self._watchdog.arming_since_ns = 0, 0, None
+            self.first = True
             self.stopped_by = None
             measured = joints.value[:len(self.pilot.joint_names)]
             self.pilot.enable(self._follower.begin(measured, now_ns), now_ns)

@@ -10,7 +10,6 @@ from pi0_ros.bags.bag import Bag, BagError
 from pi0_ros.bags.bags import Bags
 from pi0_ros.bags.playback import Playback, counts_table
 from pi0_ros.checkpoint.config import RobotConfig
-from pi0_ros.checkpoint.mapping import NONE
 from pi0_ros.dataset.episodes import Frame, action_offset, frames
 from pi0_ros.dataset.writer import DatasetWriter
 from pi0_ros.observation.config import InputConfig
@@ -47,8 +46,7 @@ def export(args: argparse.Namespace, robot: RobotConfig, inputs: InputConfig, ba
 
     :raises ValueError: it cannot be written as asked.
     """
-    state_names = tuple(name for name in robot.states
-                        if name != NONE)
+    state_names = robot.state_joints  # a tool's pose comes from these
     order = [robot.observed.index(name) for name in state_names]
     marker = '/' + args.episodes.strip('/') if args.episodes else ''
     for bag in bags.bags:

@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -79,6 +80,8 @@ def evaluate(run: Run, args: argparse.Namespace, bags: Bags, bar: tqdm) -> dict[
            'routes': [routes.roles for routes in bags.routes],
            'every': args.every, 'seed': args.seed, 'samples': args.samples, 'delay': args.delay,
            'instruction': args.instruction, 'times': bags.times, 'variant': run.variant}
+    if args.robot_description:
+        key['robot_description'] = hashlib.sha256(args.robot_description.encode()).hexdigest()
     key = json.loads(json.dumps(key, default=list))
     store = Store(args.out / run.folder, key, args.overwrite)
     executions: list[Execution] = []  # of each bag, with the description of its robot

@@ -1,6 +1,5 @@
 """An arm of a robot's description: where its tool is, and how joints move it. By Pinocchio."""
 
-import math
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
 
@@ -15,6 +14,7 @@ except ImportError:  # optional: only poses of a tool need it
 
 MISSING = ('poses of a tool need Pinocchio, which is not installed: apt install '
            'ros-$ROS_DISTRO-pinocchio, or pip install pin where no ROS is sourced')
+RANK, SAMPLES = 1e-6, 5
 TURNING = 100.0  # rad, stands for no limit of a continuous joint
 MOVING = ('revolute', 'continuous', 'prismatic')
 
@@ -30,10 +30,10 @@ class Arm:
         """
         if pinocchio is None:
             raise UrdfError('no_pinocchio', MISSING)
-        elements = _chain(parse(urdf), frame, tool)
-        _require(elements, joints, frame, tool)
+        up, down = _chain(parse(urdf), frame, tool)
+        _require(up, down, joints, frame, tool)
         try:
-            self._model = pinocchio.buildModelFromXML(_small(elements))
+            self._model = pinocchio.buildModelFromXML(_small(up + down))
         except ValueError as error:
             raise UrdfError('no_kinematics', 'robot_description has joints that cannot be read '
                             f'({error})') from error
@@ -44,6 +44,10 @@ class Arm:
         self._columns = np.array(order, int)
         self._full = np.zeros(model.nq)
         self.joints = tuple(joints)
+        random = np.random.default_rng(0)
+        # In so many directions the joints move the tool, wherever they are but in singularities.
+        self.rank = max(np.linalg.matrix_rank(self.jacobian(at), RANK) for at in random.uniform(
+            -1, 1, (SAMPLES, len(joints))))
 
     def pose(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return where the tool is in the frame, [3] metres, and its rotation matrix [3, 3].
@@ -65,12 +69,13 @@ class Arm:
             self._model, self._data, self._full, self._tool,
             pinocchio.ReferenceFrame.LOCAL_WORLD_ALIGNED)
         pinocchio.updateFramePlacement(self._model, self._data, self._frame)
-        turned = self._data.oMf[self._frame].rotation.T
+        turned = self._data.oMf[self._frame].rotation.T  # it stands
         return np.concatenate([turned @ jacobian[:3], turned @ jacobian[3:]])[:, self._columns]
 
 
-def _chain(robot: ElementTree.Element, frame: str, tool: str) -> list[ElementTree.Element]:
-    """Return the joints on the ways from frame and tool up to where these meet.
+def _chain(robot: ElementTree.Element, frame: str, tool: str
+           ) -> tuple[list[ElementTree.Element], list[ElementTree.Element]]:
+    """Return the joints on the ways from frame, and from tool, up to where these meet.
 
     :raises UrdfError: one of the links is missing, or they are of two robots.
     """
@@ -99,12 +104,18 @@ def _chain(robot: ElementTree.Element, frame: str, tool: str) -> list[ElementTre
     if len(tops) > 1:
         raise UrdfError('link_apart', f"links '{frame}' and '{tool}' of robot_description are not "
                         'connected')
-    return [joint for joint in up + down if (joint in up) != (joint in down)]
+    return ([joint for joint in up if joint not in down],
+            [joint for joint in down if joint not in up])
 
 
-def _require(chain: Sequence[ElementTree.Element], joints: Sequence[str], frame: str, tool: str
-             ) -> None:
-    """Refuse joints that do not move the tool, and a tool that others move."""
+def _require(up: Sequence[ElementTree.Element], chain: Sequence[ElementTree.Element],
+             joints: Sequence[str], frame: str, tool: str) -> None:
+    """Refuse joints that do not move the tool, a tool that others move, a frame that moves."""
+    for joint in up:
+        if joint.get('type') != 'fixed':
+            raise UrdfError('frame_moves', f"joint '{joint.get('name')}' of robot_description "
+                            f"moves '{frame}', in which '{tool}' is to be measured: name a frame "
+                            'that stands')
     moving = [joint.get('name', '') for joint in chain if joint.get('type') != 'fixed']
     where = f"between links '{frame}' and '{tool}' of robot_description"
     for name in joints:
@@ -141,8 +152,3 @@ def _small(chain: Sequence[ElementTree.Element]) -> str:
             ElementTree.SubElement(out, 'limit', lower=str(-TURNING), upper=str(TURNING),
                                    velocity='1', effort='1')
     return ElementTree.tostring(robot, 'unicode')
-
-
-def unlimited(count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return limits [count] that let every joint go everywhere."""
-    return np.full(count, -math.inf), np.full(count, math.inf)

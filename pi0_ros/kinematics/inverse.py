@@ -47,16 +47,15 @@ def follow(arm: Arm, begin: np.ndarray, wanted: np.ndarray, rotations: np.ndarra
     """
     lower, upper = np.minimum(lower, begin), np.maximum(upper, begin)
     out = np.empty((len(wanted), len(begin)))
-    last, speed = begin, np.zeros(len(begin))
+    last = begin
     for step, (place, rotation) in enumerate(zip(wanted, rotations)):
-        guess = np.clip(last + speed, lower, upper)
-        now, problem = reach(arm, guess, place, rotation, lower, upper, tolerance)
+        now, problem = reach(arm, last, place, rotation, lower, upper, tolerance)
         if not problem:
             problem = _leap(arm, last, now)
         if problem:
             out[step:] = last
             return Way(out, f'step {step}: {problem}')
-        out[step], speed, last = now, now - last if step else speed, now
+        out[step] = last = now
     return Way(out, '')
 
 
@@ -107,7 +106,7 @@ def _leap(arm: Arm, before: np.ndarray, after: np.ndarray) -> str:
     joint = int(np.argmax(moved))
     if moved[joint] <= HURRY:
         return ''
-    least = np.linalg.svd(arm.jacobian(after), compute_uv=False)[-1]
+    least = np.linalg.svd(arm.jacobian(after), compute_uv=False)[arm.rank - 1]
     if moved[joint] <= LEAP and least >= FLAT:
         return ''
     return f'{arm.joints[joint]} would move by {moved[joint]:.2f} in one step' + (

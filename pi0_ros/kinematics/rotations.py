@@ -7,8 +7,11 @@ URDF's roll, pitch and yaw: about the fixed axes x, y, z, in this order.
 
 import numpy as np
 
-ROTATIONS = {'axis_angle': 3, 'rpy': 3, 'rotation_6d': 6, 'rotation_6d_rows': 6,
-             'quaternion_xyzw': 4, 'quaternion_wxyz': 4}  # numbers of each
+ROTATIONS = {  # the numbers of each
+    'axis_angle': ('wx', 'wy', 'wz'), 'rpy': ('roll', 'pitch', 'yaw'),
+    'rotation_6d': ('xx', 'yx', 'zx', 'xy', 'yy', 'zy'),
+    'rotation_6d_rows': ('xx', 'xy', 'xz', 'yx', 'yy', 'yz'),
+    'quaternion_xyzw': ('qx', 'qy', 'qz', 'qw'), 'quaternion_wxyz': ('qw', 'qx', 'qy', 'qz')}
 SMALL = 1e-9
 
 

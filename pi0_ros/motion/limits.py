@@ -169,7 +169,7 @@ class RobotLimits:
 
     def body(self) -> Body:
         """Return what a policy may know of the robot."""
-        return Body(None if self.problem else self.text, self.now.lower, self.now.upper)
+        return Body(self.text, self.now.lower, self.now.upper, self.problem)
 
     def _strange(self, urdf: str) -> bool:
         """Return whether a description can be read and has none of the joints."""

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from pi0_ros.checkpoint.config import RobotConfig
+from pi0_ros.checkpoint.hands import PLACE
 from pi0_ros.checkpoint.spec import (
     ACTIONS, COMPILE, DELTA, ENGINES, LETTERBOXES, POSE, VELOCITIES, Choices)
 from pi0_ros.policy import mock
@@ -71,11 +73,12 @@ class PolicyConfig:
         (), 'With actions velocities: joints whose actions are positions all the same, such as '
         'the gripper; [none] if all are velocities.')
     step_of_training: float = setting(
-        0.0, 'With actions end_effector_delta: what a step of 1 was, 1.0 where the data has '
-        "metres, 0.05 for LIBERO's controller.", unit='m', low=0.0, high=10.0)
+        0.0, 'With actions end_effector_delta: how far the tool went in one period for a step of '
+        '1. 1.0 where the data has metres that it went; less than what was asked for where, as in '
+        'LIBERO, each goal is set from where the hand is and not reached: docs/tools.md.',
+        unit='m', low=0.0, high=10.0)
     turn_of_training: float = setting(
-        0.0, 'With actions end_effector_delta: what a turn of 1 was, 1.0 where the data has '
-        "radians, 0.5 for LIBERO's controller.", unit='rad', low=0.0, high=10.0)
+        0.0, 'The same for a turn of 1.', unit='rad', low=0.0, high=10.0)
     step_axes: str = setting(
         'auto', 'With actions end_effector_delta: whose axes steps are along, those of the frame '
         "(LIBERO, BridgeData) or the tool's own; auto is refused.",
@@ -124,12 +127,14 @@ class PolicyConfig:
         """Return the control period of the training data, 0 where the checkpoint knows it."""
         return round(1e9 / self.action_rate) if self.action_rate else 0
 
-    def choices(self, action_names: tuple[str, ...]) -> Choices:
+    def choices(self, robot: RobotConfig) -> Choices:
         """Return what is said of the checkpoint.
 
-        :raises ValueError: a joint is named that is none of ``action_names``, the letterbox is
-            unknown, or velocities are not told whole.
+        :param robot: with a name for every number of an action, see ``RobotConfig.in_numbers``.
+        :raises ValueError: a joint is named that is none of ``joint_names``, the letterbox is
+            unknown, or velocities or steps are not told whole.
         """
+        action_names = robot.joint_names
         if self.letterbox not in ('auto', *LETTERBOXES):
             raise ValueError(f"'letterbox' is {self.letterbox!r}, expected one of auto, "
                              f"{', '.join(LETTERBOXES)}")
@@ -161,18 +166,20 @@ class PolicyConfig:
                        '' if self.actions == 'auto' else self.actions,
                        {'yes': False, 'no': True}.get(self.state_in_prompt),
                        self.velocity_of_training, positions or (),
-                       tuple(index for index, name in enumerate(action_names)
+                       tuple((index, robot.states.index(name) if name in robot.states else -1)
+                             for index, name in enumerate(action_names)
                              if self.actions in (POSE, DELTA)
-                             and name.rpartition('.')[2] in ('x', 'y', 'z')))
+                             and name in getattr(robot, 'of_tools', ())
+                             and name.rpartition('.')[2] in PLACE))
 
     def _require_steps(self) -> None:
         """Refuse steps that are not told whole, and what is told of them where there are none."""
         told = bool(self.step_of_training and self.turn_of_training)
         if self.actions == DELTA and not (told and self.step_axes in AXES):
             raise ValueError("'actions' is end_effector_delta: set 'step_of_training' and "
-                             "'turn_of_training' to what an action of 1 was (1.0 where the data "
-                             "has metres and radians, 0.05 and 0.5 for LIBERO), and 'step_axes' "
-                             'to frame or tool')
+                             "'turn_of_training' to how far the tool went in one period for an "
+                             'action of 1 (1.0 where the data has the metres and radians that it '
+                             "went), and 'step_axes' to frame or tool")
         if self.actions != DELTA and (self.step_of_training or self.turn_of_training
                                       or self.step_axes != 'auto'):
             raise ValueError("'step_of_training', 'turn_of_training' and 'step_axes' are of "

@@ -12,6 +12,8 @@ from pi0_ros.checkpoint.fit import fit, table, unfed
 from pi0_ros.checkpoint.mapping import NONE
 from pi0_ros.checkpoint.reader import read, trained_delay
 from pi0_ros.checkpoint.spec import DELTA, PolicySpec
+from pi0_ros.kinematics.arm import MISSING, pinocchio
+from pi0_ros.kinematics.urdf import UrdfError
 from pi0_ros.policy.config import PolicyConfig
 from pi0_ros.policy.hands import HandPolicy, Seen, require
 from pi0_ros.policy.mock import MockPolicy
@@ -89,7 +91,9 @@ def with_hands(inner: Policy, config: PolicyConfig, robot: RobotConfig,
     numbers = in_numbers(config, robot)
     if numbers is robot:
         return inner
-    spec = spec or read(checkpoint_folder(config.checkpoint), config.choices(numbers.joint_names))
+    spec = spec or read(checkpoint_folder(config.checkpoint), config.choices(numbers))
+    if pinocchio is None:
+        raise UrdfError('no_pinocchio', MISSING)
     none = np.zeros(0)
     return HandPolicy(inner, config, robot, Seen.of(spec, fit(spec, numbers), numbers),
                       body or (lambda: Body(None, none, none)))
@@ -102,7 +106,7 @@ def _pi0(config: PolicyConfig, robot: RobotConfig, rtc: str) -> 'Pi0Policy':
         device=config.device,
         dtype=config.dtype, steps=config.denoising_steps, seed=config.seed,
         threads=config.torch_threads, tokenizer=config.tokenizer,
-        choices=config.choices(robot.joint_names), engine=config.engine, compiled=config.compile,
+        choices=config.choices(robot), engine=config.engine, compiled=config.compile,
         rtc=rtc)
     policy.joints = fit(policy.spec, robot)
     if policy.rtc == 'trained' and NONE in robot.joint_names:

@@ -6,7 +6,7 @@ chunk says what cannot be followed, and whoever would execute it drops it (``con
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -22,8 +22,7 @@ from pi0_ros.observation.observation import Observation
 from pi0_ros.policy.config import PolicyConfig
 from pi0_ros.policy.policy import ActionChunk, Body, Leftover, Policy
 
-UNLIKE = 4.0                     # times what training spread
-LEAST_SPREAD = (0.05, 0.2)       # metres, and of the numbers of a rotation
+LEAST = (0.2, 0.8)  # metres, and of the numbers of a rotation: closer is never unlike training
 NO_URDF = ('poses of tools need robot_description, which has not come: publish it, or give it '
            'as a file where there is no topic')
 
@@ -34,14 +33,20 @@ class Seen:
 
     middle: Mapping[str, float]
     spread: Mapping[str, float]
+    far: float = 4.0  # so many spreads from the middle it was next to never
+    actions: Mapping[str, float] = field(default_factory=dict)  # middles, of those not relative
 
     @classmethod
     def of(cls, spec: PolicySpec, joints: JointMap, robot: RobotConfig) -> 'Seen':
         """Return it for a robot that has a name for each number."""
         rows = [(name, index) for index, name in enumerate(robot.states)]
         scale, offset = joints.state_scale, joints.state_offset
+        middle = joints.actions_out(spec.action.middle[None])[0]
+        moved = {name: middle[column] for column, name in enumerate(robot.commanded)
+                 if not spec.relative[joints.columns[column]]}
         return cls({name: (spec.state.middle[i] - offset[i]) / scale[i] for name, i in rows},
-                   {name: spec.state.spread[i] / abs(scale[i]) for name, i in rows})
+                   {name: spec.state.spread[i] / abs(scale[i]) for name, i in rows},
+                   spec.state.far, moved)
 
 
 class HandPolicy:
@@ -56,6 +61,7 @@ class HandPolicy:
         self._tolerance = Tolerance(config.tool_tolerance, config.turn_tolerance)
         self._hands = tuple(robot.hands.values())
         self._moved = [hand for hand in self._hands if hand.link in robot.joint_names]
+        self._adds = self._steps and bool(self._moved)
         self._robot, self._numbers = robot, robot.in_numbers(self._steps)
         self._row = {name: row for row, name in enumerate(robot.observed)}
         self._column = {name: column for column, name in enumerate(self._numbers.commanded)}
@@ -102,7 +108,8 @@ class HandPolicy:
         :raises UrdfError: there is no description, or it does not have these tools.
         """
         body = self._body()
-        self._take(body)
+        if not self._arms or body.urdf != self._read or body.problem:
+            self._arms, self._read = self._read_arms(body), body.urdf
         observed = self._observed(observation.state)
         chunk = self.inner.infer(replace(observation, state=observed), noise,
                                  leftover and self._given(leftover, observation.state))
@@ -113,36 +120,53 @@ class HandPolicy:
         positions, problems, previews = self._joints(chunk, observation.state, body)
         return replace(chunk, positions=positions, problem='; '.join(problems), unlike=unlike,
                        preview='; '.join(previews),
-                       offset=chunk.offset + (self._steps and bool(self._moved)))
+                       offset=max(chunk.offset, 1) if self._adds else chunk.offset)
 
-    def _take(self, body: Body) -> None:
-        """Read the tools' arms from the newest description."""
+    def check(self) -> None:
+        """Raise why the newest description does not have the tools; from any thread.
+
+        :raises UrdfError: so it is.
+        """
+        self._read_arms(self._body())
+
+    def _read_arms(self, body: Body) -> dict[str, Arm]:
+        if body.problem:
+            raise body.problem
         if body.urdf is None:
             raise UrdfError('no_urdf', NO_URDF)
-        if body.urdf != self._read:
-            self._arms = {hand.link: Arm(body.urdf, hand.joints, hand.frame, hand.link)
-                          for hand in self._hands}
-            self._read = body.urdf
+        return {hand.link: Arm(body.urdf, hand.joints, hand.frame, hand.link)
+                for hand in self._hands}
 
     def _rows(self, hand: Hand) -> np.ndarray:
         return np.array([self._row[joint] for joint in hand.joints])
 
-    def _pose(self, hand: Hand, positions: np.ndarray, state: bool) -> np.ndarray:
-        """Return the pose as the state, or an action, writes it."""
+    def _pose(self, hand: Hand, positions: np.ndarray) -> np.ndarray:
+        """Return the pose as the state writes it, as close as can be to the mean of training."""
         place, rotation = self._arms[hand.link].pose(positions)
-        kind = hand.state_rotation if state else hand.rotation
-        near = None
-        if kind == hand.state_rotation:
-            near = np.array([self._seen.middle.get(name, np.nan)
-                             for name in hand.numbers(True)[3:]])
-            near = near if np.isfinite(near).all() and near.any() else None
-        return np.concatenate([place, numbers(rotation, kind, near)])
+        near = _all(self._seen.middle, hand.numbers(True)[3:])
+        return np.concatenate([place, numbers(rotation, hand.state_rotation, near)])
+
+    def _planned(self, hand: Hand, planned: np.ndarray, now: np.ndarray) -> np.ndarray:
+        """Return poses [M, numbers] as actions write them, each close to the one before.
+
+        The first is close to the mean of training, where actions are not relative; else to the
+        state.
+        """
+        near = _all(self._seen.actions, hand.numbers(False)[3:])
+        if near is None and hand.rotation == hand.state_rotation:
+            near = self._pose(hand, now)[3:]
+        out = []
+        for row in planned:
+            place, rotation = self._arms[hand.link].pose(row)
+            near = numbers(rotation, hand.rotation, near)
+            out.append(np.concatenate([place, near]))
+        return np.array(out)
 
     def _observed(self, state: np.ndarray) -> np.ndarray:
         """Return the state [N] that the policy inside observes, for joints."""
         known = dict(zip(self._robot.observed, state))
         for hand in self._hands:
-            pose = self._pose(hand, state[self._rows(hand)], True)
+            pose = self._pose(hand, state[self._rows(hand)])
             known |= dict(zip(hand.numbers(True), pose))
         return np.array([known.get(name, 0.0) for name in self._numbers.observed])
 
@@ -152,11 +176,13 @@ class HandPolicy:
         for column, name in enumerate(self._robot.commanded):
             if name in self._column:
                 out[:, self._column[name]] = leftover.positions[:, column]
+                if self._adds:  # theirs are due a period before, see _joints
+                    out[1:, self._column[name]] = out[:-1, self._column[name]]
         for hand in self._moved:
             rows, columns = self._rows(hand), self._columns(hand)
             planned = leftover.positions[:, rows]
             if not self._steps:
-                out[:, columns] = [self._pose(hand, row, False) for row in planned]
+                out[:, columns] = self._planned(hand, planned, state[rows])
                 continue
             poses = [self._arms[hand.link].pose(row) for row in (state[rows], *planned)]
             for k, ((here, turned), (place, rotation)) in enumerate(zip(poses, poses[1:])):
@@ -184,6 +210,8 @@ class HandPolicy:
         for column, name in enumerate(commanded):
             if name in self._column:
                 out[:, column] = chunk.positions[:, self._column[name]]
+                if self._adds and not chunk.offset:  # the chunk's rows are due a period later
+                    out[:-1, column] = out[1:, column]
         problems, previews = [], []
         seconds = len(out) * chunk.dt_ns / 1e9
         for hand in self._moved:
@@ -232,12 +260,18 @@ class HandPolicy:
                 middle, spread = (of.get(name) for of in (self._seen.middle, self._seen.spread))
                 if middle is None:
                     continue
-                most = UNLIKE * max(spread, LEAST_SPREAD[index > 2])
+                most = max(self._seen.far * spread, LEAST[index > 2])
                 if abs(known[name] - middle) > most:
                     return (f"'{name}' is {known[name]:.3f} in '{hand.frame}', in training it was "
                             f'{middle:.3f} give or take {spread:.3f}: the frame, the link or the '
                             'rotation is another, or the robot stands elsewhere')
         return ''
+
+
+def _all(known: Mapping[str, float], names: Sequence[str]) -> np.ndarray | None:
+    """Return what is known of all of these, None if it is not, or says nothing."""
+    out = np.array([known.get(name, np.nan) for name in names])
+    return out if np.isfinite(out).all() and out.any() else None
 
 
 def require(config: PolicyConfig, robot: RobotConfig) -> None:
@@ -246,6 +280,9 @@ def require(config: PolicyConfig, robot: RobotConfig) -> None:
     :raises ValueError: so it is, or a tool is nowhere named.
     """
     hands, poses = robot.hands, config.actions in (POSE, DELTA)
+    if hands and robot.adaptation != 'none':
+        raise ValueError(f"'adaptation' is {robot.adaptation}, which is for joints, and there are "
+                         "'end_effectors': leave one of them out")
     moved = [name for name in robot.joint_names if name in hands]
     if poses and not moved:
         raise ValueError(f"'actions' is {config.actions}: set 'end_effectors' to the tools, and "

@@ -49,6 +49,7 @@ class Body:
     urdf: str | None   # its description, where one has come
     lower: np.ndarray  # [D] limits of the commanded joints, radians or metres
     upper: np.ndarray  # [D]
+    problem: Exception | None = None  # why the description cannot be used
 
 
 @dataclass(frozen=True)

@@ -200,7 +200,7 @@ class Operator:
         refusal, looked_at = None, None
         while not refusal and self.asked.instruction != looked_at:
             looked_at = self.asked.instruction
-            self._preview = session.preview(looked_at)
+            self._preview = session.look_ahead.ask(looked_at)
             refusal = await self._preview.future
             self._told, self._preview = self._preview.told, None
             if not refusal and session.pilot.state is not State.ARMING:
@@ -225,7 +225,8 @@ class Operator:
             return missing
         for who, topic in session.commands.others():
             return f"{who} also publishes on '{topic}': stop it first"
-        refusal = session.link.refusal() or guard.why_not(session.now(), session.problem())
+        refusal = session.link.refusal() or guard.why_not(
+            session.now(), session.problem()) or session.tools()
         if getattr(refusal, 'reason', '') == 'limits_unknown' and self._description is None:
             _, unheard = publishers(self._node, 'robot_description')
             if unheard:

@@ -15,13 +15,14 @@ from pi0_ros.control.controllers import STREAMS, interfaces
 from pi0_ros.control.guard import Guard
 from pi0_ros.control.pilot import ClockJump, Pilot
 from pi0_ros.control.states import State
+from pi0_ros.kinematics.urdf import UrdfError
 from pi0_ros.motion.limits import RobotLimits
 from pi0_ros.observation.finding import Finding
 from pi0_ros.observation.observation import Observation
 from pi0_ros.policy.policy import ActionChunk, Leftover, Policy, PolicyGone
 from pi0_ros.policy.provenance import configuration, configuration_hash
 from pi0_ros.policy.record import InferenceRecord
-from pi0_ros.ros.asked import Asked, Preview
+from pi0_ros.ros.asked import Asked
 from pi0_ros.ros.control_loop import ControlLoop
 from pi0_ros.ros.interrupt import trace
 from pi0_ros.ros.latency import Latency
@@ -30,6 +31,7 @@ from pi0_ros.ros.links.commands import Commands
 from pi0_ros.ros.links.controller_link import ControllerLinks
 from pi0_ros.ros.links.followers import Followers
 from pi0_ros.ros.links.inputs import Inputs
+from pi0_ros.ros.look_ahead import LookAhead
 from pi0_ros.workers.factory import make_policy
 from pi0_ros.workers.worker import PolicyWorker
 
@@ -69,13 +71,13 @@ class Session:
         self._worker = PolicyWorker(self.policy, self._think, self._inference_failed)
         self.loop: ControlLoop | None = None
         self.latency = Latency()
-        self._preview: Preview | None = None
         self.loading = False  # whether the policy is being loaded again
         self._closing = threading.Event()
         self.commands = Commands(node, groups, robot.commanded, safety.dry_run)
         self.inputs = Inputs(node, robot, config.inputs, groups)
         self.guard = Guard(self.pilot, self.inputs.builder,
                            safety.guard_rules(config.policy.added_delay), groups)
+        self.look_ahead = LookAhead(self.guard, self._worker.wake, self.now, self.steady)
         self._followers = Followers(self.commands)
         self.link = ControllerLinks(node, self.commands, self.guard.controllers,
                                     control.speed_scaling)
@@ -121,7 +123,7 @@ class Session:
             return
         try:
             self.guard.disarm(INACTIVE)
-            self._answer_preview(INACTIVE)
+            self.look_ahead.answer(INACTIVE)
             loop.leave_clock()  # of a simulator that only this thread could hear
             loop.wake()
             deadline, pause = time.monotonic() + STOP_TIMEOUT_S, threading.Event()
@@ -205,9 +207,8 @@ class Session:
     def _think(self, policy: Policy) -> None:
         """Observe, infer and hand the chunk over."""
         self._load_again(policy)
-        preview = self._preview
-        if preview is not None:
-            return self._look_ahead(policy, preview)
+        if self.look_ahead.asked is not None:
+            return self.look_ahead.decide(policy)
         if not (self._asked.instruction and self.guard.wants_chunk(self.now())):
             return None
         self.inputs.await_frame(lambda ns: self.pilot.lasts(self.now(), ns), self._closing)
@@ -224,6 +225,8 @@ class Session:
         chunk = policy.infer(observation, leftover=leftover)
         self._closing.wait(self.config.policy.added_delay)
         self.latency.add(time.perf_counter() - started, self.steady())
+        if chunk.preview and self.guard.first:
+            self._log.info(chunk.preview)
         dropped = self.guard.accept(chunk, observation, self.now(), epoch)
         if instruction != self._asked.instruction:
             self.pilot.want_chunk()
@@ -243,24 +246,6 @@ class Session:
             seen, leftover, chunk, self.config.control.handover,
             self.policy.describe().get('engine', ''), *self._configuration).to_json()))
 
-    def _look_ahead(self, policy: Policy, preview: Preview) -> None:
-        """Decide what would be done first, and answer whether that is near enough to arm."""
-        try:
-            answer = observation = self.guard.observe(self.now(), preview.instruction)
-            if isinstance(observation, Observation):
-                self.guard.begin(self.steady())
-                chunk = policy.infer(observation)
-                preview.told = chunk.preview
-                answer = self.guard.unready(chunk, observation, self.now())
-        except Exception as error:
-            answer = Finding('policy_failed', f'{type(error).__name__}: {error}', 'policy')
-            if isinstance(error, PolicyGone):
-                self.guard.failed(str(error), self.now(), gone=True)
-        self.guard.end()
-        if self._preview is preview:
-            self._preview = None
-        preview.answer(answer)
-
     def _load_again(self, policy: Policy) -> None:
         """Load a policy that has gone; whoever asks to arm meanwhile is told so."""
         self.loading = not policy.loaded
@@ -268,25 +253,6 @@ class Session:
             policy.ensure_loaded()
         finally:
             self.loading = False
-
-    def preview(self, instruction: str) -> Preview:
-        """Ask why the robot should not be armed for what comes first.
-
-        Without an instruction nothing comes yet, and only the images are looked at.
-        """
-        preview = Preview(instruction)
-        if instruction:
-            self._preview = preview
-            self._worker.wake()
-        else:
-            observation = self.guard.observe(self.now(), '')
-            preview.answer(observation if isinstance(observation, Finding) else None)
-        return preview
-
-    def _answer_preview(self, finding: Finding) -> None:
-        preview, self._preview = self._preview, None
-        if preview is not None:
-            preview.answer(finding)
 
     def _inference_failed(self, error: BaseException) -> None:
         text, gone = f'{type(error).__name__}: {error}', isinstance(error, PolicyGone)
@@ -305,6 +271,14 @@ class Session:
         self.commands.begin()
         return self.guard.arm(self.now())
 
+    def tools(self) -> Finding | None:
+        """Return why the robot's description does not have the policy's tools, or None."""
+        try:
+            getattr(self.policy, 'check', lambda: None)()
+        except UrdfError as error:
+            return Finding(error.reason, str(error), 'robot_description')
+        return None
+
     def problem(self) -> Finding | None:
         """Return what is wrong with the inputs, or with the clock that they are measured by."""
         now_ns = self.now()
@@ -319,7 +293,7 @@ class Session:
             self.pilot.give_up()
             self.commands.rest()
         if self.pilot.state is not State.ARMING:
-            self._answer_preview(self.guard.fault or self.guard.stopped_by or INACTIVE)
+            self.look_ahead.answer(self.guard.fault or self.guard.stopped_by or INACTIVE)
         if not (self.active and self.pilot.enabled) or self.config.safety.dry_run:
             return
         finding = self._followers.problem() or self.link.inactive()

@@ -173,7 +173,7 @@ def in_order(observation: Observation, spec: PolicySpec) -> Observation:
     return replace(observation, images=dict(zip(spec.cameras, observation.images.values())))
 
 
-def _policy(args: argparse.Namespace, config: Configuration, names: tuple[str, ...]
+def _policy(args: argparse.Namespace, config: Configuration, robot: RobotConfig
             ) -> 'Pi0Policy':
     """Return the policy; the actions do not depend on the control rate, so any will do here."""
     from pi0_ros.policy.pi0 import Pi0Policy
@@ -185,7 +185,7 @@ def _policy(args: argparse.Namespace, config: Configuration, names: tuple[str, .
                          tokenizer=args.tokenizer or config.policy.tokenizer, choices=choices,
                          engine='reference' if args.reference else 'auto', compiled='off')
 
-    choices = config.policy.choices(names)
+    choices = config.policy.choices(robot)
     try:
         return make(choices)
     except Unrecorded as error:
@@ -230,7 +230,7 @@ def main(argv: list[str] | None = None) -> int:
                  for slot, name in enumerate(config.robot.cameras, 1) if name]
         observation = read_observation(args.observation, args.camera, slots)
         robot = in_numbers(config.policy, config.robot)
-        inner = _policy(args, config, robot.joint_names)
+        inner = _policy(args, config, robot)
         observation = in_order(observation, inner.spec)
         inner.cameras = tuple(inner.spec.camera(name) for name in observation.images)
         policy = inner

@@ -245,8 +245,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         folder = checkpoint_folder(args.checkpoint)
         config = read_parameters(args.params_file)
-        names = in_numbers(config.policy, config.robot).joint_names
-        choices, missing, spec = config.policy.choices(names), {}, None
+        robot = in_numbers(config.policy, config.robot)
+        choices, missing, spec = config.policy.choices(robot), {}, None
         while spec is None:
             try:
                 spec = read(folder, choices)

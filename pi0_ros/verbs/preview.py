@@ -42,7 +42,8 @@ def preview(policy: Pi0Policy, config: Configuration, urdf: str | None) -> str:
     state |= {name: seen.middle[name] for name in numbers.states if name in robot.observed}
     ends = {name: (low, high) for name, low, high in zip(robot.commanded, lower, upper)}
     for hand in robot.hands.values():
-        found = _stand(hand, seen, urdf, ends)
+        found = _stand(hand, seen, urdf, ends, Tolerance(
+            config.policy.tool_tolerance, config.policy.turn_tolerance))
         if isinstance(found, str):
             return found
         state |= dict(zip(hand.joints, found))
@@ -55,8 +56,8 @@ def preview(policy: Pi0Policy, config: Configuration, urdf: str | None) -> str:
     return '; '.join(filter(None, (chunk.preview, chunk.problem and f'dropped: {chunk.problem}')))
 
 
-def _stand(hand: Hand, seen: Seen, urdf: str, ends: dict[str, tuple[float, float]]
-           ) -> np.ndarray | str:
+def _stand(hand: Hand, seen: Seen, urdf: str, ends: dict[str, tuple[float, float]],
+           tolerance: Tolerance) -> np.ndarray | str:
     """Return joints at the mean pose of training, or why there are none."""
     arm = Arm(urdf, hand.joints, hand.frame, hand.link)
     lower, upper = np.array([ends.get(joint, (-np.pi, np.pi)) for joint in hand.joints]).T
@@ -66,11 +67,14 @@ def _stand(hand: Hand, seen: Seen, urdf: str, ends: dict[str, tuple[float, float
     if not all(name in seen.middle for name in names):
         return middle
     mean = np.array([seen.middle[name] for name in names])
-    rotation = matrices(mean[3:], hand.state_rotation)
+    try:
+        rotation = matrices(mean[3:], hand.state_rotation)
+    except ValueError as error:
+        return f"the mean of training is no pose of '{hand.link}': {error}"
     random, why = np.random.default_rng(0), ''
     for number in range(STARTS):
         begin = random.uniform(lower, upper) if number else middle
-        joints, problem = reach(arm, begin, mean[:3], rotation, lower, upper, Tolerance())
+        joints, problem = reach(arm, begin, mean[:3], rotation, lower, upper, tolerance)
         if not problem:
             return joints
         why = why or problem
