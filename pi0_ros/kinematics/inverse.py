@@ -47,15 +47,17 @@ def follow(arm: Arm, begin: np.ndarray, wanted: np.ndarray, rotations: np.ndarra
     """
     lower, upper = np.minimum(lower, begin), np.maximum(upper, begin)
     out = np.empty((len(wanted), len(begin)))
-    last = begin
+    last, speed = begin, np.zeros(len(begin))
+    redundant = arm.rank < len(begin)  # then what joints do beside the tool would go on by itself
     for step, (place, rotation) in enumerate(zip(wanted, rotations)):
-        now, problem = reach(arm, last, place, rotation, lower, upper, tolerance)
+        guess = last if redundant else np.clip(last + speed, lower, upper)
+        now, problem = reach(arm, guess, place, rotation, lower, upper, tolerance)
         if not problem:
             problem = _leap(arm, last, now)
         if problem:
             out[step:] = last
             return Way(out, f'step {step}: {problem}')
-        out[step] = last = now
+        out[step], speed, last = now, now - last if step else speed, now
     return Way(out, '')
 
 
