@@ -14,6 +14,7 @@ VERBS = {
     'inspect': ('pi0_ros.verbs.inspect', 'main', 'tell what a checkpoint is and wants'),
     'evaluate': ('pi0_ros.verbs.evaluate', 'main', 'judge a policy by bags, without ROS'),
     'export': ('pi0_ros.verbs.export', 'main', 'make a LeRobot data set of bags, without ROS'),
+    'serve': ('pi0_ros.verbs.serve', 'main', 'decide for robots on other machines'),
     'demonstrate': ('pi0_ros.sim.demonstration', 'main', 'write a bag to try these two on'),
     'train': ('pi0_ros.training.train', 'main', 'make the small demo checkpoint from scratch'),
 }
@@ -92,6 +93,11 @@ def evaluate() -> int:
 def export() -> int:
     """Run the verb export, as an executable of its own."""
     return run('export', sys.argv[1:])
+
+
+def serve() -> int:
+    """Run the verb serve, as an executable of its own."""
+    return run('serve', sys.argv[1:])
 
 
 def demonstrate() -> int:

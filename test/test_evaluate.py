@@ -22,7 +22,7 @@ from pi0_ros.bags.routes import Wanted, resolve
 from pi0_ros.configuration.file import read_all_parameters
 from pi0_ros.evaluation import measures, moments
 from pi0_ros.evaluation.evaluate import decided_by
-from pi0_ros.policy.factory import make_local_policy
+from pi0_ros.workers.factory import make_local_policy
 from pi0_ros.policy.provenance import configuration_hash, fingerprint
 from pi0_ros.policy.record import InferenceRecord
 from pi0_ros.sim.demonstration import BagWriter, make

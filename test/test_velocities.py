@@ -16,7 +16,7 @@ from pi0_ros.checkpoint.fit import fit
 from pi0_ros.checkpoint.spec import Choices
 from pi0_ros.observation.observation import Observation
 from pi0_ros.policy.config import PolicyConfig
-from pi0_ros.policy.pi0 import added_up
+from pi0_ros.policy.actions import added_up
 from pi0_ros.policy.policy import Leftover
 from pi0_ros.policy.provenance import configuration, configuration_hash
 from pi0_ros.weights.files import CheckpointError

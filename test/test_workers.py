@@ -9,7 +9,7 @@ import pytest
 
 from pi0_ros.configuration.file import read_all_parameters
 from pi0_ros.observation.observation import Observation
-from pi0_ros.policy.factory import make_local_policy
+from pi0_ros.workers.factory import make_local_policy
 from pi0_ros.policy.policy import Leftover, PolicyGone
 from pi0_ros.sim import arm
 from pi0_ros.weights.files import CheckpointError

@@ -97,6 +97,15 @@ class Configuration:
                        'arms a robot')
         if policy.policy == 'pi0' and not policy.checkpoint:
             out.append("parameter 'checkpoint' is empty, expected a checkpoint folder, or 'demo'")
+        if policy.policy == 'remote':
+            out += [f"parameter '{name}' is empty, expected {what} with policy remote"
+                    for name, what in (('server', 'ws://HOST:PORT'), (
+                        'server_schema', 'what the server calls the parts of an observation'))
+                    if not getattr(policy, name)]
+            if policy.server_deadline >= safety.max_inference_time:
+                out.append(f"parameter 'server_deadline' is {policy.server_deadline:g}, expected "
+                           f"less than 'max_inference_time', {safety.max_inference_time:g}: what "
+                           'takes so long is taken for a policy that hangs')
         if policy.policy == 'mock_scripted' and joints and len(policy.mock_script) % len(joints):
             out.append(f"parameter 'mock_script' has {len(policy.mock_script)} values, expected a "
                        f'multiple of the {len(joints)} joints')

@@ -205,6 +205,20 @@ class Guard(Faults):
         else:
             self._count(Finding('policy_failed', text, 'policy'), now_ns)
 
+    def unserved(self, finding: Finding, now_ns: int) -> None:
+        """Note that nobody answers: the robot comes to rest at the end of its plan, and goes on.
+
+        Who answers wrongly three times in a row latches a fault.
+        """
+        self._watchdog.working_since_ns = None
+        self.failures += 1
+        self._retry_ns = now_ns + RETRY_NS
+        if finding.reason in ('server_error', 'server_answer'):
+            self._count(finding, now_ns)
+        with self._lock:
+            if self.pilot.enabled:
+                self.stopped_by = finding
+
     def _count(self, finding: Finding, now_ns: int) -> None:
         self._in_a_row += 1
         self._retry_ns = now_ns + RETRY_NS

@@ -18,7 +18,7 @@ from pi0_ros.configuration.configuration import Configuration
 from pi0_ros.evaluation import measures, moments
 from pi0_ros.evaluation.execution import Execution
 from pi0_ros.evaluation.store import Store, write_whole
-from pi0_ros.policy.factory import make_local_policy
+from pi0_ros.workers.factory import make_local_policy
 from pi0_ros.policy.provenance import configuration
 
 SHUFFLED = 'wrong instructions'

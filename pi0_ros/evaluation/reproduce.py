@@ -18,7 +18,7 @@ from pi0_ros.evaluation.evaluate import decided_by, write_json
 from pi0_ros.motion.limits import RobotLimits
 from pi0_ros.observation.decoding import message_to_rgb, to_ns
 from pi0_ros.observation.observation import Observation
-from pi0_ros.policy.factory import make_local_policy
+from pi0_ros.workers.factory import make_local_policy
 from pi0_ros.policy.pi0 import Pi0Policy
 from pi0_ros.policy.provenance import image_hash
 from pi0_ros.policy.record import InferenceRecord

@@ -7,6 +7,7 @@ from PIL import Image
 # Values in [0, 1] become (value - shift) * scale, both [3]: what training made of images.
 Scaling = tuple[np.ndarray, np.ndarray]
 PAD = {'lerobot_0.4': -3.0, 'transformers': 0.0}  # of the border, where it is not black (-1)
+FITTED = ('openpi', 'lerobot', 'lerobot_0.3', 'stretch')  # whose border is black
 PILLOW = {'openpi': Image.Resampling.BILINEAR, 'transformers': Image.Resampling.BICUBIC}
 
 
@@ -22,6 +23,30 @@ def placement(image_height: int, image_width: int, height: int, width: int, styl
     top, left = {'lerobot_0.3': (spare_height, spare_width), 'transformers': (0, 0)}.get(
         style, (spare_height // 2, spare_width // 2))
     return new_height, new_width, top, left, PAD.get(style, -1.0)
+
+
+def fitted(image: np.ndarray, height: int, width: int, style: str) -> np.ndarray:
+    """Fit an RGB image as ``letterbox`` does, in whole grey levels, to be sent somewhere.
+
+    openpi's is exact; lerobot's loses what is between grey levels. stretch is no letterbox: the
+    whole image, distorted.
+
+    :param image: [H, W, 3] uint8 RGB. :param style: one of FITTED.
+    :returns: [height, width, 3] uint8.
+    """
+    if image.shape[:2] == (height, width):
+        return image
+    if style == 'stretch':
+        return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+    new_height, new_width, top, left, _ = placement(*image.shape[:2], height, width, style)
+    if style in PILLOW:
+        resized = np.asarray(Image.fromarray(image).resize((new_width, new_height), PILLOW[style]))
+    else:
+        resized = np.rint(cv2.resize(image.astype(np.float32), (new_width, new_height),
+                                     interpolation=cv2.INTER_LINEAR))
+    out = np.zeros((height, width, 3), np.uint8)
+    out[top:top + new_height, left:left + new_width] = resized
+    return out
 
 
 def letterbox(image: np.ndarray, height: int, width: int, style: str = 'lerobot',

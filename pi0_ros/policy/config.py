@@ -10,8 +10,9 @@ from pi0_ros.policy import mock
 from pi0_ros.setting import setting
 
 AXES = ('frame', 'tool')
+SCHEMAS = ('aloha', 'droid', 'libero', 'pi0_ros', 'custom')  # as remote/schemas.py has them
 WORKERS = ('thread', 'process')
-POLICIES = ('pi0', *(f'mock_{kind}' for kind in mock.KINDS))
+POLICIES = ('pi0', 'remote', *(f'mock_{kind}' for kind in mock.KINDS))
 
 
 @dataclass(frozen=True)
@@ -20,8 +21,8 @@ class PolicyConfig:
 
     policy: str = setting(
         'pi0',
-        'Who decides: PI0 from a checkpoint, or a mock that needs none, for bringing up a '
-        'robot.', choices=POLICIES)
+        "Who decides: PI0 from a checkpoint; remote, a server of openpi's protocol; or a mock "
+        'that needs none, for bringing up a robot.', choices=POLICIES)
     checkpoint: str = setting(
         '', "Checkpoint folder as training saved it; 'demo' is the small one for the simulated "
         'robot.', unit='folder')
@@ -113,6 +114,31 @@ class PolicyConfig:
     torch_threads: int = setting(
         1, 'Processor threads of torch. One leaves the other cores to the control loop; more '
         'make inference on a processor faster and unsteady.', unit='threads', low=1, high=256)
+    server: str = setting(
+        '', 'With policy remote: where the server is, ws://HOST:8000, or wss:// behind a proxy '
+        'that encrypts. The protocol itself does neither encrypt nor ask who is there.')
+    server_schema: str = setting(
+        '', 'What the server calls the parts of an observation: aloha, droid or libero as openpi '
+        'has them, pi0_ros for a server of this package, custom for what server_map says.',
+        choices=('', *SCHEMAS))
+    server_map: tuple[str, ...] = setting(
+        (), 'With server_schema custom: what is sent under which key, a dot for a map in a map: '
+        "server_map: {image: 'camera front, hwc, 224x224', images: {wrist: 'camera wrist, chw, "
+        "224x224, float32'}, joints: 'state, 0 to 5', gripper: 'state, 6 to 6', prompt: "
+        "instruction}. docs/remote.md has all words.", nested=())
+    server_deadline: float = setting(
+        0.8, 'From asking the server to its answer. What comes later is not used: the connection '
+        'is closed, the robot comes to rest at the end of its plan and goes on when the server '
+        'answers again. Shorter than max_inference_time.', unit='s', low=0.01, high=600.0)
+    server_raw_images: bool = setting(
+        False, 'Send a server of this package images as they come, 2.8 MB for three of 640 x 480, '
+        'instead of fitted to what the network reads, 0.45 MB. Fitted ones are rounded to whole '
+        "grey levels, which only openpi's letterbox is anyway.")
+    server_key_file: str = setting(
+        '', 'File with the key that the server asks for, one line.', unit='file')
+    server_ca: str = setting(
+        '', "File with the certificate that signed the server's, for wss:// without one that the "
+        'system knows.', unit='file')
     mock_amplitude: float = setting(
         0.1, 'Swing of policy mock_sine.', unit='rad or m', low=0.0, high=1.0)
     added_delay: float = setting(

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pi0_ros.policy.pi0 import Pi0Policy
 
 log = logging.getLogger(__name__)
+DECIDE = ('pi0', 'remote')  # policies that may speak of poses of tools
 DEMO = Path(__file__).parents[1] / 'sim' / 'checkpoint'
 
 
@@ -44,22 +45,14 @@ def declares_training(name: str) -> bool:
         return False
 
 
-def make_local_policy(config: PolicyConfig, robot: RobotConfig, rtc: str = '',
-                      body: Callable[[], Body] | None = None) -> Policy:
+def make_inner(config: PolicyConfig, robot: RobotConfig, rtc: str = '') -> Policy:
     """Return the policy that is configured, in this process and not loaded yet.
 
-    :param body: see ``with_hands``.
-    :raises CheckpointError: the checkpoint cannot be used.
-    :raises ValueError: joints or cameras do not fit it.
-    """
-    inner = make_inner(config, in_numbers(config, robot), rtc)
-    return with_hands(inner, config, robot, body, getattr(inner, 'spec', None))
-
-
-def make_inner(config: PolicyConfig, robot: RobotConfig, rtc: str = '') -> Policy:
-    """Return the same without what stands between poses and joints.
+    Without what stands between poses and joints.
 
     :param robot: as ``in_numbers`` returns it.
+    :raises CheckpointError: the checkpoint cannot be used.
+    :raises ValueError: joints or cameras do not fit it.
     """
     joints = len(robot.commanded)
     if config.policy != 'pi0':
@@ -75,7 +68,7 @@ def in_numbers(config: PolicyConfig, robot: RobotConfig) -> RobotConfig:
 
     :raises ValueError: tools and actions do not fit together.
     """
-    if config.policy != 'pi0':
+    if config.policy not in DECIDE:
         return robot
     require(config, robot)
     return robot.in_numbers(config.actions == DELTA)
@@ -91,12 +84,12 @@ def with_hands(inner: Policy, config: PolicyConfig, robot: RobotConfig,
     numbers = in_numbers(config, robot)
     if numbers is robot:
         return inner
-    spec = spec or read(checkpoint_folder(config.checkpoint), config.choices(numbers))
     if pinocchio is None:
         raise UrdfError('no_pinocchio', MISSING)
-    none = np.zeros(0)
-    return HandPolicy(inner, config, robot, Seen.of(spec, fit(spec, numbers), numbers),
-                      body or (lambda: Body(None, none, none)))
+    if config.policy == 'pi0':
+        spec = spec or read(checkpoint_folder(config.checkpoint), config.choices(numbers))
+    none, seen = np.zeros(0), None if spec is None else Seen.of(spec, fit(spec, numbers), numbers)
+    return HandPolicy(inner, config, robot, seen, body or (lambda: Body(None, none, none)))
 
 
 def _pi0(config: PolicyConfig, robot: RobotConfig, rtc: str) -> 'Pi0Policy':

@@ -52,9 +52,13 @@ class Seen:
 class HandPolicy:
     """Stands between a policy that knows poses and a robot that has joints."""
 
-    def __init__(self, inner: Policy, config: PolicyConfig, robot: RobotConfig, seen: Seen,
-                 body: Callable[[], Body]) -> None:
-        """Prepare. :param body: tells what is known of the robot, whenever it is asked."""
+    def __init__(self, inner: Policy, config: PolicyConfig, robot: RobotConfig,
+                 seen: Seen | None, body: Callable[[], Body]) -> None:
+        """Prepare.
+
+        :param seen: in training; None where only the policy inside knows it, once it is loaded.
+        :param body: tells what is known of the robot, whenever it is asked.
+        """
         self.inner, self._body, self._seen = inner, body, seen
         self._steps, self._own_axes = config.actions == DELTA, config.step_axes == 'tool'
         self._unit = config.step_of_training, config.turn_of_training
@@ -110,6 +114,10 @@ class HandPolicy:
         body = self._body()
         if not self._arms or body.urdf != self._read or body.problem:
             self._arms, self._read = self._read_arms(body), body.urdf
+        if self._seen is None:
+            self.inner.ensure_loaded()
+            spec = getattr(self.inner, 'spec', None)
+            self._seen = Seen.of(spec, self.inner.joints, self._numbers) if spec else Seen({}, {})
         observed = self._observed(observation.state)
         chunk = self.inner.infer(replace(observation, state=observed), noise,
                                  leftover and self._given(leftover, observation.state))

@@ -12,6 +12,7 @@ from pi0_ros.checkpoint.spec import NETWORKS, PI05, Choices
 from pi0_ros.engine import guidance
 from pi0_ros.engine.paths import Fast, Prompt, Reference, Report, choose
 from pi0_ros.observation.observation import Observation
+from pi0_ros.policy.actions import Actions
 from pi0_ros.policy.pixels import Pixels, host_buffer
 from pi0_ros.policy.policy import ActionChunk, Leftover
 from pi0_ros.policy.prompt import load_tokenizer, prompt_ids, state_digits
@@ -151,11 +152,7 @@ class Pi0Policy:
         actions = self.spec.action.restore(normalised)
         relative = np.flatnonzero(self.spec.relative)
         actions[:, relative] += raw[relative]
-        positions = self.joints.actions_out(actions)
-        moving, unit = self._velocities()
-        speeds, period_s = actions[:, self.joints.columns[moving]] * unit, self.dt_ns / 1e9
-        positions[:, moving] = added_up(
-            speeds, observation.state[moving] + self.offset * period_s * speeds[0], period_s)
+        positions = self._actions.out(actions, observation.state)
         return ActionChunk(observation.t_obs_ns, self.dt_ns, positions,
                            observation.instruction, number, observation.image_stamps_ns, seed,
                            given, self.offset)
@@ -176,13 +173,10 @@ class Pi0Policy:
         if not len(planned):
             return 0, (target, weight)
         width, given = self.spec.action_width, min(leftover.delay, len(planned))
-        actions = self.joints.actions_in(planned, width)
+        actions = self._actions.back(planned, width)
         relative = np.flatnonzero(self.spec.relative)
         actions[:, relative] -= raw[relative]
-        moving, unit = self._velocities()
-        if len(moving):  # the last of a plan is not known
-            speeds = np.diff(planned[:, moving], axis=0, append=np.nan) / (self.dt_ns / 1e9)
-            actions[:, self.joints.columns[moving]] = speeds / unit
+        if len(self._actions.moving):  # the last of a plan is not known
             given = min(given, len(planned) - 1)
         wanted = self.spec.action.undo(actions)
         known = np.isfinite(wanted)
@@ -201,12 +195,9 @@ class Pi0Policy:
                 falling[:len(planned), None] * known)
         return given, (target, weight)
 
-    def _velocities(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return which commanded joints have velocities, and what 1 is for each, rad/s or m/s."""
-        of = self.spec.velocity
-        unit = np.zeros(len(self.joints.columns)) if of is None else of[self.joints.columns]
-        moving = np.flatnonzero(unit)
-        return moving, unit[moving] / np.sign(self.joints.action_scale[moving])
+    @property
+    def _actions(self) -> Actions:
+        return Actions(self.joints, self.spec.velocity, self.dt_ns, self.offset)
 
     def _compute(self, *given: object) -> torch.Tensor:
         """Return normalised actions on the host; the reference's, where the fast path fails."""
@@ -296,11 +287,3 @@ class Pi0Policy:
         self.model = self._path = self._reference = self._prompt = None
         if self.device.type == 'cuda':
             torch.cuda.empty_cache()
-
-
-def added_up(velocities: np.ndarray, begin: np.ndarray, dt_s: float) -> np.ndarray:
-    """Return positions [T, D] at the beginning of each period with a velocity [T, D].
-
-    :param begin: [D] where the joints are measured.
-    """
-    return begin + dt_s * (np.cumsum(velocities, axis=0) - velocities)

@@ -6,6 +6,7 @@ from typing import Protocol
 
 import numpy as np
 
+from pi0_ros.observation.finding import Finding
 from pi0_ros.observation.observation import Observation
 
 
@@ -58,6 +59,15 @@ class Leftover:
 
     positions: np.ndarray  # [M, D] for the chunk's first M steps, radians or metres
     delay: int             # so many of them will be executed before the chunk comes
+
+
+class Unserved(Exception):
+    """Nobody answers just now, or wrongly; ``finding`` says why. The policy looks after it."""
+
+    def __init__(self, finding: Finding) -> None:
+        """Keep ``finding``; the text is its sentence."""
+        super().__init__(finding.text)
+        self.finding = finding
 
 
 class PolicyGone(Exception):

@@ -19,6 +19,7 @@ DECIDES = ('policy', 'tokenizer', 'device', 'dtype', 'engine', 'compile', 'denoi
            'chunk_length', 'action_rate', 'relative_joints', 'letterbox', 'assets', 'seed',
            'torch_threads', 'mock_amplitude', 'mock_script')
 OF_VELOCITIES = ('actions', 'velocity_of_training', 'position_joints')  # where actions are such
+OF_SERVERS = ('server', 'server_schema', 'server_map', 'server_raw_images', 'actions')
 OF_TOOLS = ('actions', 'step_of_training', 'turn_of_training', 'step_axes', 'tool_tolerance',
             'turn_tolerance')
 OF_THE_ROBOT = ('state_names', 'conversions', 'adaptation', 'cameras')
@@ -69,6 +70,8 @@ def configuration(config: PolicyConfig, robot: RobotConfig, handover: str, jacob
     out = {name: getattr(config, name) for name in DECIDES}
     if config.actions == VELOCITIES:
         out |= {name: getattr(config, name) for name in OF_VELOCITIES}
+    if config.policy == 'remote':
+        out |= {name: getattr(config, name) for name in OF_SERVERS}
     if robot.end_effectors:
         out |= {name: getattr(config, name) for name in OF_TOOLS}
         out['end_effectors'] = robot.end_effectors

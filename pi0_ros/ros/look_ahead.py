@@ -6,7 +6,7 @@ from pi0_ros.control.guard import Guard
 from pi0_ros.kinematics.urdf import UrdfError
 from pi0_ros.observation.finding import Finding
 from pi0_ros.observation.observation import Observation
-from pi0_ros.policy.policy import Policy, PolicyGone
+from pi0_ros.policy.policy import Policy, PolicyGone, Unserved
 from pi0_ros.ros.asked import Preview
 
 
@@ -53,6 +53,8 @@ class LookAhead:
                 answer = self._guard.unready(chunk, observation, self._now())
         except UrdfError as error:
             answer = Finding(error.reason, str(error), 'robot_description')
+        except Unserved as error:
+            answer = error.finding
         except Exception as error:
             answer = Finding('policy_failed', f'{type(error).__name__}: {error}', 'policy')
             if isinstance(error, PolicyGone):

@@ -105,7 +105,7 @@ class Monitor:
             return status.OK, 'inactive', '', armed, 'activate the node to use it'
         if state is State.ARMING:
             return status.OK, state.value, '', armed, 'asking the policy what it would do first'
-        if session.loading:
+        if session.loading and not session.unserved:
             return status.WARN, state.value, 'loading', armed, 'loading the policy again'
         if not armed:
             last = guard.stopped_by

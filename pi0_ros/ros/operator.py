@@ -218,6 +218,8 @@ class Operator:
             return (f'fault: {advised(guard.fault)}; remove its cause and call '
                     f'{self.own("reset")}')
         if session.loading or not session.policy.loaded:
+            if session.unserved:
+                return session.unserved
             session.wake_to_load()
             return 'the policy is being loaded again: try again when the status says so'
         missing = session.commands.missing()

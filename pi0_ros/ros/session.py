@@ -19,7 +19,7 @@ from pi0_ros.kinematics.urdf import UrdfError
 from pi0_ros.motion.limits import RobotLimits
 from pi0_ros.observation.finding import Finding
 from pi0_ros.observation.observation import Observation
-from pi0_ros.policy.policy import ActionChunk, Leftover, Policy, PolicyGone
+from pi0_ros.policy.policy import ActionChunk, Leftover, Policy, PolicyGone, Unserved
 from pi0_ros.policy.provenance import configuration, configuration_hash
 from pi0_ros.policy.record import InferenceRecord
 from pi0_ros.ros.asked import Asked
@@ -71,6 +71,7 @@ class Session:
         self._worker = PolicyWorker(self.policy, self._think, self._inference_failed)
         self.loop: ControlLoop | None = None
         self.latency = Latency()
+        self.unserved: Finding | None = None  # why nobody answers, of a policy elsewhere
         self.loading = False  # whether the policy is being loaded again
         self._closing = threading.Event()
         self.commands = Commands(node, groups, robot.commanded, safety.dry_run)
@@ -223,6 +224,7 @@ class Session:
         started = time.perf_counter()
         leftover = self.pilot.leftover(observation)
         chunk = policy.infer(observation, leftover=leftover)
+        self.unserved = None
         self._closing.wait(self.config.policy.added_delay)
         self.latency.add(time.perf_counter() - started, self.steady())
         if chunk.preview and self.guard.first:
@@ -251,10 +253,16 @@ class Session:
         self.loading = not policy.loaded
         try:
             policy.ensure_loaded()
+            self.unserved = None
         finally:
             self.loading = False
 
     def _inference_failed(self, error: BaseException) -> None:
+        if isinstance(error, Unserved):
+            self.unserved = error.finding
+            self.guard.unserved(error.finding, self.now())
+            self.look_ahead.answer(error.finding)
+            return
         text, gone = f'{type(error).__name__}: {error}', isinstance(error, PolicyGone)
         self._log.error(
             f'inference failed: {advised(text)}' + ('' if gone else f'\n{trace(error)}'),
@@ -282,7 +290,8 @@ class Session:
     def problem(self) -> Finding | None:
         """Return what is wrong with the inputs, or with the clock that they are measured by."""
         now_ns = self.now()
-        return self.inputs.problem(now_ns) or self.guard.image_problem(now_ns)
+        return (self.inputs.problem(now_ns) or self.guard.image_problem(now_ns)
+                or self.unserved)
 
     def watch(self) -> None:
         """Latch an inference that hangs; disarm when nobody follows, or another commands too."""
@@ -292,6 +301,8 @@ class Session:
             self.guard.latch(stalled)
             self.pilot.give_up()
             self.commands.rest()
+        if self.config.policy.policy == 'remote' and not self.policy.loaded:
+            self._worker.wake()  # a server is looked for all the time
         if self.pilot.state is not State.ARMING:
             self.look_ahead.answer(self.guard.fault or self.guard.stopped_by or INACTIVE)
         if not (self.active and self.pilot.enabled) or self.config.safety.dry_run:

@@ -19,7 +19,7 @@ import numpy as np
 from pi0_ros.checkpoint.config import RobotConfig
 from pi0_ros.observation.observation import Observation
 from pi0_ros.policy.config import PolicyConfig
-from pi0_ros.policy.policy import ActionChunk, Leftover, PolicyGone
+from pi0_ros.policy.policy import ActionChunk, Leftover, PolicyGone, Unserved
 from pi0_ros.weights.files import CheckpointError
 
 log = logging.getLogger(__name__)
@@ -190,7 +190,9 @@ class ProcessPolicy:
                     waited = 0  # it lives
                     continue
                 if kind == 'error':
-                    names, text = answer
+                    names, text, finding = answer
+                    if finding is not None:
+                        raise Unserved(finding)
                     known = next((ERRORS[name] for name in names if name in ERRORS), None)
                     raise known(text) if known else RuntimeError(f'{names[0]}: {text}')
                 if what == 'infer':

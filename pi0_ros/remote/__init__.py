@@ -1,0 +1,1 @@
+"""Who decides on another machine: openpi's websocket protocol, spoken and answered."""

@@ -1,0 +1,167 @@
+"""Our engine behind openpi's protocol, for openpi's own clients and for nodes of this package.
+
+Inference is off the event loop, in one thread: health checks and other clients are answered
+meanwhile. Questions are decided one at a time, in the order in which they came; a client has at
+most one open, so that two robots on one GPU take turns.
+"""
+
+import asyncio
+import hmac
+import http
+import logging
+import re
+import ssl
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.exceptions import ConnectionClosed
+from websockets.http11 import Request, Response
+
+from pi0_ros.observation.observation import Observation
+from pi0_ros.policy.policy import ActionChunk, Leftover
+from pi0_ros.remote import metadata
+from pi0_ros.remote.schemas import Schema
+from pi0_ros.remote.wire import MOST, WireError, pack, unpack
+
+log = logging.getLogger(__name__)
+HEALTH = '/healthz'
+PATH = re.compile(r'''(?<![\w.:/])(?:[A-Za-z]:\\|~?/)[^\s'",:;()]+''')
+Infer = Callable[[Observation, 'np.ndarray | None', 'Leftover | None'], ActionChunk]
+
+
+class PolicyServer:
+    """Answers questions with a policy that is loaded."""
+
+    def __init__(self, infer: Infer, described: Mapping[str, Any], schema: Schema,
+                 cameras: Mapping[str, str], state_width: int, thread: ThreadPoolExecutor,
+                 key: str = '') -> None:
+        """Prepare; ``run`` listens.
+
+        :param infer: decides, from an observation in the order of the schema's state.
+        :param described: what is told of the checkpoint, see ``metadata.describe``.
+        :param cameras: the checkpoint's camera for each of the schema's.
+        :param thread: the one that ``infer`` is called in.
+        :param key: that a client must know, '' for none.
+        """
+        self._infer, self._described, self._schema = infer, dict(described), schema
+        self._cameras, self._width, self._key = dict(cameras), state_width, key
+        self._thread, self.answered = thread, 0
+
+    async def listen(self, host: str, port: int, context: ssl.SSLContext | None = None) -> Server:
+        """Listen; return the server, which is closed by whoever asked."""
+        return await serve(self._serve, host, port, ssl=context, compression=None, max_size=MOST,
+                           process_request=self._admit, ping_interval=20, ping_timeout=60)
+
+    def _admit(self, connection: ServerConnection, request: Request) -> Response | None:
+        if request.path.split('?')[0] == HEALTH:
+            return connection.respond(http.HTTPStatus.OK, 'OK\n')
+        given = request.headers.get_all('Authorization')
+        wanted = f'Api-Key {self._key}'.encode()
+        if self._key and not (len(given) == 1 and hmac.compare_digest(
+                given[0].encode(errors='replace'), wanted)):
+            return connection.respond(http.HTTPStatus.UNAUTHORIZED,
+                                      'this server needs the header Authorization: Api-Key KEY\n')
+        return None
+
+    async def _serve(self, connection: ServerConnection) -> None:
+        who = _name(connection)
+        log.info(f'{who} is there')
+        began: float | None = None
+        total_ms: float | None = None
+        try:
+            await connection.send(pack(self._described))
+            async for message in connection:
+                began = time.monotonic()
+                answer = await self._answer(message)
+                if total_ms is not None:
+                    answer['server_timing']['prev_total_ms'] = total_ms
+                await connection.send(pack(answer))
+                total_ms, self.answered = 1e3 * (time.monotonic() - began), self.answered + 1
+        except ConnectionClosed:
+            pass
+        except Exception as error:
+            told = without_paths(error)
+            log.warning(f'{who}: {type(error).__name__}: {error}', exc_info=not isinstance(
+                error, ValueError))
+            try:
+                await connection.send(f'{type(error).__name__}: {told}')
+                await connection.close(1011, 'the reason is in the previous frame')
+            except ConnectionClosed:
+                pass
+        log.info(f'{who} has gone')
+
+    async def _answer(self, message: bytes | str) -> dict[str, Any]:
+        question = unpack(message)
+        seen, noise, leftover = self._read(question)
+        began = time.monotonic()
+        chunk = await asyncio.get_running_loop().run_in_executor(
+            self._thread, self._timed, seen, noise, leftover)
+        chunk, infer_ms = chunk
+        if not np.isfinite(chunk.positions).all():
+            raise ValueError('the policy decided values that are not finite')
+        return {'actions': chunk.positions, f'{metadata.KEY}/given': chunk.given,
+                'policy_timing': {'infer_ms': infer_ms},
+                'server_timing': {'infer_ms': 1e3 * (time.monotonic() - began)}}
+
+    def _timed(self, *asked: object) -> tuple[ActionChunk, float]:
+        began = time.monotonic()
+        chunk = self._infer(*asked)
+        return chunk, 1e3 * (time.monotonic() - began)
+
+    def _read(self, question: Mapping[str, Any]
+              ) -> tuple[Observation, np.ndarray | None, Leftover | None]:
+        """Return what a question asks.
+
+        :raises ValueError: it does not fit the checkpoint.
+        """
+        state, images, text = self._schema.observation(question)
+        if len(state) != self._width:
+            raise ValueError(f'the state has {len(state)} numbers, expected {self._width}')
+        images = {self._cameras[name]: image for name, image in images.items()
+                  if name in self._cameras}
+        if not images:
+            raise ValueError(f"there is no image of {', '.join(self._cameras)}")
+        said = self._described.get(metadata.KEY, {})
+        noise = None
+        if metadata.NOISE in question:
+            noise = np.array(question[metadata.NOISE], float)
+            if list(noise.shape) != said.get('noise') or not np.isfinite(noise).all():
+                raise ValueError(f'the noise has shape {list(noise.shape)}, expected finite '
+                                 f"numbers of {said.get('noise')}")
+        elif metadata.SEED in question:
+            seed = question[metadata.SEED]
+            if not isinstance(seed, list) or not 1 <= len(seed) <= 4 or not all(
+                    type(one) is int and 0 <= one < 2**63 for one in seed):
+                raise ValueError(f'the seed is {seed!r:.80}, expected whole numbers')
+            noise = np.random.default_rng(tuple(seed)).standard_normal(said['noise'])
+        return (Observation(0, state, images, {}, text), noise, _leftover(
+            question, said.get('action', {}).get('middle')))
+
+
+def _leftover(question: Mapping[str, Any], width: np.ndarray | None) -> Leftover | None:
+    if metadata.LEFTOVER not in question or width is None:
+        return None
+    given, delay = np.array(question[metadata.LEFTOVER], float), question.get(metadata.DELAY)
+    if given.ndim != 2 or given.shape[1] != len(width) or len(given) > metadata.MOST_STEPS \
+            or np.isinf(given).any() or type(delay) is not int or not 0 <= delay <= len(given):
+        raise ValueError(f'the leftover has shape {list(given.shape)} and delay {delay!r}, '
+                         f'expected [steps, {len(width)}] and at most so many steps')
+    return Leftover(given, delay)
+
+
+def without_paths(error: BaseException) -> str:
+    """Return the first line of an error without paths of this machine."""
+    if isinstance(error, (ValueError, WireError)):
+        lines = str(error).splitlines() or ['']
+        return PATH.sub(lambda path: '…/' + re.split(r'[\\/]', path.group().rstrip('\\/'))[-1],
+                        lines[0])[:500]
+    return "the inference failed; the server's log has why"
+
+
+def _name(connection: ServerConnection) -> str:
+    address = connection.remote_address
+    return f'{address[0]}:{address[1]}' if address else 'a client'
