@@ -5,7 +5,7 @@ from glob import glob
 from setuptools import find_packages, setup
 
 PACKAGE = 'pi0_ros'
-VERBS = ('node', 'sim', 'demo', 'infer', 'inspect', 'evaluate', 'export', 'demonstrate',
+VERBS = ('node', 'sim', 'demo', 'infer', 'inspect', 'evaluate', 'export', 'serve', 'demonstrate',
          'train')
 
 setup(

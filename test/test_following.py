@@ -4,6 +4,8 @@ On the rig: the real controller's behaviour, its state told or not. What it is m
 judged, at every millisecond.
 """
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -520,3 +522,33 @@ def test_nobody_is_armed_while_a_first_piece_of_an_earlier_motion_is_on():
     assert rig.guard.arm(rig.now * MS).reason == 'stopping'
     rig.run(1500)
     assert rig.arm() is None
+
+
+def test_a_follower_whose_name_is_discovered_later_has_not_gone():
+    """Right after the start a subscription is known before the node that has it."""
+    from pi0_ros.ros.links.followers import Followers
+
+    class Topic:
+        topic, names = '/t', {'_NODE_NAME_UNKNOWN_': frozenset([b'1'])}
+        group = SimpleNamespace(name='', joints=('a',))
+
+        def followers(self):
+            return self.names
+
+        def endpoints(self):
+            return frozenset().union(*self.names.values())
+
+        def others(self):
+            return []
+
+    class Commands(list):
+        def problem(self):
+            return None
+
+    topic = Topic()
+    followers = Followers(Commands([topic]))
+    followers.remember()
+    topic.names = {'/arm': frozenset([b'1'])}
+    assert followers.problem() is None
+    topic.names = {'/recorder': frozenset([b'2'])}
+    assert followers.problem().reason == 'controller_gone'

@@ -10,6 +10,7 @@ import threading
 import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,8 +25,8 @@ from pi0_ros.remote import client, metadata
 from pi0_ros.remote.link import Link, ServerError, read_key
 from pi0_ros.remote.server import without_paths
 from pi0_ros.remote.wire import MOST, pack, unpack
-from pi0_ros.sim import arm
-from pi0_ros.verbs import serve
+from pi0_ros.sim import arm, demonstration
+from pi0_ros.verbs import evaluate, inspect, serve
 from pi0_ros.weights.files import CheckpointError
 from pi0_ros.workers.factory import make_policy
 from servers import WIDTH, StandIn, answer, cut, greet, raw, standing_in
@@ -647,3 +648,52 @@ def test_the_log_of_a_server_names_who_asked(demo, caplog):
         one.recv()
     wait_for(lambda: 'has gone' in caplog.text)
     assert '127.0.0.1' in caplog.text and WIDTH == 3
+
+
+# ---- the command line ----
+
+def observation_file(tmp_path):
+    np.savez(tmp_path / 'seen.npz', state=STATE, instruction='take the red block',
+             **{f'image.{name}': image for name, image in LOOK.items()})
+    return str(tmp_path / 'seen.npz')
+
+
+def test_infer_asks_a_server(demo, tmp_path, capsys):
+    from pi0_ros.verbs import infer
+    words = ['--observation', observation_file(tmp_path), '--output', str(tmp_path / 'a.npy')]
+    assert infer.main(['--server', demo.address, *words]) == 0, capsys.readouterr().err
+    got = np.load(tmp_path / 'a.npy')
+    assert json.loads(capsys.readouterr().out)['engine'] == 'remote'
+    assert infer.main(['--checkpoint', 'demo', *words]) == 0
+    assert np.abs(np.load(tmp_path / 'a.npy') - got).max() < 0.02
+    assert infer.main(['--server', 'ws://127.0.0.1:9', *words]) == 1
+    assert 'cannot be reached' in capsys.readouterr().err
+
+
+def test_inspect_tells_what_a_server_is(demo, tmp_path, capsys):
+    assert inspect.main([demo.address]) == 0
+    told = capsys.readouterr().out
+    assert 'cameras     overhead, wrist' in told and '50 steps of 5 joints' in told
+    with standing_in({'reset_pose': [0.0, -1.5]}) as server:
+        assert inspect.main([server.address]) == 0
+        told = capsys.readouterr().out
+        assert 'reset_pose  [0.0, -1.5]' in told and 'not asked for' in told
+        (tmp_path / 'robot.yaml').write_text(json.dumps({'/**': {'ros__parameters': {
+            'joint_names': JOINTS, 'cameras': ['front'], 'action_rate': 20.0,
+            'server_schema': 'custom', 'server_map': {'state': 'state', 'prompt': 'instruction',
+                                                      'image': 'camera front, hwc, 32x32'}}}}))
+        assert inspect.main([server.address, '--params-file', str(tmp_path / 'robot.yaml')]) == 0
+        assert '10 steps of 3 joints' in capsys.readouterr().out
+    assert inspect.main(['ws://127.0.0.1:9']) == 1
+
+
+def test_evaluate_judges_a_server(demo, tmp_path, capsys):
+    bag = tmp_path / 'bag'
+    assert demonstration.main([str(bag), '--blocks', 'red']) == 0
+    params = Path(__file__).parents[1] / 'config' / 'sim.yaml'
+    assert evaluate.main([
+        str(bag), '--checkpoint', demo.address, '--params-file', str(params), '--every', '2',
+        '--samples', '1', '--out', str(tmp_path / 'out')]) == 0, capsys.readouterr().err
+    name = demo.address.removeprefix('ws://').replace(':', '_')
+    result = json.loads((tmp_path / 'out' / 'evaluation.json').read_text())
+    assert list(result['runs']) == [name] and result['runs'][name]['moments'] > 0

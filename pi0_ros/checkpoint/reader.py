@@ -49,7 +49,8 @@ def read(folder: Path, choices: Choices = Choices()) -> PolicySpec:
     kind = str(config.get('type') or config.get('model_type') or '')
     if kind.lower() in OTHER_NETWORKS:
         raise CheckpointError(f"checkpoint '{folder}' is {OTHER_NETWORKS[kind.lower()]}, another "
-                              'network: this package runs PI0 and pi0.5')
+                              'network: this package runs PI0 and pi0.5; serve it with openpi and '
+                              "set 'policy' to remote")
     names, stored = read_header(folder)
     buffers = [name for name in names if WRAPPED.sub('', name).removeprefix('model.').startswith(
         BUFFERS)]

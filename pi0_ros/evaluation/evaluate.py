@@ -91,6 +91,7 @@ def evaluate(run: Run, args: argparse.Namespace, bags: Bags, bar: tqdm) -> dict[
     try:
         policy.load()
         policy.warm_up()
+        policy.ensure_loaded()
         health, limits, read = [], None, []
         for number, playback in enumerate(bags.playbacks()):
             execution = Execution(robot.commanded, control, safety, round(args.delay * 1e9))

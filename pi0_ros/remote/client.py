@@ -65,6 +65,11 @@ class RemotePolicy:
         self._last: ServerError | None = None
         self._took = {name: deque(maxlen=KEPT) for name in ('resize', 'send', 'infer', 'network')}
 
+    @property
+    def observed(self) -> int:
+        """Return how many joints it observes."""
+        return len(self._robot.observed)
+
     # ---- connecting ----
 
     def load(self) -> None:
@@ -178,7 +183,7 @@ class RemotePolicy:
     def _warm_up(self) -> None:
         height, width = self.spec.image_size
         images = {name: np.full((height, width, 3), 128, np.uint8) for name in self.cameras}
-        seen = Observation(0, np.zeros(len(self._robot.observed)), images, {}, USUAL_PROMPT)
+        seen = Observation(0, np.zeros(self.observed), images, {}, USUAL_PROMPT)
         self._actions(self._link.ask(self._question(seen), WARM_UP_S))
 
     # ---- deciding ----

@@ -12,6 +12,7 @@ stretched. float32 is from 0 to 1. Of a state the numbers FIRST to LAST, LAST in
 
 import re
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,7 @@ import numpy as np
 from pi0_ros.observation.images import fitted
 
 CUSTOM, OURS = 'custom', 'pi0_ros'
+FITTERS = ThreadPoolExecutor(3, 'fitting')
 OPENPI_224 = '224x224'
 TEXTS = {
     'aloha': {'state': 'state', 'prompt': 'instruction', **{
@@ -110,9 +112,11 @@ class Schema:
         out: dict[str, Any] = {}
         for path, numbers in self.states.items():
             _put(out, path, state[numbers.part].astype(numbers.kind))
-        for path, image in self.images.items():
-            if image.camera in images:
-                _put(out, path, image.packed(images[image.camera]))
+        there = [(path, image) for path, image in self.images.items() if image.camera in images]
+        # Pillow lets others work while it fits one.
+        for (path, _), fitted_one in zip(there, FITTERS.map(
+                lambda one: one[1].packed(images[one[1].camera]), there)):
+            _put(out, path, fitted_one)
         if self.instruction:
             _put(out, self.instruction, instruction)
         return out

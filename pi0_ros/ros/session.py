@@ -252,7 +252,8 @@ class Session:
         """Load a policy that has gone; whoever asks to arm meanwhile is told so."""
         self.loading = not policy.loaded
         try:
-            policy.ensure_loaded()
+            if self.unserved or not policy.loaded:
+                policy.ensure_loaded()
             self.unserved = None
         finally:
             self.loading = False
@@ -301,7 +302,7 @@ class Session:
             self.guard.latch(stalled)
             self.pilot.give_up()
             self.commands.rest()
-        if self.config.policy.policy == 'remote' and not self.policy.loaded:
+        if self.config.policy.policy == 'remote' and (self.unserved or not self.policy.loaded):
             self._worker.wake()  # a server is looked for all the time
         if self.pilot.state is not State.ARMING:
             self.look_ahead.answer(self.guard.fault or self.guard.stopped_by or INACTIVE)

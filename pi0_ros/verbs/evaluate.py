@@ -17,10 +17,13 @@ from pi0_ros.bags.bags import FULL, KEPT, Bags, add_bag_arguments
 from pi0_ros.bags.routes import Wanted
 from pi0_ros.configuration.advice import advised
 from pi0_ros.configuration.configuration import Configuration
-from pi0_ros.configuration.file import read_all_parameters, read_description
+from pi0_ros.configuration.file import read_all_parameters, read_description, read_parameters
 from pi0_ros.evaluation.evaluate import (SHUFFLED, Run, as_text, compare, evaluate,
                                          wrong_instruction, write_json)
 from pi0_ros.policy.factory import checkpoint_folder
+from pi0_ros.policy.policy import Unserved
+from pi0_ros.remote.schemas import OURS
+from pi0_ros.verbs.servers import is_server, of_server
 from pi0_ros.weights.files import CheckpointError
 
 
@@ -35,8 +38,9 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument('bags', nargs='+', type=Path, metavar='BAG',
                      help='folder of a rosbag2 recording, or a .mcap or .db3 file')
     out.add_argument('--checkpoint', action='append', metavar='[NAME=]DIR',
-                     help="checkpoint folder, 'demo' for the one in the package; several are "
-                     "compared (default: the parameter file's)")
+                     help="checkpoint folder, 'demo' for the one in the package, or a server's "
+                     "address, ws://HOST:PORT; several are compared (default: the parameter "
+                     "file's)")
     out.add_argument('--params-file', action='append', type=Path, metavar='YAML',
                      help='parameter file of the node; one for all checkpoints, or one each')
     out.add_argument('--robot-description', type=read_description, metavar='URDF',
@@ -80,20 +84,28 @@ def read_values(args: argparse.Namespace) -> list[tuple[str, Configuration]]:
     out: list[tuple[str, Configuration]] = []
     for number, given in enumerate(names):
         # A folder may have an = in its name: lr=1e-4.
-        name, separator, folder = ('', '', given) if checkpoint_folder(given).exists() else (
-            given.partition('='))
+        name, separator, folder = ('', '', given) if is_server(given) or checkpoint_folder(
+            given).exists() else given.partition('=')
         name, folder = (name, folder) if separator else ('', given)
         path, instead = files[number % len(files)], {'checkpoint': folder} if folder else {}
+        if is_server(folder):
+            instead = {'policy': 'remote', 'server': folder, 'server_schema': read_parameters(
+                path).policy.server_schema or OURS}
         try:
             config = read_all_parameters(path, **instead)
+            if config.policy.policy == 'remote':
+                config = of_server(config, config.policy.server)
         except ValueError as error:
             raise error if path else ValueError(
                 f'{error}: give --params-file, for example config/sim.yaml for the demo '
                 'checkpoint; `pi0_ros inspect` writes one to start from') from error
-        if config.policy.policy != 'pi0' or not config.policy.checkpoint:
+        remote = config.policy.policy == 'remote'
+        if not remote and (config.policy.policy != 'pi0' or not config.policy.checkpoint):
             raise ValueError('there is no checkpoint to evaluate: name one with --checkpoint')
-        name = name if separator else checkpoint_folder(config.policy.checkpoint).absolute().name
-        name = name if config.policy.checkpoint != 'demo' or separator else 'demo'
+        if not separator:
+            name = (config.policy.server.partition('://')[2].strip('/').replace(':', '_')
+                    if remote else 'demo' if config.policy.checkpoint == 'demo' else
+                    checkpoint_folder(config.policy.checkpoint).absolute().name)
         taken = {one for one, _ in out}
         out.append((name if name not in taken else f'{name} {number + 1}', config))
     joints = {config.robot.commanded for _, config in out}
@@ -119,7 +131,7 @@ def main(argv: list[str] | None = None) -> int:
     except OSError as error:
         print(f'pi0_ros evaluate: {advised(error)}' + KEPT * (error.errno in FULL),
               file=sys.stderr)
-    except (CheckpointError, ValueError) as error:
+    except (CheckpointError, ValueError, Unserved) as error:
         print(f'pi0_ros evaluate: {advised(error)}', file=sys.stderr)
     except KeyboardInterrupt:
         print('\npi0_ros evaluate: interrupted: the same command goes on from here',

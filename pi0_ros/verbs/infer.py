@@ -24,7 +24,8 @@ from pi0_ros.configuration.file import read_description, read_parameters
 from pi0_ros.motion.limits import RobotLimits
 from pi0_ros.observation.observation import Observation
 from pi0_ros.policy.factory import checkpoint_folder, in_numbers, with_hands
-from pi0_ros.policy.policy import ActionChunk, Body
+from pi0_ros.policy.policy import ActionChunk, Body, Unserved
+from pi0_ros.verbs.servers import connected, of_server
 from pi0_ros.weights.files import CheckpointError
 
 if TYPE_CHECKING:
@@ -40,7 +41,11 @@ def parser() -> argparse.ArgumentParser:
         prog='pi0_ros infer', description=__doc__,
         epilog='OBS.npz holds image.CAMERA (uint8 [H, W, 3] RGB, one for each camera), state '
                '(float [D], in the order of the checkpoint) and instruction (text).')
-    out.add_argument('--checkpoint', required=True, help="folder, or 'demo'")
+    whom = out.add_mutually_exclusive_group(required=True)
+    whom.add_argument('--checkpoint', help="folder, or 'demo'")
+    whom.add_argument('--server', metavar='ws://HOST:PORT',
+                      help='ask a server; of one that is not of this package the parameter file '
+                           'says server_schema, joint_names, cameras and action_rate')
     out.add_argument('--observation', required=True, type=Path, metavar='OBS.npz')
     out.add_argument('--output', required=True, type=Path, metavar='ACTIONS.npy',
                      help='absolute, un-normalised joint positions [chunk, D]')
@@ -195,6 +200,25 @@ def _policy(args: argparse.Namespace, config: Configuration, robot: RobotConfig
         return make(replace(choices, actions=POSITIONS))
 
 
+def _ask_server(args: argparse.Namespace, config: Configuration) -> int:
+    """Let a server decide; its state is in the order of the node."""
+    slots = [f'camera_{slot}={name}' for slot, name in enumerate(config.robot.cameras, 1) if name]
+    observation = read_observation(args.observation, args.camera, slots)
+    policy = connected(of_server(config, args.server).with_policy(seed=args.seed))
+    try:
+        if len(observation.state) != policy.observed:
+            raise ValueError(f'state has {len(observation.state)} joints, expected '
+                             f'{policy.observed}')
+        chunk = policy.infer(observation, read_noise(args.noise, policy.noise_shape))
+    finally:
+        policy.close()
+    with open(args.output, 'wb') as file:
+        np.save(file, chunk.positions)
+    print(json.dumps({'output': str(args.output), 'shape': list(chunk.positions.shape),
+                      **policy.describe()}))
+    return 0
+
+
 def _told(chunk: ActionChunk) -> dict[str, str]:
     """Return what a chunk says of itself."""
     said = {'problem': chunk.problem, 'unlike': chunk.unlike, 'preview': chunk.preview}
@@ -229,6 +253,8 @@ def main(argv: list[str] | None = None) -> int:
         slots = [f'camera_{slot}={name}'
                  for slot, name in enumerate(config.robot.cameras, 1) if name]
         observation = read_observation(args.observation, args.camera, slots)
+        if args.server:
+            return _ask_server(args, config)
         robot = in_numbers(config.policy, config.robot)
         inner = _policy(args, config, robot)
         observation = in_order(observation, inner.spec)
@@ -249,7 +275,7 @@ def main(argv: list[str] | None = None) -> int:
         inferred = time.perf_counter()
         with open(args.output, 'wb') as file:
             np.save(file, chunk.positions)
-    except (CheckpointError, ValueError, OSError) as error:
+    except (CheckpointError, ValueError, OSError, Unserved) as error:
         print(f'pi0_ros infer: {advised(error)}', file=sys.stderr)
         return 1
     print(json.dumps({'output': str(args.output), 'shape': list(chunk.positions.shape),

@@ -19,6 +19,9 @@ from pi0_ros.configuration.configuration import Configuration
 from pi0_ros.configuration.file import read_description, read_parameters
 from pi0_ros.observation.observation import Observation
 from pi0_ros.policy.factory import checkpoint_folder, in_numbers
+from pi0_ros.policy.policy import Unserved
+from pi0_ros.verbs.servers import describe as describe_server
+from pi0_ros.verbs.servers import is_server
 from pi0_ros.weights.files import CheckpointError
 from pi0_ros.weights.header import read_header
 
@@ -37,7 +40,7 @@ LARGEST_ANGLE = 7.0  # radians; a joint that is found further out is in other un
 def parser() -> argparse.ArgumentParser:
     """Return the command line of this verb."""
     out = argparse.ArgumentParser(prog='pi0_ros inspect', description=__doc__)
-    out.add_argument('checkpoint', help="folder, or 'demo'")
+    out.add_argument('checkpoint', help="folder, 'demo', or a server's address, ws://HOST:PORT")
     out.add_argument('--tokenizer', default='', help="folder with tokenizer.json, or a name in "
                      "the hub's cache on this disk")
     out.add_argument('--json', action='store_true', help='for programs')
@@ -243,6 +246,9 @@ def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     logging.basicConfig(format='pi0_ros inspect: %(message)s')
     try:
+        if is_server(args.checkpoint):
+            print(describe_server(args.checkpoint, read_parameters(args.params_file)), end='')
+            return 0
         folder = checkpoint_folder(args.checkpoint)
         config = read_parameters(args.params_file)
         robot = in_numbers(config.policy, config.robot)
@@ -264,7 +270,7 @@ def main(argv: list[str] | None = None) -> int:
         if args.measure:
             facts['measured'] = measure(folder, choices, tokenizer, config,
                                         args.robot_description)
-    except (CheckpointError, ValueError) as error:
+    except (CheckpointError, ValueError, Unserved) as error:
         print(f'pi0_ros inspect: {advised(error)}', file=sys.stderr)
         return 1
     name = args.checkpoint if args.checkpoint == 'demo' else str(spec.folder)

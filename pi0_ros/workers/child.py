@@ -57,6 +57,9 @@ class Child:
         self._policy.warm_up()
         self._policy.number = number  # of the next chunk: no number, no noise comes twice
 
+    def _ensure_loaded(self) -> None:
+        self._policy.ensure_loaded()
+
     def _infer(self, bare: object, places: dict, *given: object) -> object:
         return self._policy.infer(replace(bare, images=self._images.read(places)), *given)
 

@@ -140,6 +140,8 @@ class ProcessPolicy:
             log.warning('starting another policy process')
             self.load()
             self.warm_up()
+        elif self._made_of[0].policy == 'remote':  # whose server may have gone
+            self._ask('ensure_loaded', patience=LOAD_PATIENCE)
 
     def infer(self, observation: Observation, noise: np.ndarray | None = None,
               leftover: Leftover | None = None) -> ActionChunk:

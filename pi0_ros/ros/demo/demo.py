@@ -42,11 +42,15 @@ class Demo(Run):
 
         :raises RuntimeError: they did not become ready.
         """
-        if self.args.groups or self.args.checkpoint:
+        given = {'checkpoint': self.args.checkpoint} if self.args.checkpoint else {}
+        if self.args.server:
+            given |= {'policy': 'remote', 'server': self.args.server, 'server_schema': 'pi0_ros'}
+        if self.args.groups or given:
             start_verbs(self.children, self.args.seed, self.args.delay, self.args.controller,
                         *(grouped() if self.args.groups else ()),
-                        *(('-p', f'checkpoint:={self.args.checkpoint}') if self.args.checkpoint
-                          else ()), sim=['-p', f'groups:={str(self.args.groups).lower()}'])
+                        *(word for name, value in given.items()
+                          for word in ('-p', f'{name}:={value}')),
+                        sim=['-p', f'groups:={str(self.args.groups).lower()}'])
         else:
             start_processes(self.children, self.args.seed, self.args.delay, self.args.controller)
         self.observer.say('started the simulated robot and the node, loading the policy')
@@ -116,6 +120,8 @@ def parser() -> argparse.ArgumentParser:
                           'action where control_msgs is installed')
     out.add_argument('--checkpoint', type=Path, metavar='FOLDER',
                      help="of train, instead of the package's")
+    out.add_argument('--server', metavar='ws://HOST:PORT',
+                     help='let a server decide (pi0_ros serve --checkpoint demo)')
     out.add_argument('--robot', metavar='NAME', help='a robot in physics instead, so101 or aloha, '
                      'driven with its profile (needs requirements/mujoco.txt)')
     out.add_argument('--policy', metavar='NAME', help='with --robot: mock_sine, mock_scripted or '

@@ -65,6 +65,11 @@ class CommandPublisher:
         owner = self.topic.rpartition('/')[0]
         return {owner: found[owner]} if owner in found else found
 
+    def endpoints(self) -> frozenset[bytes]:
+        """Return what names all subscriptions, whoever has them."""
+        return frozenset(bytes(info.endpoint_gid)
+                         for info in self._node.get_subscriptions_info_by_topic(self.topic))
+
     def others(self) -> list[str]:
         """Return the other nodes that publish on the topic; two of one name count as two."""
         if self._node.count_publishers(self.topic) < 2:

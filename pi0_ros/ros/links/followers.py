@@ -20,9 +20,8 @@ class Followers:
     def problem(self) -> Finding | None:
         """Return who has gone, who commands too, or what a controller answered."""
         for each, then in zip(self._commands, self._then):
-            now = each.followers()
-            gone = [name for name, endpoints in then.items()
-                    if not endpoints & now.get(name, frozenset())]
+            now = each.endpoints()  # by these: names are discovered later
+            gone = [name for name, endpoints in then.items() if not endpoints & now]
             if gone:
                 its = f" ({', '.join(each.group.joints)})" if each.group.name else ''
                 return Finding('controller_gone', f"{', '.join(gone)} no longer follows "

@@ -92,6 +92,10 @@ class GripperClient:
         ready = self._client is not None and self._client.server_is_ready()
         return {self.topic: frozenset([b'server'])} if ready else {}
 
+    def endpoints(self) -> frozenset[bytes]:
+        """Return what names the server, once it is there."""
+        return frozenset().union(*self.followers().values())
+
     def others(self) -> list[str]:
         """Return nobody: who sends goals cannot be known."""
         return []
