@@ -18,8 +18,10 @@ from websockets.asyncio.client import connect as connect_async
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
+from pi0_ros.checkpoint import reader as checkpoint
 from pi0_ros.configuration.file import read_all_parameters
 from pi0_ros.observation.observation import Observation
+from pi0_ros.policy.factory import checkpoint_folder
 from pi0_ros.policy.policy import Leftover, Unserved
 from pi0_ros.remote import client, metadata
 from pi0_ros.remote.link import Link, ServerError, read_key
@@ -193,7 +195,7 @@ def again(policy, seconds=10):
     while True:
         try:
             return policy.ensure_loaded()
-        except ServerError:
+        except Unserved:
             assert time.monotonic() < end
             time.sleep(0.01)
 
@@ -244,7 +246,7 @@ def test_a_server_that_dies_between_question_and_answer_is_found_again(asking):
         policy.infer(seen())
     assert caught.value.finding.reason == 'server_unreachable'
     server.stop()
-    with pytest.raises(ServerError) as caught:
+    with pytest.raises(Unserved) as caught:
         policy.ensure_loaded()
     assert caught.value.finding.reason == 'server_unreachable'
     server.answers = answer
@@ -268,12 +270,13 @@ def test_pauses_between_attempts_grow(asking, monkeypatch):
     policy.load()
     for _ in range(1000):
         now[0] += 0.05
-        with pytest.raises(ServerError):
+        with pytest.raises(Unserved):
             policy.ensure_loaded()
     assert 10 <= len(times) <= 20
     now[0] += 10
-    with pytest.raises(ServerError):
+    with pytest.raises(Unserved) as caught:
         policy.infer(seen())
+    assert not caught.value.fresh, 'who infers waits for no connection'
 
 
 def test_a_server_that_comes_later(asking):
@@ -336,6 +339,25 @@ def test_a_network_that_takes_no_more_is_given_up(asking):
             link.ask({'image': np.zeros(2**24, np.uint8)}, 0.2)
         assert caught.value.finding.reason == 'server_late' and not link.up
         assert time.monotonic() - began < 5
+        given_up.set()
+
+
+def test_a_peer_that_reads_slowly_does_not_stretch_the_deadline(asking, tmp_path):
+    given_up = threading.Event()
+
+    def drip(connection):
+        greet(connection)
+        while not given_up.wait(0.02) and connection.recv(512):
+            pass
+
+    with raw(drip) as address:
+        link = Link(address)
+        link.connect()
+        began = time.monotonic()
+        with pytest.raises(ServerError) as caught:
+            link.ask({'image': np.zeros(2**24, np.uint8)}, 0.3)
+        assert caught.value.finding.reason == 'server_late'
+        assert time.monotonic() - began < 3
         given_up.set()
 
 
@@ -489,15 +511,68 @@ def test_a_server_that_comes_back_with_another_checkpoint_is_not_used(asking, de
     try:
         policy._link.close()
         policy._link.address = other.address
-        with pytest.raises(ServerError, match='does not fit') as caught:
+        with pytest.raises(ServerError, match='another checkpoint than before') as caught:
             policy.ensure_loaded()
         assert caught.value.finding.reason == 'server_answer' and not policy.loaded
+        with pytest.raises(ValueError, match='does not fit'):
+            asking(other.address, **{**OURS, 'action_rate': 50.0}).load()
     finally:
         other.close()
 
 
+def test_an_answer_to_another_question_is_refused(asking, demo, monkeypatch):
+    policy = started(asking(demo.address, **OURS))
+    look = Observation(9, STATE, LOOK, {}, 'take the red block')
+    answered = demo.server._answer
+
+    async def before(*asked):
+        return {**await answered(*asked), metadata.ID: policy._asked - 1}
+
+    monkeypatch.setattr(demo.server, '_answer', before)
+    with pytest.raises(ServerError, match='answers another question'):
+        policy.infer(look)
+    monkeypatch.undo()
+    again(policy)
+    assert policy.infer(look).positions.shape == (50, 5)
+
+
+def test_who_asked_and_has_gone_is_not_decided_for(demo, monkeypatch):
+    hold, begun, inferred = threading.Event(), threading.Event(), []
+    infer = demo.server._infer
+
+    def slow(*asked):
+        inferred.append(asked[0].instruction)
+        begun.set()
+        hold.wait(10)
+        return infer(*asked)
+
+    monkeypatch.setattr(demo.server, '_infer', slow)
+    with connect(demo.address, compression=None, max_size=None) as first:
+        first.recv()
+        first.send(pack(question(prompt='first')))
+        assert begun.wait(10)
+        gone = connect(demo.address, compression=None, max_size=None).__enter__()
+        gone.recv()
+        gone.send(pack(question(prompt='gone')))
+        cut(gone)
+        with connect(demo.address, compression=None, max_size=None) as last:
+            last.recv()
+            last.send(pack(question(prompt='last')))
+            hold.set()
+            assert isinstance(last.recv(timeout=20), bytes)
+    assert inferred == ['first', 'last']
+
+
 def test_damaged_words_of_a_server_are_refused():
     link = {'version': 1}
+    good = metadata.describe(checkpoint.read(checkpoint_folder('demo')), 50.0, 0, '', (50, 32),
+                             'f')
+    assert metadata.read(unpack(pack(good)))[0].cameras == ('overhead', 'wrist')
+    for name, value in (('action_rate', 1e-300), ('action_offset', -50), ('image_size', [9**9, 9]),
+                        ('cameras', ['\x00']), ('state', np.zeros(3)), ('noise', [50]),
+                        ('chunk_length', 10**9), ('relative', np.zeros(9, bool))):
+        with pytest.raises(ValueError):
+            metadata.read({metadata.KEY: {**good[metadata.KEY], name: value}})
     for said, why in (({'version': 2}, 'speaks version 2'), (link, 'incomplete or damaged'),
                       (3, 'damaged')):
         with pytest.raises(ValueError, match=why):
@@ -515,6 +590,7 @@ def question(state=STATE, **more):
     ({'images': {}}, "lacks 'state'"), (question(images={}), 'there is no image of overhead'),
     (question(**{metadata.NOISE: np.zeros((2, 2))}), 'the noise has shape'),
     (question(**{metadata.SEED: 'x'}), 'the seed is'), (question(prompt=3), "'prompt' is 3"),
+    (question(prompt=1001 * 'x'), 'the instruction has 1001'),
     (question(**{metadata.LEFTOVER: np.zeros((4, 9)), metadata.DELAY: 1}), 'the leftover has'),
     (question(**{metadata.LEFTOVER: np.zeros((4, 5)), metadata.DELAY: 7}), 'the leftover has')])
 def test_a_question_that_cannot_be_answered_gets_a_sentence(demo, bad, why):
@@ -543,6 +619,7 @@ def test_errors_tell_nothing_of_this_machine():
     assert without_paths(ValueError("checkpoint '/home/me/secret run/model': no")) == (
         "checkpoint '…/secret run/model': no")
     assert without_paths(ValueError('see ~/x/y.json\nand more')) == 'see …/y.json'
+    assert without_paths(ValueError('file:/home/x no')) == 'file:…/x no'
     assert without_paths(ValueError('1/2 of ws://host:80')) == '1/2 of ws://host:80'
     assert '/' not in without_paths(RuntimeError('/home/me'))
 

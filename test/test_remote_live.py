@@ -127,3 +127,36 @@ def test_a_server_that_errs_says_its_first_line(live):
     answer = graph.enable()
     assert not answer.success and 'KeyError: no wrist' in answer.message
     cut(server.open[-1])
+
+
+@pytest.mark.parametrize('worker', ['thread', 'process'])
+def test_one_wrong_answer_is_no_fault(live, worker):
+    turn = {'bad': 0}
+
+    def answers(question):
+        if turn['bad'] and question['prompt'] == 'swing':
+            turn['bad'] -= 1
+            return 'Traceback\nRuntimeError: out of memory'
+        return swing(question)
+
+    graph, server = live(StandIn(answers=answers).start(), worker=worker)
+    graph.instruct('swing')
+    assert graph.enable().success
+    moving(graph)
+    turn['bad'] = 1
+    graph.wait(lambda: not turn['bad'])
+    moving(graph)
+    moving(graph)
+    assert graph.node.session.guard.fault is None
+
+
+def test_with_a_process_too_a_server_is_looked_for_before_anybody_arms(live):
+    server = StandIn(answers=swing).start()
+    server.stop()
+    graph, _ = live(server, worker='process')
+    graph.status('disarmed', 'cannot be reached')
+    server.start()
+    graph.wait(lambda: graph.node.session.policy.loaded and not graph.node.session.unserved)
+    graph.instruct('swing')
+    graph.wait(lambda: graph.enable().success)
+    moving(graph)

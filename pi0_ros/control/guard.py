@@ -205,15 +205,17 @@ class Guard(Faults):
         else:
             self._count(Finding('policy_failed', text, 'policy'), now_ns)
 
-    def unserved(self, finding: Finding, now_ns: int) -> None:
+    def unserved(self, finding: Finding, now_ns: int, fresh: bool = True) -> None:
         """Note that nobody answers: the robot comes to rest at the end of its plan, and goes on.
 
-        Who answers wrongly three times in a row latches a fault.
+        Who answers an armed robot wrongly three times in a row latches a fault.
+
+        :param fresh: whether somebody was asked, and not only looked for too early.
         """
         self._watchdog.working_since_ns = None
-        self.failures += 1
+        self.failures += fresh
         self._retry_ns = now_ns + RETRY_NS
-        if finding.reason in ('server_error', 'server_answer'):
+        if fresh and self.pilot.enabled and finding.reason in ('server_error', 'server_answer'):
             self._count(finding, now_ns)
         with self._lock:
             if self.pilot.enabled:

@@ -82,6 +82,8 @@ def evaluate(run: Run, args: argparse.Namespace, bags: Bags, bar: tqdm) -> dict[
            'instruction': args.instruction, 'times': bags.times, 'variant': run.variant}
     if args.robot_description:
         key['robot_description'] = hashlib.sha256(args.robot_description.encode()).hexdigest()
+    if config.policy.policy == 'remote':
+        key['server'] = _identity(config)
     key = json.loads(json.dumps(key, default=list))
     store = Store(args.out / run.folder, key, args.overwrite)
     executions: list[Execution] = []  # of each bag, with the description of its robot
@@ -130,6 +132,16 @@ def evaluate(run: Run, args: argparse.Namespace, bags: Bags, bar: tqdm) -> dict[
     return {'run': run, 'records': store.all(), 'limits': limits, 'health': health,
             'read': read,
             'engine': policy.describe()}
+
+
+def _identity(config: Configuration) -> str:
+    """Return a hash of what a server says of itself, so that another one's results are its own."""
+    policy = make_local_policy(config.policy, config.robot, '')
+    try:
+        policy.ensure_loaded()
+        return hashlib.sha256(policy.identity or b'').hexdigest()
+    finally:
+        policy.close()
 
 
 def compare(done: list[dict[str, Any]], names: tuple[str, ...]) -> dict[str, Any]:

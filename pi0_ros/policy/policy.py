@@ -64,10 +64,13 @@ class Leftover:
 class Unserved(Exception):
     """Nobody answers just now, or wrongly; ``finding`` says why. The policy looks after it."""
 
-    def __init__(self, finding: Finding) -> None:
-        """Keep ``finding``; the text is its sentence."""
+    def __init__(self, finding: Finding, fresh: bool = True) -> None:
+        """Keep ``finding``; the text is its sentence.
+
+        :param fresh: whether somebody was asked; else it is what was found before.
+        """
         super().__init__(finding.text)
-        self.finding = finding
+        self.finding, self.fresh = finding, fresh
 
 
 class PolicyGone(Exception):

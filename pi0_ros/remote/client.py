@@ -2,21 +2,25 @@
 
 import logging
 import re
+import ssl
 import time
 from collections import deque
+from pathlib import Path
 
 import numpy as np
 
 from pi0_ros.checkpoint.config import RobotConfig
 from pi0_ros.checkpoint.fit import fit, table
 from pi0_ros.checkpoint.spec import VELOCITIES
+from pi0_ros.observation.finding import Finding
 from pi0_ros.observation.images import FITTED
 from pi0_ros.observation.observation import Observation
 from pi0_ros.policy.actions import Actions
 from pi0_ros.policy.config import PolicyConfig
-from pi0_ros.policy.policy import ActionChunk, Leftover
+from pi0_ros.policy.policy import ActionChunk, Leftover, Unserved
 from pi0_ros.remote import metadata, schemas
 from pi0_ros.remote.link import Link, ServerError, read_key
+from pi0_ros.remote.wire import pack
 from pi0_ros.weights.files import CheckpointError
 
 log = logging.getLogger(__name__)
@@ -50,17 +54,24 @@ class RemotePolicy:
                 f"of an observation, {', '.join(schemas.NAMES)}")
         try:
             key = read_key(config.server_key_file)
+            if config.server_ca:
+                ssl.create_default_context(cafile=str(Path(config.server_ca).expanduser()))
             self._texts = schemas.named(config.server_schema, config.server_map) \
                 if config.server_schema != schemas.OURS else None
-        except ValueError as error:
-            raise CheckpointError(str(error)) from error
-        self._config, self._robot, self.rtc = config, robot, rtc
-        self._link = Link(config.server, key, config.server_ca)
+        except (ValueError, OSError) as error:
+            raise CheckpointError(str(error) if isinstance(error, ValueError) else
+                                  f"'server_ca' is '{config.server_ca}', which cannot be used: "
+                                  f'{error}') from error
+        self._config, self._robot, self.robot, self.rtc = config, robot, robot, rtc
+        self._link = Link(config.server, key, str(Path(
+            config.server_ca).expanduser()) if config.server_ca else '')
         self.number, self.seed = 0, config.seed
         self.dt_ns, self.offset = config.dt_ns, max(0, config.action_offset)
         self.noise_shape = (0, 0)
         self._velocity: np.ndarray | None = None
         self._ours: dict | None = None
+        self._asked = 0
+        self.identity: bytes | None = None  # what a server of ours said at first
         self._pause_s, self._next_s = 0.0, 0.0
         self._last: ServerError | None = None
         self._took = {name: deque(maxlen=KEPT) for name in ('resize', 'send', 'infer', 'network')}
@@ -107,7 +118,7 @@ class RemotePolicy:
         if self.loaded:
             return
         if self._last is not None and time.monotonic() < self._next_s:
-            raise self._last
+            raise Unserved(self._last.finding, fresh=False)
         try:
             self._connect()
             self._warm_up()
@@ -135,6 +146,10 @@ class RemotePolicy:
         except (CheckpointError, ValueError):
             self._link.close()
             raise
+        except Exception as error:  # whatever it says of itself, it is not half used
+            self._link.close()
+            raise ServerError('server_answer', f"server '{self._config.server}' says of itself "
+                              f'what cannot be: {type(error).__name__}: {error}') from error
 
     def _read(self, said: dict) -> None:
         config, robot = self._config, self._robot
@@ -143,6 +158,10 @@ class RemotePolicy:
             ours = metadata.read(said)
         except ValueError as error:
             raise CheckpointError(f'{where}: {error}') from error
+        identity = pack(said[metadata.KEY]) if ours else None
+        if self.identity not in (None, identity):
+            raise CheckpointError(f'{where} has another checkpoint than before, or other '
+                                  'settings: configure the node again to use it')
         if config.server_schema == schemas.OURS and ours is None:
             raise CheckpointError(f'{where} does not say that it is one of this package: set '
                                   "'server_schema' to what it calls the parts of an observation")
@@ -177,6 +196,7 @@ class RemotePolicy:
             choices = config.choices(robot)
             self._velocity = np.full(self.spec.action_width, choices.velocity)
             self._velocity[list(choices.positions)] = 0.0
+        self.identity = identity
         log.info(f"{where}, checkpoint '{self.spec.folder.name}' ({self.spec.trainer}) and this "
                  f'robot:\n' + table(self.spec, robot))
 
@@ -194,32 +214,42 @@ class RemotePolicy:
 
         :raises ServerError: no answer came in time, or one that is none.
         """
-        self.ensure_loaded()
+        if not self.loaded:  # who asks first lets it connect, which may take long
+            raise Unserved(self._last.finding if self._last else Finding(
+                'server_unreachable', f"server '{self._config.server}' is not connected",
+                'server'), fresh=False)
         number, self.number = self.number, self.number + 1
         began = time.monotonic()
         question = self._question(observation)
         seed, given = None, 0
+        self._asked += 1
         if self._ours:
+            question[metadata.ID] = self._asked
             if noise is not None:
                 question[metadata.NOISE] = np.asarray(noise, float)
             else:
                 seed = self.seed
                 question[metadata.SEED] = [seed, number]
             if self.rtc and leftover is not None and len(leftover.positions):
-                given = leftover.delay
+                given = min(leftover.delay, len(leftover.positions)
+                            - bool(len(self._meaning.moving)))
                 question[metadata.LEFTOVER] = self._meaning.back(
                     leftover.positions[:self.spec.chunk_length], self.spec.action_width)
                 question[metadata.DELAY] = given
         asked = time.monotonic()
         try:
             answer = self._link.ask(question, self._config.server_deadline)
+            if self._ours and answer.get(metadata.ID) != self._asked:
+                raise ServerError('server_answer', f"server '{self._config.server}' answers "
+                                  'another question')
             actions = self._actions(answer)
         except ServerError as error:
             self._missed(error)
             raise
         self._count(answer, asked - began, time.monotonic() - asked)
         if self._ours:
-            given = int(answer.get('pi0_ros/given', 0))
+            said = answer.get(metadata.GIVEN, 0)
+            given = min(max(0, said), given) if isinstance(said, int) else 0
         return ActionChunk(observation.t_obs_ns, self.dt_ns,
                            self._meaning.out(actions, observation.state),
                            observation.instruction, number, observation.image_stamps_ns, seed,
@@ -232,7 +262,9 @@ class RemotePolicy:
     def _question(self, observation: Observation) -> dict:
         images = {self.spec.camera(name): image for name, image in observation.images.items()}
         state = self.joints.state_in(observation.state, self.spec.state.middle)
-        return self._schema.request(state, images, observation.instruction)
+        # Of padded statistics only the robot's own numbers are sent.
+        return self._schema.request(state[:len(self._robot.states)], images,
+                                    observation.instruction)
 
     def _actions(self, answer: dict) -> np.ndarray:
         """Return the actions [T, width] of an answer.
@@ -273,7 +305,11 @@ class RemotePolicy:
             values = list(self._took[name])
             return f'{np.median(values):.1f}' if values else ''
 
-        return {'engine': 'remote', 'engine_reason': "parameter 'policy'",
+        spec = getattr(self, 'spec', None)
+        return {'engine': 'remote', 'engine_reason': "parameter 'policy'", 'self_check': 'none',
+                'kernels': 'not counted', 'device': self._config.server, 'dtype': 'its own',
+                'denoising_steps': str(spec.denoising_steps) if spec and spec.denoising_steps
+                else 'its own',
                 'server': self._config.server, 'connected': 'yes' if self.loaded else 'no',
                 'sent_bytes': str(self._link.sent_bytes),
                 **{f'server_{name}_ms': median(name) for name in self._took}}

@@ -8,7 +8,7 @@ import contextlib
 import logging
 import socket
 import ssl
-import struct
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,6 +22,7 @@ from pi0_ros.policy.policy import Unserved
 from pi0_ros.remote.wire import MOST, WireError, pack, unpack
 
 CONNECT_S = 1.0   # until a server has been reached and has spoken
+MOST_ANSWER = 2**20  # bytes; a thousand steps of 32 numbers are a quarter of it
 FIRST_LINE = 300  # characters
 QUIET = logging.getLogger('pi0_ros.websockets')  # what goes wrong is told by the link
 QUIET.setLevel(logging.CRITICAL + 1)
@@ -66,12 +67,11 @@ class Link:
             if self.address.startswith('wss:'):
                 context = ssl.create_default_context(cafile=self._authority or None)
             self._socket = self._open.enter_context(connect(
-                self.address, ssl=context, compression=None, max_size=MOST, proxy=None,
+                self.address, ssl=context, compression=None, proxy=None,
+                max_size=MOST_ANSWER, max_queue=1,
                 open_timeout=patience_s, close_timeout=0.1, ping_interval=None, logger=QUIET,
                 additional_headers={'Authorization': f'Api-Key {self._key}'} if self._key else {}))
-            raw = self._socket.socket
-            raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            _tend(self._socket.socket)
             if self._aborted:
                 raise OSError('closing')
             return self._receive(patience_s)
@@ -97,13 +97,19 @@ class Link:
         :raises WireError: the question cannot be sent; the connection stays.
         """
         message, began = pack(question), time.monotonic()
+        if len(message) > MOST:
+            raise WireError(f'the question has {len(message)} bytes, allowed are {MOST}: let '
+                            'images be fitted')
         try:
             self._refuse_unasked()
             # A network that stalls takes no more bytes: the send has the same deadline.
-            whole, part = divmod(patience_s, 1)
-            self._socket.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack(
-                '@ll', int(whole), int(1e6 * part)))
-            self._socket.send(message)
+            cut = threading.Timer(patience_s, _cut, (self._socket,))
+            cut.daemon = True
+            cut.start()
+            try:
+                self._socket.send(message)
+            finally:
+                cut.cancel()
             self.sent_bytes, self.send_s = len(message), time.monotonic() - began
             return self._receive(max(0.0, patience_s - self.send_s))
         except ServerError:
@@ -146,20 +152,34 @@ class Link:
     def abort(self) -> None:
         """Make a call that is under way fail; from any thread."""
         self._aborted = True
-        link = self._socket
-        if link is not None:
-            with contextlib.suppress(OSError):
-                link.socket.shutdown(socket.SHUT_RDWR)
+        _cut(self._socket)
 
     def close(self) -> None:
         """Close the connection, if there is one."""
         link, self._socket = self._socket, None
-        if link is not None:
-            with contextlib.suppress(OSError):  # no farewell that a stalled network would hold up
-                link.socket.shutdown(socket.SHUT_RDWR)
+        _cut(link)  # no farewell that a stalled network would hold up
         with contextlib.suppress(Exception):
             self._open.close()
         self._open = contextlib.ExitStack()
+
+
+def _cut(link: ClientConnection | None) -> None:
+    if link is not None:
+        with contextlib.suppress(OSError):
+            link.socket.shutdown(socket.SHUT_RDWR)
+
+
+def _tend(raw: socket.socket) -> None:
+    """Let the system notice within some seconds that a peer is no more, whatever it was doing.
+
+    Pings of websockets would not do: openpi's server answers none while it infers or compiles.
+    """
+    raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (('TCP_KEEPIDLE', 2), ('TCP_KEEPINTVL', 2), ('TCP_KEEPCNT', 3),
+                        ('TCP_USER_TIMEOUT', 8000)):
+        if hasattr(socket, name):
+            raw.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 def read_key(path: str) -> str:

@@ -12,12 +12,13 @@ from pi0_ros.checkpoint.spec import NETWORKS, PI0, PolicySpec
 
 KEY = 'pi0_ros'
 VERSION = 1
-LEFTOVER, DELAY, SEED, NOISE = (f'{KEY}/{name}' for name in ('leftover', 'delay', 'seed', 'noise'))
+LEFTOVER, DELAY, SEED, NOISE, ID, GIVEN = (
+    f'{KEY}/{name}' for name in ('leftover', 'delay', 'seed', 'noise', 'id', 'given'))
 MOST_STEPS, MOST_WIDTH = 1000, 256
 
 
-def describe(spec: PolicySpec, rate_hz: float, offset: int, rtc: str, noise: tuple[int, int]
-             ) -> dict[str, Any]:
+def describe(spec: PolicySpec, rate_hz: float, offset: int, rtc: str, noise: tuple[int, int],
+             fingerprint: str) -> dict[str, Any]:
     """Return what is told of a checkpoint, without the path of its folder."""
     def feature(normaliser: Normaliser, names: tuple[str, ...] | None) -> dict[str, Any]:
         return {'middle': np.asarray(normaliser.middle, float),
@@ -25,7 +26,8 @@ def describe(spec: PolicySpec, rate_hz: float, offset: int, rtc: str, noise: tup
                 'far': float(normaliser.far), 'names': list(names) if names else None}
 
     return {KEY: {
-        'version': VERSION, 'checkpoint': spec.folder.name, 'network': spec.network,
+        'version': VERSION, 'checkpoint': spec.folder.name,
+        'fingerprint': fingerprint, 'network': spec.network,
         'layout': spec.layout, 'trainer': spec.trainer, 'cameras': list(spec.cameras),
         'renamed': dict(spec.renamed), 'image_size': list(spec.image_size),
         'letterbox': spec.letterbox, 'plain_images': not spec.pixels,
@@ -35,7 +37,7 @@ def describe(spec: PolicySpec, rate_hz: float, offset: int, rtc: str, noise: tup
         'chunk_length': spec.chunk_length, 'denoising_steps': spec.denoising_steps,
         'action_rate': float(rate_hz), 'action_offset': offset,
         'trained_delay': spec.trained_delay, 'rtc': rtc, 'noise': list(noise),
-        'extras': [LEFTOVER, DELAY, SEED, NOISE]}}
+        'extras': [LEFTOVER, DELAY, SEED, NOISE, ID]}}
 
 
 def read(metadata: Mapping[Any, Any]) -> tuple[PolicySpec, dict[str, Any]] | None:
@@ -56,8 +58,12 @@ def read(metadata: Mapping[Any, Any]) -> tuple[PolicySpec, dict[str, Any]] | Non
         rate, noise = float(said['action_rate']), [int(side) for side in said['noise']]
         height, width = (int(side) for side in said['image_size'])
         relative = np.asarray(said['relative'], bool)
-        if relative.shape != action.middle.shape or not 0 <= rate <= 1000 or len(noise) != 2 \
-                or not 2 <= int(said['chunk_length']) <= MOST_STEPS or height < 1 or width < 1:
+        if relative.shape != action.middle.shape or len(noise) != 2 \
+                or not (rate == 0 or 0.01 <= rate <= 1000) \
+                or not 2 <= int(said['chunk_length']) <= MOST_STEPS \
+                or not all(1 <= side <= MOST_STEPS for side in (height, width, *noise)) \
+                or not 0 <= int(said['action_offset']) <= 10 or not said['cameras'] \
+                or not 0 <= int(said['trained_delay']) <= MOST_STEPS:
             raise ValueError('it describes a checkpoint that cannot be')
         spec = PolicySpec(
             Path(str(said['checkpoint'])), str(said['layout']), _texts(said['cameras']),
@@ -68,7 +74,7 @@ def read(metadata: Mapping[Any, Any]) -> tuple[PolicySpec, dict[str, Any]] | Non
             renamed={str(mine): str(its) for mine, its in dict(said['renamed']).items()},
             action_offset=int(said['action_offset']), trained_delay=int(said['trained_delay']),
             network=said['network'] if said['network'] in NETWORKS else PI0)
-    except (KeyError, TypeError, AttributeError, OverflowError) as error:
+    except (KeyError, TypeError, AttributeError, OverflowError, IndexError) as error:
         raise ValueError(f'what it says of itself is incomplete or damaged: '
                          f'{type(error).__name__}: {error}') from error
     return spec, dict(said) | {'noise': noise}
@@ -99,6 +105,7 @@ def _names(said: Any, width: int) -> tuple[str, ...] | None:
 
 
 def _texts(said: Any) -> tuple[str, ...]:
-    if not isinstance(said, list) or not all(isinstance(name, str) for name in said):
+    if not isinstance(said, list) or not all(
+            isinstance(name, str) and name.isprintable() and len(name) < 200 for name in said):
         raise ValueError(f'it names {said!r:.80}, expected a list of text')
     return tuple(said)

@@ -145,7 +145,8 @@ class Schema:
                 images[image.camera] = image.unpacked(value)
         text = _get(request, self.instruction, required=True) if self.instruction else ''
         text = text.decode(errors='replace') if isinstance(text, bytes) else text
-        if isinstance(text, (np.ndarray, np.generic)) and np.asarray(text).dtype.kind in 'SU':
+        if isinstance(text, (np.ndarray, np.generic)) and np.asarray(
+                text).dtype.kind in 'SU' and np.asarray(text).size == 1:
             text = str(np.asarray(text).astype(str).item())
         if not isinstance(text, str):
             raise ValueError(f"'{'.'.join(self.instruction)}' is {text!r:.80}, expected text")

@@ -20,6 +20,7 @@ import numpy as np
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
+from websockets.protocol import State
 
 from pi0_ros.observation.observation import Observation
 from pi0_ros.policy.policy import ActionChunk, Leftover
@@ -28,8 +29,9 @@ from pi0_ros.remote.schemas import Schema
 from pi0_ros.remote.wire import MOST, WireError, pack, unpack
 
 log = logging.getLogger(__name__)
+MOST_TEXT = 1000  # characters, as the node accepts
 HEALTH = '/healthz'
-PATH = re.compile(r'''(?<![\w.:/])(?:[A-Za-z]:\\|~?/)[^\s'",:;()]+''')
+PATH = re.compile(r'''(?:(?<![\w.:/])(?:[A-Za-z]:\\|~?/)|(?<=file:)/)[^\s'",:;()]+''')
 Infer = Callable[[Observation, 'np.ndarray | None', 'Leftover | None'], ActionChunk]
 
 
@@ -38,7 +40,7 @@ class PolicyServer:
 
     def __init__(self, infer: Infer, described: Mapping[str, Any], schema: Schema,
                  cameras: Mapping[str, str], state_width: int, thread: ThreadPoolExecutor,
-                 key: str = '') -> None:
+                 key: str = '', padded: bool = False) -> None:
         """Prepare; ``run`` listens.
 
         :param infer: decides, from an observation in the order of the schema's state.
@@ -46,15 +48,18 @@ class PolicyServer:
         :param cameras: the checkpoint's camera for each of the schema's.
         :param thread: the one that ``infer`` is called in.
         :param key: that a client must know, '' for none.
+        :param padded: whether the state may be shorter, where statistics are padded.
         """
         self._infer, self._described, self._schema = infer, dict(described), schema
         self._cameras, self._width, self._key = dict(cameras), state_width, key
-        self._thread, self.answered = thread, 0
+        self._thread, self.answered, self._padded = thread, 0, padded
 
     async def listen(self, host: str, port: int, context: ssl.SSLContext | None = None) -> Server:
         """Listen; return the server, which is closed by whoever asked."""
+        # No page of a browser may ask: these say where they come from.
         return await serve(self._serve, host, port, ssl=context, compression=None, max_size=MOST,
-                           process_request=self._admit, ping_interval=20, ping_timeout=60)
+                           max_queue=1, origins=[None], process_request=self._admit,
+                           ping_interval=20, ping_timeout=60)
 
     def _admit(self, connection: ServerConnection, request: Request) -> Response | None:
         if request.path.split('?')[0] == HEALTH:
@@ -76,7 +81,7 @@ class PolicyServer:
             await connection.send(pack(self._described))
             async for message in connection:
                 began = time.monotonic()
-                answer = await self._answer(message)
+                answer = await self._answer(message, connection)
                 if total_ms is not None:
                     answer['server_timing']['prev_total_ms'] = total_ms
                 await connection.send(pack(answer))
@@ -94,20 +99,24 @@ class PolicyServer:
                 pass
         log.info(f'{who} has gone')
 
-    async def _answer(self, message: bytes | str) -> dict[str, Any]:
-        question = unpack(message)
+    async def _answer(self, message: bytes | str, connection: ServerConnection
+                      ) -> dict[str, Any]:
+        loop = asyncio.get_running_loop()
+        question = await loop.run_in_executor(None, unpack, message)
         seen, noise, leftover = self._read(question)
         began = time.monotonic()
-        chunk = await asyncio.get_running_loop().run_in_executor(
-            self._thread, self._timed, seen, noise, leftover)
-        chunk, infer_ms = chunk
+        chunk, infer_ms = await loop.run_in_executor(
+            self._thread, self._timed, connection, seen, noise, leftover)
         if not np.isfinite(chunk.positions).all():
             raise ValueError('the policy decided values that are not finite')
-        return {'actions': chunk.positions, f'{metadata.KEY}/given': chunk.given,
-                'policy_timing': {'infer_ms': infer_ms},
+        ours = {metadata.GIVEN: chunk.given, metadata.ID: question[metadata.ID]} \
+            if metadata.ID in question else {}
+        return {'actions': chunk.positions, **ours, 'policy_timing': {'infer_ms': infer_ms},
                 'server_timing': {'infer_ms': 1e3 * (time.monotonic() - began)}}
 
-    def _timed(self, *asked: object) -> tuple[ActionChunk, float]:
+    def _timed(self, connection: ServerConnection, *asked: object) -> tuple[ActionChunk, float]:
+        if connection.state is not State.OPEN:  # who asked has given up: the next one's turn
+            raise ValueError('who asked has gone')
         began = time.monotonic()
         chunk = self._infer(*asked)
         return chunk, 1e3 * (time.monotonic() - began)
@@ -119,8 +128,11 @@ class PolicyServer:
         :raises ValueError: it does not fit the checkpoint.
         """
         state, images, text = self._schema.observation(question)
-        if len(state) != self._width:
+        if len(state) != self._width and not (self._padded and 0 < len(state) < self._width):
             raise ValueError(f'the state has {len(state)} numbers, expected {self._width}')
+        if len(text) > MOST_TEXT or not text.replace('\n', ' ').isprintable():
+            raise ValueError(f'the instruction has {len(text)} characters, or some that are no '
+                             f'text; allowed are {MOST_TEXT}')
         images = {self._cameras[name]: image for name, image in images.items()
                   if name in self._cameras}
         if not images:

@@ -14,6 +14,7 @@ import numpy as np
 ARRAY, SCALAR = b'__ndarray__', b'__npgeneric__'
 KINDS = 'biufSU'   # of arrays; openpi's packer refuses V, O and c
 MOST = 2**25       # bytes of a message: twelve cameras of 640 x 480, raw
+LONGEST = 1024     # lists and maps
 DEEPEST = 16       # maps and lists inside each other
 
 
@@ -55,7 +56,8 @@ def unpack(message: bytes | str) -> dict[Any, Any]:
         raise WireError(f'{len(message)} bytes, allowed are {MOST}')
     try:
         tree = msgpack.unpackb(message, object_hook=_unpacked, ext_hook=_refuse, raw=False,
-                               strict_map_key=False, max_ext_len=0)
+                               strict_map_key=False, max_ext_len=0, max_array_len=LONGEST,
+                               max_map_len=LONGEST)
     except WireError:
         raise
     except Exception as error:  # msgpack raises its own, and those of Python, RecursionError too

@@ -261,7 +261,7 @@ class Session:
     def _inference_failed(self, error: BaseException) -> None:
         if isinstance(error, Unserved):
             self.unserved = error.finding
-            self.guard.unserved(error.finding, self.now())
+            self.guard.unserved(error.finding, self.now(), error.fresh)
             self.look_ahead.answer(error.finding)
             return
         text, gone = f'{type(error).__name__}: {error}', isinstance(error, PolicyGone)

@@ -206,9 +206,18 @@ def _ask_server(args: argparse.Namespace, config: Configuration) -> int:
     observation = read_observation(args.observation, args.camera, slots)
     policy = connected(of_server(config, args.server).with_policy(seed=args.seed))
     try:
-        if len(observation.state) != policy.observed:
-            raise ValueError(f'state has {len(observation.state)} joints, expected '
-                             f'{policy.observed}')
+        names, given = policy.robot.states, observation.state
+        if len(given) != len(names):
+            raise ValueError(f'state has {len(given)} numbers, expected {len(names)}: '
+                             f"{', '.join(names)}")
+        at = dict(zip(names, given))
+        observation = replace(observation, state=np.array([
+            at.get(name, 0.0) for name in policy.robot.observed]))
+        strange = [name for name in observation.images
+                   if policy.spec.camera(name) not in policy.cameras]
+        if strange:
+            raise ValueError(f"cameras {', '.join(strange)} are none of "
+                             f"{', '.join(policy.cameras)}")
         chunk = policy.infer(observation, read_noise(args.noise, policy.noise_shape))
     finally:
         policy.close()

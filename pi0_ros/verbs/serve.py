@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pi0_ros.checkpoint.spec import POSITIONS, NETWORKS, PolicySpec, Unrecorded
+from pi0_ros.checkpoint.spec import NETWORKS, POSITIONS, PolicySpec
 from pi0_ros.configuration.advice import advised
 from pi0_ros.configuration.configuration import Configuration
 from pi0_ros.configuration.file import read_parameters
 from pi0_ros.observation.observation import Observation
 from pi0_ros.policy.factory import checkpoint_folder
 from pi0_ros.policy.policy import ActionChunk
+from pi0_ros.policy.provenance import fingerprint
 from pi0_ros.remote import metadata, schemas
 from pi0_ros.remote.link import read_key
 from pi0_ros.remote.server import PolicyServer
@@ -133,7 +134,7 @@ def _make(args: argparse.Namespace, key: str, thread: ThreadPoolExecutor
               schemas.named(args.schema, config.policy.server_map))
     cameras = _cameras(schema, policy.spec, args.camera)
     policy.cameras = tuple(name for name in policy.spec.cameras if name in cameras.values())
-    width, infer = policy.spec.state_width, policy.infer
+    width, infer = policy.spec.state_width, _of_any_width(policy)
     if args.schema != schemas.OURS and config.robot.joint_names:
         width, infer = _of_robot(policy, config)
     policy.load()
@@ -141,22 +142,19 @@ def _make(args: argparse.Namespace, key: str, thread: ThreadPoolExecutor
     rate = 0.0 if policy.dt_ns == UNKNOWN_NS and not policy.spec.dt_s and not \
         config.policy.action_rate else 1e9 / policy.dt_ns
     described = (metadata.describe(policy.spec, rate, policy.offset, policy.rtc,
-                                   policy.noise_shape) if args.schema == schemas.OURS else {})
-    return policy, PolicyServer(infer, described, schema, cameras, width, thread, key)
+                                   policy.noise_shape, fingerprint(policy.spec.folder))
+                 if args.schema == schemas.OURS else {})
+    return policy, PolicyServer(infer, described, schema, cameras, width, thread, key,
+                                not policy.spec.widths_recorded)
 
 
 def _policy(args: argparse.Namespace, config: Configuration) -> 'Pi0Policy':
     from pi0_ros.checkpoint.reader import read
     from pi0_ros.policy.pi0 import Pi0Policy
     folder, choices = checkpoint_folder(args.checkpoint), config.policy.choices(config.robot)
-    try:
-        spec = read(folder, choices)
-    except Unrecorded as error:
-        if error.setting != 'actions':
-            raise
-        log.warning(f'{error}; here they are given as they are')
-        choices = replace(choices, actions=POSITIONS)
-        spec = read(folder, choices)
+    # What they mean is the robot's business: velocities go out as velocities, as openpi's do.
+    choices = replace(choices, actions=POSITIONS, velocity=0.0, positions=(), places=())
+    spec = read(folder, choices)
     rtc = {'none': '', 'auto': 'trained' if spec.trained_delay else 'identity'}.get(
         args.rtc, args.rtc) if args.schema == schemas.OURS else ''
     return Pi0Policy(
@@ -165,6 +163,23 @@ def _policy(args: argparse.Namespace, config: Configuration) -> 'Pi0Policy':
         steps=args.steps or config.policy.denoising_steps, seed=args.seed, threads=args.threads,
         tokenizer=args.tokenizer or config.policy.tokenizer, choices=choices,
         engine=config.policy.engine, compiled=config.policy.compile, rtc=rtc)
+
+
+def _of_any_width(policy: 'Pi0Policy') -> Callable[..., ActionChunk]:
+    """Return what decides, also for a state without the padding that statistics have."""
+    whole = policy.joints
+
+    def infer(seen: Observation, *given: object) -> ActionChunk:
+        count, width = len(seen.state), len(whole.rows)
+        if count == width:
+            policy.joints = whole
+            return policy.infer(seen, *given)
+        policy.joints = replace(whole, rows=np.where(np.arange(width) < count, whole.rows, -1))
+        needed = max(count, len(whole.columns))
+        state = np.pad(seen.state, (0, max(0, needed - count)))
+        return policy.infer(replace(seen, state=state), *given)
+
+    return infer
 
 
 def _of_robot(policy: 'Pi0Policy', config: Configuration
@@ -197,6 +212,12 @@ def _cameras(schema: schemas.Schema, spec: PolicySpec, given: list[str]) -> Mapp
             if candidate and spec.camera(candidate) in spec.cameras:
                 out[name] = spec.camera(candidate)
                 break
+    log.info('cameras: ' + ', '.join(f'{name} is {camera}' for name, camera in out.items()))
+    left = [name for name in spec.cameras if name not in out.values()]
+    unsaid = [name for name in schema.cameras if name not in out]
+    if out and left and unsaid:
+        log.warning(f"nobody feeds the checkpoint's {', '.join(left)}, and clients' "
+                    f"{', '.join(unsaid)} go nowhere: --camera CLIENT=CHECKPOINT connects them")
     if not out or len(set(out.values())) < len(out):
         raise ValueError(f"clients call cameras {', '.join(schema.cameras)}, the checkpoint "
                          f"{', '.join(spec.cameras)}: say which is which with --camera "

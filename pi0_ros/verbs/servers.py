@@ -46,6 +46,9 @@ def connected(config: Configuration) -> RemotePolicy:
     :raises ServerError: there is no server. :raises ValueError: it does not fit.
     """
     robot = config.robot
+    if robot.end_effectors:
+        raise ValueError("parameter 'end_effectors' is for the node and for evaluate: leave it "
+                         'out here')
     if not robot.joint_names:
         ours = metadata.read(metadata_of(config))
         if ours is None:

@@ -8,6 +8,7 @@ import sys
 from dataclasses import replace
 from multiprocessing.connection import Connection
 
+from pi0_ros.policy.policy import Unserved
 from pi0_ros.workers.factory import make_inner
 from pi0_ros.workers.process import SharedImages
 
@@ -43,7 +44,9 @@ class Child:
                 answer = getattr(self, f'_{what}')(*given)
             except Exception as error:
                 names = [kind.__name__ for kind in type(error).__mro__]
-                self._pipe.send(('error', (names, str(error), getattr(error, 'finding', None))))
+                told = self._policy.describe() if self._policy else {}
+                served = isinstance(error, Unserved) and (error.finding, error.fresh)
+                self._pipe.send(('error', (names, str(error), served, told)))
             else:
                 self._pipe.send(('answer', (answer, self._policy.describe())))
         if self._policy:

@@ -131,8 +131,8 @@ class ProcessPolicy:
 
     @property
     def loaded(self) -> bool:
-        """Return whether there is a process."""
-        return self._process is not None
+        """Return whether there is a process, and whether it has its server, if it needs one."""
+        return self._process is not None and self._told.get('connected') != 'no'
 
     def ensure_loaded(self) -> None:
         """Start another process where the last one ended; raises what ``load`` does."""
@@ -149,7 +149,8 @@ class ProcessPolicy:
 
         :raises PolicyGone: the process ended or hung. The next call starts another.
         """
-        self.ensure_loaded()
+        if self._process is None:
+            self.ensure_loaded()
         places = self._images.write(observation.images)
         bare = Observation(observation.t_obs_ns, observation.state, {},
                            observation.image_stamps_ns, observation.instruction)
@@ -192,9 +193,10 @@ class ProcessPolicy:
                     waited = 0  # it lives
                     continue
                 if kind == 'error':
-                    names, text, finding = answer
-                    if finding is not None:
-                        raise Unserved(finding)
+                    names, text, unserved, told = answer
+                    self._told = told or self._told
+                    if unserved:
+                        raise Unserved(*unserved)
                     known = next((ERRORS[name] for name in names if name in ERRORS), None)
                     raise known(text) if known else RuntimeError(f'{names[0]}: {text}')
                 if what == 'infer':
