@@ -45,7 +45,7 @@ class Network:
     round_trip_s: float = 0.0
     bits_per_s: float = 0.0   # 0: any
     loss: float = 0.0         # of packets
-    stall_s: float = 0.0      # once, 12 s after the first byte
+    stall_s: float = 0.0      # once, 4 s after the first byte
 
 
 NETWORKS = (Network('loopback'), Network('20 ms', 0.02), Network('80 ms', 0.08),
@@ -112,7 +112,7 @@ class Shaper:
             lost = sum(self._random.random() < net.loss for _ in range(packets))
             if lost:
                 due += REPEATED_S if len(data) < 3 * PACKET else net.round_trip_s
-            stalls = self._began + 12.0
+            stalls = self._began + 4.0
             if net.stall_s and stalls <= due < stalls + net.stall_s:
                 due = stalls + net.stall_s
             last = max(last, due)  # TCP keeps the order
