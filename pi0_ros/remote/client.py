@@ -130,8 +130,9 @@ class RemotePolicy:
             problem = ServerError('server_answer', f'{error}')
             self._missed(problem)
             raise problem from error
+        if self._last:
+            log.info(f"server '{self._config.server}' is there again")
         self._pause_s, self._last = 0.0, None
-        log.info(f"server '{self._config.server}' is there again")
 
     def _missed(self, error: ServerError) -> None:
         self._link.close()
