@@ -144,6 +144,17 @@ def test_a_server_is_told_whole_in_the_parameters():
                 'a'], 'cameras': ['b'], 'server_schema': 'aloha', **changes})
 
 
+def test_a_servers_clock_does_not_matter(asking):
+    """Nothing that it says of time moves a chunk: that is due by the joint state's stamp."""
+    def reply(question):
+        return {**answer(question), 'time': -1e18,
+                'server_timing': {'infer_ms': -1e12, 'at': 9e18}}
+    with standing_in({'time': 4e9}, answers=reply) as server:
+        policy = started(asking(server.address))
+        chunk = policy.infer(seen())
+    assert chunk.t_obs_ns == 77 and chunk.due_ns[0] == 77
+
+
 # ---- servers that fail ----
 
 def bad_actions(actions):

@@ -118,7 +118,7 @@ def test_no_server_at_the_start_is_told_and_one_that_comes_is_used(live):
     moving(graph)
 
 
-def test_a_server_that_errs_says_its_first_line(live):
+def test_a_server_that_errs_says_why(live):
     turn = {'bad': False}
     graph, server = live(StandIn(answers=lambda question: 'Traceback\nKeyError: no wrist'
                                  if turn['bad'] else swing(question)).start())

@@ -1,6 +1,7 @@
 """What is asked of a chunk, by the node and by evaluations of bags; who holds the lock when."""
 
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,8 +13,8 @@ from pi0_ros.control.pilot import Pilot, Timing
 from pi0_ros.control.rules import GuardRules, Watchdog
 from pi0_ros.control.timing import Delays
 from pi0_ros.evaluation.execution import Execution
-from pi0_ros.motion import limiter
 from pi0_ros.kinematics.urdf import UrdfError
+from pi0_ros.motion import limiter
 from pi0_ros.motion.limits import RobotLimits, Rules, unlimited
 from pi0_ros.observation.buffers import JointBuffer, LatestBuffer
 from pi0_ros.observation.finding import Finding
@@ -172,3 +173,13 @@ def test_a_robot_without_limits_is_slowed_by_none():
     pilot.enable(np.zeros(1), 0)
     assert pilot.accept(chunk(np.linspace(0, 9, 50)), 0, pilot.epoch) is None
     assert pilot.counters.slowed == 0 and pilot.counters.clamped == 0
+
+
+def test_who_is_slowed_most_of_the_time_is_told_the_ceiling():
+    limits = replace(unlimited(2), velocity=np.array([1.5, 0.6]))
+    told = safety.ceiling(3.0, limits, ('a', 'b'), 40, 21)
+    assert "slow 21 of 40 plans" in told and "'b' goes at most 0.60, an action of 0.20" in told
+    assert not safety.ceiling(3.0, limits, ('a', 'b'), 40, 20)
+    assert not safety.ceiling(3.0, limits, ('a', 'b'), 19, 19), 'too few to say so'
+    gripper = replace(limits, alone=np.array([False, True]))
+    assert "'a' goes at most 1.50" in safety.ceiling(3.0, gripper, ('a', 'b'), 40, 40)

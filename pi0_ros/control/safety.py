@@ -16,6 +16,7 @@ MOVED_SHARE = 0.2  # of the tracking limit, that a robot which stands may be mov
 GRIPPER_HELD = 0.1  # rad or m that a gripper's controller may hold beyond what is in the hand
 REFERENCE_SHARE = 0.2  # of the tracking limit, between what was told and what a controller holds
 FULL_SPEED = 1.005   # of a controller's time; drivers round
+MANY = 20  # plans, before it is said that most are slowed
 SANE = 1e6           # positions beyond are no places
 
 
@@ -36,6 +37,23 @@ def check_form(chunk: ActionChunk, names: Sequence[str]) -> Finding | None:
         return Finding('chunk_not_finite', f"chunk has {what} at step {step}, joint "
                        f"'{names[joint]}'", names[joint])
     return None
+
+
+def ceiling(unit: float, limits: JointLimits, names: Sequence[str], merged: int, slowed: int
+            ) -> str:
+    """Return a sentence where limits slow most plans of a policy whose actions are velocities.
+
+    :param unit: what an action of 1 is, rad/s or m/s.
+    :param merged: plans. :param slowed: of them.
+    """
+    arm = np.flatnonzero(~limits.alone)
+    if merged < MANY or 2 * slowed <= merged or not len(arm):
+        return ''
+    slowest = arm[int(np.argmin(limits.velocity[arm]))]
+    most = limits.velocity[slowest]
+    return (f'the limits slow {slowed} of {merged} plans: an action of 1 is {unit:g} rad/s or '
+            f"m/s, '{names[slowest]}' goes at most {most:.2f}, an action of {most / unit:.2f}; "
+            'the robot comes less far than the policy means')
 
 
 def check_age(chunk: ActionChunk, now_ns: int, allowed_ns: int) -> Finding | None:

@@ -19,7 +19,7 @@ from pi0_ros.policy.actions import Actions
 from pi0_ros.policy.config import PolicyConfig
 from pi0_ros.policy.policy import ActionChunk, Leftover, Unserved
 from pi0_ros.remote import metadata, schemas
-from pi0_ros.remote.link import Link, ServerError, read_key
+from pi0_ros.remote.link import CONNECT_S, Link, ServerError, read_key
 from pi0_ros.remote.wire import pack
 from pi0_ros.weights.files import CheckpointError
 
@@ -62,7 +62,7 @@ class RemotePolicy:
             raise CheckpointError(str(error) if isinstance(error, ValueError) else
                                   f"'server_ca' is '{config.server_ca}', which cannot be used: "
                                   f'{error}') from error
-        self._config, self._robot, self.robot, self.rtc = config, robot, robot, rtc
+        self._config, self.robot, self.rtc = config, robot, rtc
         self._link = Link(config.server, key, str(Path(
             config.server_ca).expanduser()) if config.server_ca else '')
         self.number, self.seed = 0, config.seed
@@ -79,7 +79,7 @@ class RemotePolicy:
     @property
     def observed(self) -> int:
         """Return how many joints it observes."""
-        return len(self._robot.observed)
+        return len(self.robot.observed)
 
     # ---- connecting ----
 
@@ -139,7 +139,7 @@ class RemotePolicy:
         self._pause_s = min(max(FIRST_PAUSE_S, 2 * self._pause_s), LONGEST_PAUSE_S)
         self._last, self._next_s = error, time.monotonic() + self._pause_s
 
-    def _connect(self, patience_s: float = 1.0) -> None:
+    def _connect(self, patience_s: float = CONNECT_S) -> None:
         """Connect, and make sure that the server fits the robot."""
         said = self._link.connect(patience_s)
         try:
@@ -153,7 +153,7 @@ class RemotePolicy:
                               f'what cannot be: {type(error).__name__}: {error}') from error
 
     def _read(self, said: dict) -> None:
-        config, robot = self._config, self._robot
+        config, robot = self._config, self.robot
         where = f"server '{config.server}'"
         try:
             ours = metadata.read(said)
@@ -232,10 +232,9 @@ class RemotePolicy:
                 seed = self.seed
                 question[metadata.SEED] = [seed, number]
             if self.rtc and leftover is not None and len(leftover.positions):
-                given = min(leftover.delay, len(leftover.positions)
-                            - bool(len(self._meaning.moving)))
-                question[metadata.LEFTOVER] = self._meaning.back(
-                    leftover.positions[:self.spec.chunk_length], self.spec.action_width)
+                planned = leftover.positions[:self.spec.chunk_length]
+                given = min(leftover.delay, len(planned) - bool(len(self._meaning.moving)))
+                question[metadata.LEFTOVER] = self._meaning.back(planned, self.spec.action_width)
                 question[metadata.DELAY] = given
         asked = time.monotonic()
         try:
@@ -264,7 +263,7 @@ class RemotePolicy:
         images = {self.spec.camera(name): image for name, image in observation.images.items()}
         state = self.joints.state_in(observation.state, self.spec.state.middle)
         # Of padded statistics only the robot's own numbers are sent.
-        return self._schema.request(state[:len(self._robot.states)], images,
+        return self._schema.request(state[:len(self.robot.states)], images,
                                     observation.instruction)
 
     def _actions(self, answer: dict) -> np.ndarray:
@@ -279,7 +278,7 @@ class RemotePolicy:
             problem = f'its answer has no array of actions, it has {has or "nothing"}'
         elif actions.ndim != 2 or actions.shape[1] != width:
             problem = (f'its actions have shape {list(actions.shape)}, expected [steps, {width}], '
-                       f"for {', '.join(self._robot.joint_names)}")
+                       f"for {', '.join(self.robot.joint_names)}")
         elif not 2 <= len(actions) <= metadata.MOST_STEPS:
             problem = (f'its chunk has {len(actions)} steps, expected 2 to '
                        f'{metadata.MOST_STEPS}: a single action cannot be followed')

@@ -41,7 +41,7 @@ class PolicyServer:
     def __init__(self, infer: Infer, described: Mapping[str, Any], schema: Schema,
                  cameras: Mapping[str, str], state_width: int, thread: ThreadPoolExecutor,
                  key: str = '', padded: bool = False) -> None:
-        """Prepare; ``run`` listens.
+        """Prepare; ``listen`` listens.
 
         :param infer: decides, from an observation in the order of the schema's state.
         :param described: what is told of the checkpoint, see ``metadata.describe``.
@@ -139,12 +139,12 @@ class PolicyServer:
             raise ValueError(f"there is no image of {', '.join(self._cameras)}")
         said = self._described.get(metadata.KEY, {})
         noise = None
-        if metadata.NOISE in question:
+        if said and metadata.NOISE in question:
             noise = np.array(question[metadata.NOISE], float)
             if list(noise.shape) != said.get('noise') or not np.isfinite(noise).all():
                 raise ValueError(f'the noise has shape {list(noise.shape)}, expected finite '
                                  f"numbers of {said.get('noise')}")
-        elif metadata.SEED in question:
+        elif said and metadata.SEED in question:
             seed = question[metadata.SEED]
             if not isinstance(seed, list) or not 1 <= len(seed) <= 4 or not all(
                     type(one) is int and 0 <= one < 2**63 for one in seed):

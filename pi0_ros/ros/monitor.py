@@ -4,7 +4,9 @@ import time
 
 from rclpy.clock import Clock, ClockType
 
+from pi0_ros.checkpoint.spec import VELOCITIES
 from pi0_ros.configuration.advice import advised
+from pi0_ros.control import safety
 from pi0_ros.control.states import State
 from pi0_ros.observation.finding import Finding
 from pi0_ros.ros import status
@@ -33,6 +35,7 @@ class Monitor:
         self._told_fault: Finding | None = None
         self._told_stop: Finding | None = None
         self._clamped = 0
+        self._told_ceiling = False
         self._board = status.StatusBoard(node)
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._timers = [node.create_timer(WATCH_PERIOD_S, self._watch, clock=steady),
@@ -134,6 +137,14 @@ class Monitor:
             self._log.warning(f'the policy leads out of the position limits, clamped: {far}',
                               throttle_duration_sec=5.0)
         self._clamped = pilot.counters.clamped
+        policy, counters = session.config.policy, pilot.counters
+        if policy.actions == VELOCITIES and not self._told_ceiling:
+            text = safety.ceiling(policy.velocity_of_training, pilot.limits, pilot.joint_names,
+                                  counters.merged, counters.slowed)
+            if text:
+                self._told_ceiling = True
+                self._log.warning(f"{text} (parameters 'velocity_scale', 'acceleration_scale', "
+                                  "'max_acceleration')")
         self._board.diagnose(status.node_report(
             session, self._asked.instruction, '; '.join(session.link.warnings(pilot.limits))))
 
