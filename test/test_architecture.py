@@ -13,7 +13,8 @@ PACKAGE = ROOT / 'pi0_ros'
 FILES = sorted(PACKAGE.rglob('*.py'))
 ROS = {'rclpy', 'launch', 'launch_ros', 'cv_bridge', 'ament_index_python', 'rcl_interfaces',
        'builtin_interfaces', 'rosgraph_msgs', 'lifecycle_msgs', 'sensor_msgs', 'std_msgs',
-       'std_srvs', 'trajectory_msgs', 'diagnostic_msgs', 'control_msgs', 'geometry_msgs'}
+       'std_srvs', 'trajectory_msgs', 'diagnostic_msgs', 'control_msgs', 'geometry_msgs',
+       'visualization_msgs', 'moveit_msgs', 'action_msgs', 'pi0_interfaces'}
 CORE = ('observation', 'checkpoint', 'kinematics', 'engine', 'policy', 'motion', 'control')
 CLOCKS = {'time', 'time_ns', 'monotonic', 'monotonic_ns', 'perf_counter', 'perf_counter_ns', 'now',
           'utcnow', 'today', 'sleep'}

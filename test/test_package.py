@@ -14,6 +14,7 @@ from pi0_ros.configuration import parameters
 from pi0_ros.sim.arm import JOINT_NAMES
 
 ROOT = Path(__file__).parents[1]
+OPTIONAL = {'pi0_interfaces', 'moveit_msgs'}  # built beside this package, or not; found where it is
 
 
 def test_package_xml_and_setup_agree():
@@ -36,7 +37,7 @@ def test_every_imported_ros_package_is_a_dependency():
     used = set(re.findall(
         r'^\s*(?:from|import) (rclpy|launch|launch_ros|cv_bridge|ament_index_python|\w+_msgs'
         r'|\w+_interfaces|std_srvs)\b', text, re.MULTILINE))
-    assert used and used <= declared
+    assert used and used - OPTIONAL <= declared
 
 
 def test_parameter_file_is_the_table():
@@ -89,7 +90,7 @@ def test_readme_names_every_topic_service_and_parameter():
     names = [entry.name for entry in parameters.TABLE]
     names += ['camera_1/image_raw', 'joint_states', 'joint_trajectory', 'instruction',
               'robot_description', '~/enable', '~/reset', '~/stop', '~/status', '~/action_chunk',
-              '~/active_instruction', '~/inference', '/diagnostics']
+              '~/active_instruction', '~/inference', '~/run', '~/outcome', '/diagnostics']
     assert not [name for name in names if f'`{name}`' not in text]
 
 

@@ -7,7 +7,6 @@ from rclpy.clock import Clock, ClockType
 from pi0_ros.checkpoint.spec import VELOCITIES
 from pi0_ros.configuration.advice import advised
 from pi0_ros.control import safety
-from pi0_ros.control.states import State
 from pi0_ros.observation.finding import Finding
 from pi0_ros.ros import status
 from pi0_ros.ros.asked import Asked
@@ -16,7 +15,6 @@ from pi0_ros.ros.session import Session
 DISCOVERY_S = 1.0   # in which a missing input is not news
 WATCH_PERIOD_S = 0.1
 NEWS_AFTER_S = 1.0  # for which inputs must be fresh before that is told: some come and go
-BY_HAND = ('operator', 'node')  # who disarms, and needs not be told so
 
 
 class Monitor:
@@ -73,12 +71,12 @@ class Monitor:
             self._log.error(f'disarmed: {advised(last)}')
         if last is None or not session.pilot.enabled:  # else it is being disarmed just now
             self._told_stop = last
-        self._board.show(*self._summary(problem), self._asked.instruction)
+        self._board.show(*status.summary(session, self._asked, problem), self._asked.instruction)
 
     def _is_news(self, last: Finding | None) -> bool:
         """Return whether the robot was disarmed for a reason that nobody else tells."""
         return (last is not None and not self._session.pilot.enabled
-                and last is not self._guard.fault and last.subject not in BY_HAND
+                and last is not self._guard.fault and last.subject not in status.BY_HAND
                 and last.reason != 'clock_jump')
 
     def _tell_inputs(self, problem: Finding | None) -> None:
@@ -94,33 +92,6 @@ class Monitor:
         elif self._told_problem and now_s - self._problem_s > NEWS_AFTER_S:
             self._told_problem = None
             self._log.info('all inputs are fresh')
-
-    def _summary(self, problem: Finding | None) -> tuple[bytes, str, str, bool, str]:
-        """Return level, state, reason, whether armed, and message of the status."""
-        session, guard = self._session, self._guard
-        state, armed, fault = session.pilot.state, session.pilot.enabled, guard.fault
-        if fault:
-            shown = state.value if state is State.STOPPING else State.FAULTED.value
-            text = f'loading the policy again after: {advised(fault)}' if session.loading else (
-                advised(fault))
-            return status.ERROR, shown, fault.reason, armed, text
-        if not session.active:
-            return status.OK, 'inactive', '', armed, 'activate the node to use it'
-        if state is State.ARMING:
-            return status.OK, state.value, '', armed, 'asking the policy what it would do first'
-        if session.loading and not session.unserved:
-            return status.WARN, state.value, 'loading', armed, 'loading the policy again'
-        if not armed:
-            last = guard.stopped_by
-            found = problem or (last if last and last.subject not in BY_HAND else None)
-            arm = f'call {session.node.get_fully_qualified_name()}/enable to arm'
-            return (status.WARN if found else status.OK, state.value,
-                    found.reason if found else '', armed, advised(found or arm))
-        if problem:
-            return status.WARN, state.value, problem.reason, armed, advised(problem)
-        refused = self._asked.refused
-        return (status.WARN if refused else status.OK, state.value, 'refused' if refused else '',
-                armed, refused or self._asked.instruction or 'waiting for an instruction')
 
     def _diagnose(self) -> None:
         session = self._session

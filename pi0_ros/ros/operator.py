@@ -14,7 +14,9 @@ from pi0_ros.observation.finding import Finding
 from pi0_ros.ros.asked import Asked, Preview
 from pi0_ros.ros.links import qos
 from pi0_ros.ros.links.descriptions import publishers
+from pi0_ros.ros.links.run_server import RunServer, Situation
 from pi0_ros.ros.session import Session
+from pi0_ros.ros.status import situation
 
 MAX_INSTRUCTION = 1000  # characters
 NOT_ARMED = Finding('not_armed', 'not armed', 'operator')
@@ -45,6 +47,8 @@ class Operator:
         node.create_service(SetBool, '~/enable', self._on_enable,
                             callback_group=ReentrantCallbackGroup())
         node.create_service(Trigger, '~/reset', self._on_reset)
+        node.create_service(SetBool, '~/outcome', self._on_outcome)
+        self._runs = RunServer(node, self.asked, self._instruct, self._situation)
         node.create_timer(AUTO_PERIOD_S, self._auto, callback_group=ReentrantCallbackGroup(),
                           clock=Clock(clock_type=ClockType.STEADY_TIME))
 
@@ -61,15 +65,23 @@ class Operator:
         self.asked.instruction = self.asked.refused = ''
         self._active.publish(String(data=''))
 
+    def _situation(self) -> Situation | None:
+        return situation(self._session, self.asked) if self._session else None
+
     def own(self, name: str) -> str:
         """Return the full name of a topic or service of this node."""
         return f'{self._node.get_fully_qualified_name()}/{name}'
 
     def _on_instruction(self, message: String) -> None:
-        session, text = self._session, message.data.strip()
+        self._instruct(message.data)
+
+    def _instruct(self, said: str) -> str:
+        """Follow an instruction, '' to hold; return why not, '' if it does."""
+        session, text = self._session, said.strip()
         if session is None:
-            self._log.warning('the instruction is dropped: the node is not configured')
-            return
+            problem = 'the instruction is dropped: the node is not configured'
+            self._log.warning(problem)
+            return problem
         refused = self._refusal(text) or ''
         if refused and refused != self.asked.refused:
             self._log.warning(f'{refused}; holding')
@@ -83,6 +95,14 @@ class Operator:
         elif text != before:
             session.pilot.want_chunk()
         self._active.publish(String(data=text))
+        return refused
+
+    def _on_outcome(self, request: SetBool.Request, response: SetBool.Response
+                    ) -> SetBool.Response:
+        response.success = self._runs.judge(request.data)
+        response.message = ('the run has ended' if response.success else
+                            f"no run of {self.own('run')} is under way")
+        return response
 
     def _refusal(self, text: str) -> str | None:
         if len(text) > MAX_INSTRUCTION:

@@ -9,14 +9,17 @@ from pi0_ros.configuration.advice import advised
 from pi0_ros.control.states import State
 from pi0_ros.observation.buffers import Arrivals, Stamped
 from pi0_ros.observation.finding import Finding
+from pi0_ros.ros.asked import Asked
 from pi0_ros.ros.links import qos
 from pi0_ros.ros.links.inputs import Inputs
+from pi0_ros.ros.links.run_server import Situation
 from pi0_ros.ros.session import Session
 
 NUMBER = re.compile(r'\d+\.\d+')
 # What a policy tells of itself; one that has nothing to tell has these keys too.
 POLICY_KEYS = ('engine', 'engine_reason', 'self_check', 'kernels', 'device', 'dtype',
                'denoising_steps', 'process')
+BY_HAND = ('operator', 'node')  # who disarms, and needs not be told so
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 
 
@@ -55,6 +58,48 @@ class StatusBoard:
         for part in parts:
             part.name = f'{prefix}: {part.name}'
         self._diagnostics.publish(out)
+
+
+def summary(session: Session, asked: Asked, problem: Finding | None
+            ) -> tuple[bytes, str, str, bool, str]:
+    """Return level, state, reason, whether armed, and message of the status."""
+    guard = session.guard
+    state, armed, fault = session.pilot.state, session.pilot.enabled, guard.fault
+    if fault:
+        shown = state.value if state is State.STOPPING else State.FAULTED.value
+        text = f'loading the policy again after: {advised(fault)}' if session.loading else (
+            advised(fault))
+        return ERROR, shown, fault.reason, armed, text
+    if not session.active:
+        return OK, 'inactive', '', armed, 'activate the node to use it'
+    if state is State.ARMING:
+        return OK, state.value, '', armed, 'asking the policy what it would do first'
+    if session.loading and not session.unserved:
+        return WARN, state.value, 'loading', armed, 'loading the policy again'
+    if not armed:
+        last = guard.stopped_by
+        found = problem or (last if last and last.subject not in BY_HAND else None)
+        arm = f'call {session.node.get_fully_qualified_name()}/enable to arm'
+        return (WARN if found else OK, state.value,
+                found.reason if found else '', armed, advised(found or arm))
+    if problem:
+        return WARN, state.value, problem.reason, armed, advised(problem)
+    refused = asked.refused
+    return (WARN if refused else OK, state.value, 'refused' if refused else '',
+            armed, refused or asked.instruction or 'waiting for an instruction')
+
+
+def situation(session: Session, asked: Asked) -> Situation | None:
+    """Return what the robot does, for a run; None while the node is not active."""
+    if not session.active:
+        return None
+    _, state, reason, armed, message = summary(session, asked, session.problem())
+    last = session.guard.fault or session.guard.stopped_by
+    if not armed and last:
+        reason, message = last.reason, advised(last)
+    return Situation(armed, state, reason, message,
+                     session.pilot.remaining_ns(session.now()) / 1e9,
+                     session.pilot.counters.merged)
 
 
 def node_report(session: Session, instruction: str, controller: str) -> list[DiagnosticStatus]:

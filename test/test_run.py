@@ -1,0 +1,166 @@
+"""Programs instruct the robot by goals of ~/run, on a real graph."""
+
+import math
+
+import pytest
+
+pytest.importorskip('rclpy', reason='needs ROS 2')
+actions = pytest.importorskip('pi0_interfaces.action',
+                              reason='needs the package pi0_interfaces, built by colcon')
+
+from action_msgs.msg import GoalStatus  # noqa: E402
+from rclpy.action import ActionClient  # noqa: E402
+from std_srvs.srv import SetBool  # noqa: E402
+
+from test_node import make, moving  # noqa: E402, F401
+from test_operator import press  # noqa: E402
+
+RunPolicy = actions.RunPolicy
+SUCCEEDED, CANCELED, ABORTED = (GoalStatus.STATUS_SUCCEEDED, GoalStatus.STATUS_CANCELED,
+                                GoalStatus.STATUS_ABORTED)
+
+
+class Client:
+    """A program that asks for runs."""
+
+    def __init__(self, graph):
+        self.graph, self.feedback = graph, []
+        self.client = ActionClient(graph.robot, RunPolicy, 'pi0/run')
+        self.judge = graph.robot.create_client(SetBool, 'pi0/outcome')
+        graph.wait(self.client.server_is_ready)
+        graph.wait(self.judge.service_is_ready)
+
+    def start(self, prompt, limit_s=0.0):
+        """Send a goal; return its handle and the future of its result."""
+        sent = self.client.send_goal_async(
+            RunPolicy.Goal(prompt=prompt, max_duration_s=limit_s),
+            feedback_callback=lambda message: self.feedback.append(message.feedback))
+        self.graph.wait(sent.done)
+        handle = sent.result()
+        assert handle.accepted
+        return handle, handle.get_result_async()
+
+    def end(self, future):
+        """Wait for the end; return status, reason and the whole result."""
+        self.graph.wait(future.done)
+        answer = future.result()
+        return answer.status, answer.result.termination_reason, answer.result
+
+
+@pytest.fixture
+def ready(make):  # noqa: F811
+    graph = make()
+    client = Client(graph)
+    assert graph.enable().success
+    return graph, client
+
+
+def test_a_run_lasts_for_its_time_and_then_holds(ready):
+    graph, client = ready
+    _, future = client.start('swing', 0.8)
+    moving(graph, 10)
+    assert graph.robot.active[-1] == 'swing'
+    status, reason, result = client.end(future)
+    assert (status, reason, result.outcome) == (SUCCEEDED, 'time_limit', 0)
+    assert 0.8 <= result.duration_s < 5 and result.chunks >= 1
+    graph.wait(lambda: graph.robot.active[-1] == '')
+    graph.status('standing', 'waiting for an instruction')
+    assert client.feedback and client.feedback[-1].state == 'moving'
+    assert client.feedback[-1].chunks >= 1 and client.feedback[-1].queue_s > 0
+
+
+@pytest.mark.parametrize('success', [True, False])
+def test_who_judges_ends_the_run(ready, success):
+    graph, client = ready
+    assert not graph.call(client.judge, SetBool.Request(data=True)).success  # no run yet
+    _, future = client.start('swing')
+    moving(graph, 5)
+    assert graph.call(client.judge, SetBool.Request(data=success)).success
+    status, reason, result = client.end(future)
+    assert (status, reason) == (SUCCEEDED if success else ABORTED, 'judged')
+    assert result.outcome == (result.OUTCOME_SUCCESS if success else result.OUTCOME_FAILURE)
+    graph.status('standing')
+
+
+def test_a_canceled_run_stops_smoothly(ready):
+    graph, client = ready
+    handle, future = client.start('swing')
+    moving(graph, 5)
+    handle.cancel_goal_async()
+    assert client.end(future)[:2] == (CANCELED, 'canceled')
+    graph.status('standing', 'waiting for an instruction')
+    assert graph.node.session.pilot.enabled and graph.node.session.guard.fault is None
+
+
+def test_a_new_run_replaces_the_old_one_and_the_robot_goes_on(ready):
+    graph, client = ready
+    _, first = client.start('swing')
+    moving(graph, 5)
+    _, second = client.start('swing again', 0.5)
+    status, reason, result = client.end(first)
+    assert (status, reason) == (ABORTED, 'replaced') and 'swing again' in result.message
+    assert graph.robot.active[-1] == 'swing again'
+    assert client.end(second)[:2] == (SUCCEEDED, 'time_limit')
+
+
+@pytest.mark.parametrize('said, reason', [('other', 'replaced'), ('', 'no_instruction')])
+def test_a_person_who_instructs_ends_the_run(ready, said, reason):
+    graph, client = ready
+    _, future = client.start('swing')
+    moving(graph, 5)
+    graph.instruct(said)
+    assert client.end(future)[:2] == (ABORTED, reason)
+    assert graph.node.operator.asked.instruction == said  # which is not taken back
+
+
+def test_disarming_and_the_stop_end_the_run_and_say_why(ready):
+    graph, client = ready
+    _, future = client.start('swing')
+    moving(graph, 5)
+    graph.enable(False)
+    status, reason, result = client.end(future)
+    assert (status, reason) == (ABORTED, 'operator') and 'disarmed by the operator' in (
+        result.message)
+    graph.wait(lambda: not graph.node.operator.asked.instruction)  # nobody asks for it any more
+    graph.wait(lambda: graph.enable().success)  # once it stands
+    _, future = client.start('swing')
+    moving(graph, 5)
+    press(graph, True)
+    assert client.end(future)[:2] == (ABORTED, 'operator_stop')
+
+
+@pytest.mark.parametrize('prompt, limit_s, words', [
+    ('', 0.0, 'prompt is empty'), ('  ', 0.0, 'prompt is empty'),
+    ('swing', -1.0, 'max_duration_s is -1.0'), ('swing', math.nan, 'max_duration_s is nan'),
+    ('swing', math.inf, 'max_duration_s is inf')])
+def test_a_goal_that_makes_no_sense_moves_nothing(ready, prompt, limit_s, words):
+    graph, client = ready
+    status, reason, result = client.end(client.start(prompt, limit_s)[1])
+    assert (status, reason) == (ABORTED, 'invalid_goal') and words in result.message
+    assert not graph.node.operator.asked.instruction
+
+
+def test_a_robot_that_is_not_armed_runs_nothing(make):  # noqa: F811
+    graph = make()
+    status, reason, result = Client(graph).end(Client(graph).start('swing')[1])
+    assert status == ABORTED and reason == 'not_armed' and 'pi0/enable' in result.message
+    assert not graph.node.operator.asked.instruction and graph.quiet() == 0
+
+
+def test_an_instruction_that_is_refused_is_answered(make):  # noqa: F811
+    graph = make(known_instructions=['swing'])
+    client = Client(graph)
+    assert graph.enable().success
+    status, reason, result = client.end(client.start('dance')[1])
+    assert (status, reason) == (ABORTED, 'refused')
+    assert "unknown instruction 'dance'" in result.message
+
+
+def test_a_node_that_is_deactivated_ends_the_run(ready):
+    graph, client = ready
+    _, future = client.start('swing')
+    moving(graph, 5)
+    graph.node.trigger_deactivate()
+    status, reason, _ = client.end(future)
+    assert (status, reason) == (ABORTED, 'inactive')
+    assert client.end(client.start('swing')[1])[:2] == (ABORTED, 'inactive')
