@@ -12,6 +12,7 @@ import arms
 from pi0_ros.kinematics.arm import Arm, pinocchio
 from pi0_ros.kinematics.inverse import LEAP, Tolerance, follow, reach
 from pi0_ros.kinematics.rotations import ROTATIONS, matrices, numbers, turn
+from pi0_ros.kinematics.tools import Chain, chains
 from pi0_ros.kinematics.urdf import UrdfError
 
 needs_pinocchio = pytest.mark.skipif(
@@ -333,3 +334,40 @@ def test_an_arm_of_five_joints_does_what_it_can_where_it_may():
     wide = follow(arm, begin, places, same, lower, upper, Tolerance(0.001, 3.2))
     assert not wide.problem
     assert np.linalg.norm(arm.pose(wide.positions[-1])[0] - places[-1]) < 0.001
+
+
+@pytest.mark.parametrize('name, grippers, tool', [
+    ('ur5e', (), 'tool0'), ('panda', ('panda_finger_joint1',), 'panda_hand'),
+    ('piper', ('joint7',), 'link6')])
+def test_the_tool_of_an_arm_is_found(name, grippers, tool):
+    commanded = (*grippers, *reversed(arms.joints(name)))
+    (found,) = chains(arms.urdf(name), commanded, grippers)
+    root = 'world' if name == 'ur5e' else arms.HANDS[name][0]  # what is fixed is no end
+    assert found == Chain(root, tool, tuple(reversed(arms.joints(name))))
+
+
+TWO = """<robot name="two">
+  <joint name="lift" type="prismatic"><parent link="world"/><child link="column"/></joint>
+  <joint name="to_left" type="fixed"><parent link="column"/><child link="left"/></joint>
+  <joint name="l1" type="revolute"><parent link="left"/><child link="left_hand"/></joint>
+  <joint name="lf" type="prismatic"><parent link="left_hand"/><child link="left_finger"/></joint>
+  <joint name="flange" type="fixed"><parent link="left_hand"/><child link="left_flange"/></joint>
+  <joint name="tcp" type="fixed"><parent link="left_flange"/><child link="left_tcp"/></joint>
+  <joint name="sensor" type="fixed"><parent link="left_hand"/><child link="left_sensor"/></joint>
+  <joint name="r1" type="revolute"><parent link="column"/><child link="right_hand"/></joint>
+</robot>"""
+
+
+def test_every_arm_has_a_tool_in_the_frame_that_does_not_move_it():
+    joints = ('r1', 'l1', 'lf')
+    assert set(chains(TWO, joints, ('lf',))) == {
+        Chain('column', 'left_tcp', ('l1',)), Chain('column', 'right_hand', ('r1',))}
+    assert chains(TWO, ('lift', *joints), ('lf',), ('left_finger',)) == [
+        Chain('world', 'left_finger', ('lift', 'l1', 'lf'))]
+
+
+@pytest.mark.parametrize('tool, reason', [('nose', 'link_unknown'), ('left', 'tool_stands')])
+def test_a_tool_that_cannot_be_shown_says_why(tool, reason):
+    with pytest.raises(UrdfError) as caught:
+        chains(TWO, ('l1',), (), (tool,))
+    assert caught.value.reason == reason and f"'{tool}'" in str(caught.value)

@@ -19,11 +19,14 @@ GROUP_NAME = re.compile(r'[A-Za-z]\w*(/[A-Za-z]\w*)*')
 
 @dataclass(frozen=True)
 class NodeConfig:
-    """How the node starts."""
+    """How the node starts, and what it shows."""
 
     autostart: bool = setting(
         True, 'Configure and activate without a lifecycle manager. The robot stays disarmed '
         'until ~/enable.')
+    tool_link: tuple[str, ...] = setting(
+        (), 'Links of robot_description whose way is shown on ~/preview. [] is the end of every '
+        'arm: what its last joint that is no gripper moves, and what is fixed to that.')
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,7 @@ class Arm:
         self._full[self._columns] = positions
         jacobian = pinocchio.computeFrameJacobian(
             self._model, self._data, self._full, self._tool,
-            pinocchio.ReferenceFrame.LOCAL_WORLD_ALIGNED)
+            pinocchio.ReferenceFrame.LOCAL_WORLD_ALIGNED).reshape(6, -1)  # flat for one joint
         pinocchio.updateFramePlacement(self._model, self._data, self._frame)
         turned = self._data.oMf[self._frame].rotation.T  # it stands
         return np.concatenate([turned @ jacobian[:3], turned @ jacobian[3:]])[:, self._columns]

@@ -6,7 +6,7 @@ from pi0_ros.control.guard import Guard
 from pi0_ros.kinematics.urdf import UrdfError
 from pi0_ros.observation.finding import Finding
 from pi0_ros.observation.observation import Observation
-from pi0_ros.policy.policy import Policy, PolicyGone, Unserved
+from pi0_ros.policy.policy import ActionChunk, Policy, PolicyGone, Unserved
 from pi0_ros.ros.asked import Preview
 
 
@@ -14,9 +14,14 @@ class LookAhead:
     """At most one question at a time."""
 
     def __init__(self, guard: Guard, wake: Callable[[], None], now: Callable[[], int],
-                 steady: Callable[[], int]) -> None:
-        """Prepare. :param wake: lets the policy's thread call ``decide`` if ``asked``."""
+                 steady: Callable[[], int], show: Callable[[ActionChunk], None]) -> None:
+        """Prepare.
+
+        :param wake: lets the policy's thread call ``decide`` if ``asked``.
+        :param show: gets what was decided, for who looks.
+        """
         self._guard, self._wake, self._now, self._steady = guard, wake, now, steady
+        self._show = show
         self.asked: Preview | None = None
 
     def ask(self, instruction: str) -> Preview:
@@ -50,6 +55,7 @@ class LookAhead:
                 self._guard.begin(self._steady())
                 chunk = policy.infer(observation)
                 preview.told = chunk.preview
+                self._show(chunk)
                 answer = self._guard.unready(chunk, observation, self._now())
         except UrdfError as error:
             answer = Finding(error.reason, str(error), 'robot_description')

@@ -10,6 +10,7 @@ from pi0_ros.control import safety
 from pi0_ros.observation.finding import Finding
 from pi0_ros.ros import status
 from pi0_ros.ros.asked import Asked
+from pi0_ros.ros.links.preview import Preview
 from pi0_ros.ros.session import Session
 
 DISCOVERY_S = 1.0   # in which a missing input is not news
@@ -35,6 +36,7 @@ class Monitor:
         self._clamped = 0
         self._told_ceiling = False
         self._board = status.StatusBoard(node)
+        self._preview = Preview(node, session.pilot, session.config.node.tool_link)
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._timers = [node.create_timer(WATCH_PERIOD_S, self._watch, clock=steady),
                         node.create_timer(1.0, self._diagnose, clock=steady)]
@@ -54,6 +56,7 @@ class Monitor:
                          'not configured', '')
         for publisher in self._board.publishers:
             node.destroy_publisher(publisher)
+        self._preview.close()
 
     def _watch(self) -> None:
         session, guard = self._session, self._guard
@@ -72,6 +75,8 @@ class Monitor:
         if last is None or not session.pilot.enabled:  # else it is being disarmed just now
             self._told_stop = last
         self._board.show(*status.summary(session, self._asked, problem), self._asked.instruction)
+        self._preview.tell(session.now(), session.limits.text, session.decided,
+                           session.inputs.joints.get())
 
     def _is_news(self, last: Finding | None) -> bool:
         """Return whether the robot was disarmed for a reason that nobody else tells."""

@@ -78,7 +78,9 @@ class Session:
         self.inputs = Inputs(node, robot, config.inputs, groups)
         self.guard = Guard(self.pilot, self.inputs.builder,
                            safety.guard_rules(config.policy.added_delay), groups)
-        self.look_ahead = LookAhead(self.guard, self._worker.wake, self.now, self.steady)
+        self.decided: ActionChunk | None = None  # last, taken or not; for who looks
+        self.look_ahead = LookAhead(self.guard, self._worker.wake, self.now, self.steady,
+                                    self._show)
         self._followers = Followers(self.commands)
         self.link = ControllerLinks(node, self.commands, self.guard.controllers,
                                     control.speed_scaling)
@@ -223,7 +225,7 @@ class Session:
         self.guard.begin(self.steady())
         started = time.perf_counter()
         leftover = self.pilot.leftover(observation)
-        chunk = policy.infer(observation, leftover=leftover)
+        self.decided = chunk = policy.infer(observation, leftover=leftover)
         self.unserved = None
         self._closing.wait(self.config.policy.added_delay)
         self.latency.add(time.perf_counter() - started, self.steady())
@@ -272,6 +274,9 @@ class Session:
         self.urgent()
 
     # ---- for those who watch ----
+
+    def _show(self, chunk: ActionChunk) -> None:
+        self.decided = chunk
 
     def arm(self) -> Finding | None:
         """Arm, and remember who follows; return why that cannot be done, or None."""
