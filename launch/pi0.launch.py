@@ -37,6 +37,8 @@ ARGUMENTS = {
     'use_sim_time': ('', 'true: follow /clock instead of the system clock; empty: as the '
                      'parameter file says.'),
     'log_level': ('info', 'Level of the log: debug, info, warn, error.'),
+    'rviz': ('false', 'true: also start RViz with config/pi0.rviz, which shows cameras, robot and '
+             'what it will do.'),
     'fastdds_profile': ('true', 'Use config/fastdds.xml, which lets raw images through, unless '
                         'another profile is exported. Start the camera drivers with it too.'),
 }
@@ -63,7 +65,12 @@ def _start(context: LaunchContext) -> list[object]:
     files = parameter_files(Path(SHARE) / 'config', value['robot'], value['params_file'])
     wanted = value['fastdds_profile'].lower() == 'true'
     settings = profile(context.environment, os.path.join(SHARE, 'config', 'fastdds.xml'))
+    rviz = [Node(package='rviz2', executable='rviz2', name='rviz', namespace=value['namespace'],
+                 arguments=['-d', os.path.join(SHARE, 'config', 'pi0.rviz')],
+                 parameters=[{'use_sim_time': said.get('use_sim_time', False)}],
+                 remappings=remappings, output='log')]
     return [*(SetEnvironmentVariable(*one) for one in settings.items() if wanted),
+            *(rviz if value['rviz'].lower() == 'true' else []),
             Node(package='pi0_ros', executable='node', name='pi0', namespace=value['namespace'],
                  parameters=[*files, *([said] if said else [])],
                  remappings=remappings, output='screen', emulate_tty=True,

@@ -1,5 +1,6 @@
 """Package metadata, configuration, command line, and what is documented."""
 
+import json
 import re
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from pi0_ros.configuration import parameters
 from pi0_ros.sim.arm import JOINT_NAMES
 
 ROOT = Path(__file__).parents[1]
-OPTIONAL = {'pi0_interfaces', 'moveit_msgs'}  # built beside this package, or not; found where it is
+OPTIONAL = {'pi0_interfaces', 'moveit_msgs'}  # used where they are found
 
 
 def test_package_xml_and_setup_agree():
@@ -90,7 +91,8 @@ def test_readme_names_every_topic_service_and_parameter():
     names = [entry.name for entry in parameters.TABLE]
     names += ['camera_1/image_raw', 'joint_states', 'joint_trajectory', 'instruction',
               'robot_description', '~/enable', '~/reset', '~/stop', '~/status', '~/action_chunk',
-              '~/active_instruction', '~/inference', '~/run', '~/outcome', '/diagnostics']
+              '~/active_instruction', '~/inference', '~/run', '~/outcome', '~/preview',
+              '~/preview_trajectory', '/diagnostics']
     assert not [name for name in names if f'`{name}`' not in text]
 
 
@@ -116,3 +118,33 @@ def test_every_reason_is_documented():
     unsaid = {'dropped'}  # of a chunk that is of no use any more: nothing stops for it
     assert len(reasons) > 20
     assert not {name for name in reasons - unsaid if f'`{name}`' not in text}
+
+
+TOPICS = {'robot_description', 'pi0/preview', *(f'camera_{slot}/image_raw' for slot in (1, 2, 3))}
+
+
+def test_rviz_looks_at_the_nodes_topics():
+    shown = yaml.safe_load((ROOT / 'config' / 'pi0.rviz').read_text())
+    displays = shown['Visualization Manager']['Displays']
+    topics = {topic['Value'] for display in displays
+              for topic in [display.get('Topic') or display.get('Description Topic')] if topic}
+    assert topics == TOPICS  # relative: they move with the namespace
+    assert {display['Class'].partition('/')[0] for display in displays} == {'rviz_default_plugins'}
+
+
+def test_foxglove_looks_at_the_nodes_topics_and_calls_its_services():
+    def named(value):
+        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            if isinstance(inner, (dict, list)):
+                if key == 'topics':
+                    yield from inner
+                yield from named(inner)
+            elif key in ('imageTopic', 'serviceName', 'topicName', 'topicPath', 'topicToRender'):
+                yield inner
+            elif key == 'value' and inner.startswith('/'):
+                yield inner.partition('.')[0]
+
+    layout = json.loads((ROOT / 'config' / 'foxglove.json').read_text())
+    assert set(named(layout)) == {f'/{topic}' for topic in TOPICS} | {
+        '/joint_states', '/joint_trajectory', '/diagnostics', '/instruction', '/pi0/status',
+        '/pi0/enable', '/pi0/stop', '/pi0/reset'}

@@ -135,3 +135,22 @@ def test_a_picture_that_fails_stops_nothing(make, monkeypatch, caplog):  # noqa:
     assert viewer is not None
     graph.wait(lambda: [r for r in caplog.records if 'cannot be shown' in r.message])
     moving(graph, len(graph.robot.commands) + 10)
+
+
+def test_moveit_shows_every_new_plan(make):  # noqa: F811
+    messages = pytest.importorskip('moveit_msgs.msg', reason='needs moveit_msgs')
+    graph = make(urdf=described(), gripper_joints=['b'])
+    shown = []
+    subscription = graph.robot.create_subscription(
+        messages.DisplayTrajectory, 'pi0/preview_trajectory', shown.append, 10)
+    graph.enable()
+    graph.instruct('swing')
+    graph.wait(lambda: len(shown) > 1)
+    assert subscription is not None and shown[0].model_id == 'r'
+    assert shown[0].trajectory_start.joint_state.name == ['a', 'b']
+    (trajectory,) = shown[-1].trajectory
+    assert trajectory.joint_trajectory.joint_names == ['a', 'b']
+    times = [point.time_from_start.sec + point.time_from_start.nanosec / 1e9
+             for point in trajectory.joint_trajectory.points]
+    assert times[0] == 0 and (np.diff(times) > 0).all() and len(times) > 5
+    assert not any(trajectory.joint_trajectory.points[-1].velocities)

@@ -41,8 +41,12 @@ class Preview:
         """Create the publishers. :param tools: links, none to find them, see ``chains``."""
         self._node, self._pilot, self._tools = node, pilot, tools
         self._markers = node.create_publisher(MarkerArray, '~/preview', 1)
-        self._moveit = (node.create_publisher(DisplayTrajectory, '~/preview_trajectory', 1)
-                        if DisplayTrajectory else None)
+        self._moveit = None
+        if DisplayTrajectory:
+            try:
+                self._moveit = node.create_publisher(DisplayTrajectory, '~/preview_trajectory', 1)
+            except Exception as error:  # a package that is half there
+                log.warning(f'~/preview_trajectory is not offered: {error!r}')
         self._urdf: str | None = None
         self._arms: list[tuple[str, Arm, np.ndarray]] = []  # frame, and columns of its joints
         self._model, self._merged, self._told_error = '', -1, ''
