@@ -224,7 +224,10 @@ def test_checkpoints_side_by_side(bag, tmp_path):
     given[given.index('demo')] = 'one=demo'
     other = tmp_path / 'other.yaml'
     other.write_text(SIM.read_text() + '    action_offset: 0\n    velocity_scale: 0.2\n')
-    assert evaluate.main([*given, '--checkpoint', 'two=demo', '--params-file', str(other)]) == 0
+    runs = tmp_path / 'runs.csv'
+    runs.write_text('checkpoint,success\none,true\none,true\ntwo,false\nthree,true\n')
+    assert evaluate.main([*given, '--checkpoint', 'two=demo', '--params-file', str(other),
+                          '--outcomes', str(runs)]) == 0
     result = json.loads((tmp_path / 'evaluation.json').read_text())
     assert list(result['runs']) == ['one', 'two']
     one, two = (result['runs'][name] for name in ('one', 'two'))
@@ -233,13 +236,22 @@ def test_checkpoints_side_by_side(bag, tmp_path):
     assert one['error_share']['policy'] < two['error_share']['policy']
     assert 'trained by two conventions' in result['note']
     assert [one['bags'][0]['error_share']] == [one['error_share']['policy']]  # one mean
+    assert 0 < one['critical']['error_share'] and one['critical']['steps'] > 10
+    first, second = result['ranking']['order']
+    assert (result['ranking']['by'], result['ranking']['episodes']) == ('critical error', 2)
+    assert first['value'] == pytest.approx(result['runs'][first['name']]['critical'][
+        'error_share'], rel=1e-4) and first['low'] <= first['value'] <= second['value']
+    assert result['outcomes']['runs']['one']['success'] == 1
+    assert result['outcomes']['unknown'] == ['three']
+    assert two['safety']['changed_share'] > one['safety']['changed_share'] >= 0
     slowed = two['safety']['slowed']
     assert slowed['chunks'] and 'shoulder_lift' in slowed['joints']
     report = (tmp_path / 'report.html').read_text()
     assert report.count('class="card"') == 2
     torch = f"torch {metadata.version('torch')}"
     for text in (one['fingerprint'], 'other.yaml', 'sim.yaml', torch,
-                 f"{datetime.now():%Y}", 'shoulder_lift', 'messages of'):
+                 f"{datetime.now():%Y}", 'shoulder_lift', 'messages of', 'Which one is better',
+                 'On the robot', 'where it decides'):
         assert text in report
 
 

@@ -4,7 +4,7 @@ import argparse
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from pi0_ros.bags.bag import Bag
 from pi0_ros.bags.bags import Bags
 from pi0_ros.bags.playback import counts_table
 from pi0_ros.configuration.configuration import Configuration
-from pi0_ros.evaluation import measures, moments
+from pi0_ros.evaluation import critical, measures, moments, ranking
 from pi0_ros.evaluation.execution import Execution
 from pi0_ros.evaluation.store import Store, write_whole
 from pi0_ros.workers.factory import make_local_policy
@@ -144,9 +145,11 @@ def _identity(config: Configuration) -> str:
         policy.close()
 
 
-def compare(done: list[dict[str, Any]], names: tuple[str, ...]) -> dict[str, Any]:
+def compare(done: list[dict[str, Any]], names: tuple[str, ...], bags: Sequence[Bag],
+            delay_s: float, labels: critical.Intervals | None = None) -> dict[str, Any]:
     """Return what all runs amount to, in one unit of error.
 
+    :param labels: critical intervals, by the names of bags; None: where grippers move.
     :raises ValueError: not one moment could be compared.
     """
     out: dict[str, Any] = {'joint_names': list(names), 'runs': {}}
@@ -181,7 +184,47 @@ def compare(done: list[dict[str, Any]], names: tuple[str, ...]) -> dict[str, Any
             **measures.summarise(one['records'], one['rows'], names, ranges),
             'bags': one['health']}
         one['ranges'] = ranges
+        sums, counts = one['critical'] = critical.moment_sums(
+            one['rows'], critical.ways(one['rows'], delay_s, [bag.begin_ns for bag in bags]),
+            one['limits'].alone, ranges, labels, [bag.name for bag in bags])
+        out['runs'][one['run'].name]['critical'] = {
+            'steps': int(counts.sum()), 'error_share': measures.number(
+                np.sqrt(sums.sum() / counts.sum())) if counts.any() else None}
+    out['ranking'] = _ranking(done)
     return out
+
+
+def _ranking(done: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """Return the order of the checkpoints by their critical error, or by the mean one."""
+    done = [one for one in done if not one['run'].variant]
+    if len(done) < 2:
+        return None
+    by_critical = all(one['critical'][1].any() for one in done)
+    numbers = ranking.episodes(done[0]['records'])
+    sums, counts = np.zeros((2, len(done), max(numbers.values()) + 1))
+    for row, one in enumerate(done):
+        values, weights = one['critical'] if by_critical else (
+            one['rows'].moment_errors(one['ranges']), np.ones(len(one['rows'].records)))
+        at = [numbers[record['bag'], record['moment']] for record in one['rows'].records]
+        np.add.at(sums[row], at, values)
+        np.add.at(counts[row], at, weights)
+    found = ranking.rank([one['run'].name for one in done], sums, counts)
+    if by_critical:
+        for one in found['order']:  # of squares, told as shares of the range
+            one |= {part: measures.number(np.sqrt(one[part])) for part in ('value', 'low', 'high')}
+    return {'by': 'critical error' if by_critical else 'mean error', **found}
+
+
+def with_outcomes(result: dict[str, Any], outcomes: dict[str, list[float]]) -> None:
+    """Add what became of runs on the robot, and how well each measure agrees with that.
+
+    :raises ValueError: they are of other checkpoints.
+    """
+    result['outcomes'] = ranking.judge(outcomes, {
+        name: {'critical error': run['critical']['error_share'],
+               'mean error': run['error_share']['policy'],
+               'chunks that limits change': run['safety']['changed_share']}
+        for name, run in result['runs'].items() if not run['variant']})
 
 
 def write_json(value: dict[str, Any], path: Path) -> None:
@@ -206,10 +249,43 @@ def as_text(result: dict[str, Any]) -> str:
                 *(one['policy'][part] for part in ('mean', 'p95', 'max')),
                 one['hold_still']['mean'])) + (f'{100 * agree:10.0f}%' if agree is not None
                                                else f"{'-':>11}"))
+        decisive = run['critical']
+        lines += [f"  critical error {100 * decisive['error_share']:.2f} % of the range, of "
+                  f"{decisive['steps']} steps" if decisive['steps'] else
+                  '  no critical error: no gripper moves, and no interval is named',
+                  f"  {100 * run['safety']['changed_share']:.0f} % of the chunks are clamped, "
+                  'slowed or refused']
         lines += [f'  {what} chunks: {one["chunks"]}, ' + ', '.join(
             f'{joint} {count}' for joint, count in one['joints'].items())
             for what in ('clamped', 'slowed') if (one := run['safety'][what])['chunks']]
         lines += [f'  warning: {text}' for bag in run['bags']
                   for text in (*bag['warnings'], bag['damage']) if text]
+    lines += _ranked(result)
     lines += [f"\nnote: {result['note']}"] if result['note'] else []
     return '\n'.join(lines)
+
+
+def _ranked(result: dict[str, Any]) -> list[str]:
+    """Return the ranking and the outcomes for people."""
+    lines, found, outcomes = [], result['ranking'], result.get('outcomes')
+    if found and found['order']:
+        lines += ['', f"ranking by {found['by']}, {found['episodes']} episodes (95 % of "
+                  f'{ranking.DRAWS} draws of them):']
+        for place, one in enumerate(found['order'], 1):
+            after = one['better_than_next']
+            text = '' if after is None else f', before the next in {100 * after:.0f} %'
+            lines.append(f"  {place}. {one['name']:24}{100 * one['value']:7.2f} %  "
+                         f"[{100 * one['low']:.2f}, {100 * one['high']:.2f}]  best in "
+                         f"{100 * one['best']:.0f} %{text}")
+        if found['episodes'] < 2:
+            lines.append('  of one episode: nothing can be said of how sure that is')
+    if outcomes:
+        lines += ['', 'on the robot:'] + [
+            f"  {name:26}{100 * one['success']:5.0f} % of {one['trials']} "
+            f"[{100 * one['low']:.0f}, {100 * one['high']:.0f}]"
+            for name, one in outcomes['runs'].items()]
+        lines += [f"  not evaluated here: {', '.join(outcomes['unknown'])}"] if (
+            outcomes['unknown']) else []
+        lines += [f'  rank correlation of {kind} with success: {value:+.2f} (-1 would be right)'
+                  for kind, value in outcomes['spearman'].items() if value is not None]
+    return lines

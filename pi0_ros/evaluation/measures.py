@@ -71,7 +71,7 @@ class Rows:
         The mean over moments, steps and joints, as everywhere.
         """
         here = self.bags() == bag
-        return _number(np.nanmean(self.errors['policy'][here] / ranges)) if here.any() else None
+        return number(np.nanmean(self.errors['policy'][here] / ranges)) if here.any() else None
 
     def moment_errors(self, ranges: np.ndarray) -> np.ndarray:
         """Return the policy's error of every moment [M], a share of the range."""
@@ -85,14 +85,14 @@ def summarise(records: Sequence[dict[str, Any]], rows: Rows, names: Sequence[str
     :param names: of the D joints. :param ranges: [D] of what errors are told as shares.
     """
     by = rows.errors
-    share = {name: _number(np.nanmean(error / ranges)) for name, error in by.items()}
+    share = {name: number(np.nanmean(error / ranges)) for name, error in by.items()}
     return {
         'moments': len(records), 'compared': len(rows.records), 'samples': rows.samples,
-        'steps': rows.done.shape[1], 'dt_s': _number(rows.dt_s),
+        'steps': rows.done.shape[1], 'dt_s': number(rows.dt_s),
         'skipped': dict(sorted(Counter(one['skipped'] for one in records
                                        if one['skipped']).items())),
         'error_share': share,
-        'better_than': {name: _number(1 - share['policy'] / share[name]) if share[name] else None
+        'better_than': {name: number(1 - share['policy'] / share[name]) if share[name] else None
                         for name in ('hold_still', 'last_velocity')},
         'joints': {name: _joint(rows, ranges, index) for index, name in enumerate(names)},
         'steps_error_share': {
@@ -106,12 +106,12 @@ def summarise(records: Sequence[dict[str, Any]], rows: Rows, names: Sequence[str
 
 
 def _joint(rows: Rows, ranges: np.ndarray, index: int) -> dict[str, Any]:
-    out: dict[str, Any] = {'range': _number(ranges[index])}
+    out: dict[str, Any] = {'range': number(ranges[index])}
     for name, error in rows.errors.items():
         one = error[:, :, index]
-        out[name] = {'mean': _number(np.nanmean(one)), 'p95': _number(np.nanpercentile(one, 95)),
-                     'max': _number(np.nanmax(one)),
-                     **{f'{part}_share': _number(of / ranges[index]) for part, of in (
+        out[name] = {'mean': number(np.nanmean(one)), 'p95': number(np.nanpercentile(one, 95)),
+                     'max': number(np.nanmax(one)),
+                     **{f'{part}_share': number(of / ranges[index]) for part, of in (
                          ('mean', np.nanmean(one)), ('p95', np.nanpercentile(one, 95)),
                          ('max', np.nanmax(one)))},
                      'by_step': {'mean': _numbers(np.nanmean(one, axis=0)),
@@ -127,10 +127,10 @@ def _joint(rows: Rows, ranges: np.ndarray, index: int) -> dict[str, Any]:
     fan = rows.apart(predicted, done[:, None], index)  # around what was done
     inside = (fan.min(axis=1) <= 0) & (fan.max(axis=1) >= 0)
     out['direction'] = {'moments': int(clear.sum()),
-                        'agree': _number(agree.mean()) if clear.any() else None}
+                        'agree': number(agree.mean()) if clear.any() else None}
     fan = rows.apart(predicted, predicted[:, :1], index)
-    out['spread'] = {'std': _number(fan.std(axis=1).mean()) if rows.samples > 1 else None,
-                     'done_inside': _number(inside[np.isfinite(done)].mean())
+    out['spread'] = {'std': number(fan.std(axis=1).mean()) if rows.samples > 1 else None,
+                     'done_inside': number(inside[np.isfinite(done)].mean())
                      if rows.samples > 1 else None}
     return out
 
@@ -144,19 +144,21 @@ def _smoothness(rows: Rows, names: Sequence[str]) -> dict[str, Any]:
     jumps = np.array([one['jump'] for one in joined])
     both = [one for one in joined if one['border'] and one['inside']]
     for index, name in enumerate(names):
-        out['jump'][name] = {'mean': _number(jumps[:, index].mean()),
-                             'p95': _number(np.percentile(jumps[:, index], 95)),
-                             'max': _number(jumps[:, index].max())}
+        out['jump'][name] = {'mean': number(jumps[:, index].mean()),
+                             'p95': number(np.percentile(jumps[:, index], 95)),
+                             'max': number(jumps[:, index].max())}
         if both:
             border, inside = (np.sqrt(np.mean([one[part][index]**2 for one in both]))
                               for part in ('border', 'inside'))
-            out['acceleration'][name] = {'border': _number(border), 'inside': _number(inside)}
+            out['acceleration'][name] = {'border': number(border), 'inside': number(inside)}
     return out
 
 
 def _safety(rows: Rows) -> dict[str, Any]:
     used = rows.records
-    return {'refused': dict(sorted(Counter(one['refused'] for one in used
+    changed = [bool(one['refused'] or one['clamped'] or one['slowed']) for one in used]
+    return {'changed_share': number(np.mean(changed)),
+            'refused': dict(sorted(Counter(one['refused'] for one in used
                                            if one['refused']).items())),
             **{what: {'chunks': sum(bool(one[what]) for one in used), 'joints': dict(
                 Counter(name for one in used for name in one[what]).most_common())}
@@ -168,9 +170,9 @@ def _inputs(rows: Rows) -> dict[str, Any]:
 
     def ages(values: list[float]) -> dict[str, float]:
         milliseconds = 1e3 * np.array(values)
-        return {'p50': _number(np.median(milliseconds)),
-                'p95': _number(np.percentile(milliseconds, 95)),
-                'max': _number(milliseconds.max())}
+        return {'p50': number(np.median(milliseconds)),
+                'p95': number(np.percentile(milliseconds, 95)),
+                'max': number(milliseconds.max())}
 
     out = {'joint_states': {'age_ms': ages([one['joint_age_s'] for one in used])}}
     for name in used[0]['image_age_s']:
@@ -179,9 +181,10 @@ def _inputs(rows: Rows) -> dict[str, Any]:
     return out
 
 
-def _number(value: float) -> float | None:
+def number(value: float) -> float | None:
+    """Return a number with six digits, None for one that is none."""
     return float(f'{value:.6g}') if np.isfinite(value) else None
 
 
 def _numbers(values: np.ndarray) -> list[float | None]:
-    return [_number(value) for value in values]
+    return [number(value) for value in values]

@@ -72,6 +72,8 @@ def write_report(result: dict[str, Any], done: Sequence[dict[str, Any]], bags: B
             latencies, {run.name: run.colour for run in runs})))}
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True,
                               undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    result = {'outcomes': None, **result}
+    context['result'] = result
     environment.filters['percent'] = lambda value: '–' if value is None else f'{100 * value:.2f} %'
     environment.filters['number'] = lambda value: '–' if value is None else f'{value:.4f}'
     text = environment.get_template('report.html.j2').render(context)

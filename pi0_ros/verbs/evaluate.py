@@ -18,8 +18,10 @@ from pi0_ros.bags.routes import Wanted
 from pi0_ros.configuration.advice import advised
 from pi0_ros.configuration.configuration import Configuration
 from pi0_ros.configuration.file import read_all_parameters, read_description, read_parameters
+from pi0_ros.evaluation.critical import read_intervals
 from pi0_ros.evaluation.evaluate import (SHUFFLED, Run, as_text, compare, evaluate,
-                                         wrong_instruction, write_json)
+                                         with_outcomes, write_json, wrong_instruction)
+from pi0_ros.evaluation.ranking import read_outcomes
 from pi0_ros.policy.factory import checkpoint_folder
 from pi0_ros.policy.policy import Unserved
 from pi0_ros.remote.schemas import OURS
@@ -57,6 +59,12 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument('--delay', type=float, default=0.1, metavar='SECONDS',
                      help='of an inference on the robot, for how chunks would have been joined '
                      '(default: 0.1)')
+    out.add_argument('--critical', type=Path, metavar='YAML',
+                     help='where it matters, for every bag by its name: a list of [from, to], '
+                     'seconds (default: half a second around every motion of a gripper)')
+    out.add_argument('--outcomes', type=Path, metavar='FILE',
+                     help='what became of runs on the robot, CSV or JSON with checkpoint and '
+                     'success in every row: tells which measure orders the checkpoints by success')
     out.add_argument('--out', type=Path, default=Path('evaluation'), metavar='DIR',
                      help='where the report goes (default: evaluation)')
     out.add_argument('--overwrite', action='store_true', help='begin anew if DIR holds another '
@@ -142,6 +150,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     given = read_values(args)
+    labels = read_intervals(args.critical) if args.critical else None
+    outcomes = read_outcomes(args.outcomes) if args.outcomes else None
     with ExitStack() as stack:
         bags = [Bags(args, Wanted.of(config), stack) for _, config in given]
         print(bags[0].describe())
@@ -155,7 +165,9 @@ def _run(args: argparse.Namespace) -> int:
         total = len(runs) * sum(int(bag.seconds / args.every) for bag in bags[0].bags)
         with tqdm(total=total, unit='moment', dynamic_ncols=True) as bar:
             done = [evaluate(run, args, of, bar) for run, of in runs]
-        result = compare(done, given[0][1].robot.commanded)
+        result = compare(done, given[0][1].robot.commanded, bags[0].bags, args.delay, labels)
+        if outcomes:
+            with_outcomes(result, outcomes)
         result['settings'] = {'every_s': args.every, 'samples': args.samples, 'seed': args.seed,
                               'delay_s': args.delay, 'time': args.time}
         result['versions'] = {'pi0_ros': __version__, 'Python': platform.python_version(), **{
