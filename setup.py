@@ -1,3 +1,6 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Package pi0_ros, an ament_python package."""
 
 from glob import glob
@@ -29,5 +32,6 @@ setup(
     maintainer_email='maintainers@pi0-ros.invalid',
     description='Runs PI0, the vision-language-action policy, on a robot with ROS 2.',
     license='Apache-2.0',
-    entry_points={'console_scripts': [f'{verb} = {PACKAGE}.cli:{verb}' for verb in VERBS]},
+    entry_points={'console_scripts': [f'{verb} = {PACKAGE}.cli:{verb}' for verb in VERBS],
+                  'ament_copyright.license': [f'apache2_short = {PACKAGE}.licence:APACHE2']},
 )

@@ -1,4 +1,8 @@
-"""How fast bags are read, evaluated and exported, and with how much memory.
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+How fast bags are read, evaluated and exported, and with how much memory.
 
     python benchmarks/bags.py [--minutes 10] [--out OUT.json]
 
@@ -10,12 +14,12 @@ if it is the same for both. rosbags alone is the floor.
 import argparse
 import json
 import os
+from pathlib import Path
 import resource
 import subprocess
 import sys
 import tempfile
 import time
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -23,10 +27,10 @@ import numpy as np
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / 'benchmarks')]
 
-from machine import machine  # noqa: E402
-from pi0_ros.bags.bag import Bag, _store  # noqa: E402
+from machine import machine  # noqa: E402, I100
+from pi0_ros.bags.bag import _store, Bag  # noqa: E402
 from pi0_ros.sim import arm  # noqa: E402
-from pi0_ros.sim.demonstration import START_NS, BagWriter, trajectory  # noqa: E402
+from pi0_ros.sim.demonstration import BagWriter, START_NS, trajectory  # noqa: E402
 from pi0_ros.sim.render import CAMERAS, render  # noqa: E402
 from pi0_ros.sim.world import random_world  # noqa: E402
 
@@ -71,7 +75,7 @@ def generate(path: Path, seconds: float) -> None:
 def perform(task: str, path: Path, scratch: Path) -> dict:
     """Do a task in this process; return what it took."""
     from pi0_ros.bags.playback import Playback
-    from pi0_ros.bags.routes import Wanted, resolve
+    from pi0_ros.bags.routes import resolve, Wanted
     from pi0_ros.configuration.file import read_all_parameters
     wanted = Wanted.of(read_all_parameters(None, policy='mock_hold', cameras=list(CAMERAS),
                                            joint_names=list(arm.JOINT_NAMES)))

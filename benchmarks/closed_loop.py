@@ -1,4 +1,8 @@
-"""Hand-over strategies against inference delay: closed loop with the simulated robot, without ROS.
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+Hand-over strategies against inference delay: closed loop with the simulated robot, without ROS.
 
     python benchmarks/closed_loop.py [--task peg --checkpoint FOLDER] [--episodes 200]
 
@@ -15,20 +19,19 @@ would make all borders alike, unless --limits is given.
 """
 
 import argparse
-import json
 from concurrent.futures import ProcessPoolExecutor
 from itertools import product
+import json
 from pathlib import Path
 
-import numpy as np
 from machine import machine
-from tqdm import tqdm
-
+import numpy as np
 from pi0_ros.motion.handover import rtc_kind
 from pi0_ros.policy.factory import checkpoint_folder
 from pi0_ros.sim.description import RULES, UNLIMITED_RULES
-from pi0_ros.sim.episodes import FIRST_UNSEEN_SEED, TICK_NS, run_episode
+from pi0_ros.sim.episodes import FIRST_UNSEEN_SEED, run_episode, TICK_NS
 from pi0_ros.sim.world import TASKS
+from tqdm import tqdm
 
 STRATEGIES = ('synchronous', 'switch', 'blend', 'ensemble', 'rtc identity', 'rtc full',
               'rtc_trained')

@@ -1,4 +1,8 @@
-"""Jitter of the control loop in a live graph, with the policy in a thread and in a process.
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+Jitter of the control loop in a live graph, with the policy in a thread and in a process.
 
     python benchmarks/control_jitter.py [--seconds 600] [--workers thread process]
 
@@ -11,15 +15,15 @@ late it is is what the machine itself does, below which no node can be.
 
 import argparse
 import json
+from pathlib import Path
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import idle
-import numpy as np
 from live import CAMERAS, Live, process_seconds, thread_seconds
 from machine import machine, percentiles
+import numpy as np
 
 IDLE_S = 20.0
 

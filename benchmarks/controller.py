@@ -1,4 +1,8 @@
-"""What joint_trajectory_controller makes of a smooth motion, kind by kind, in one run.
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+What joint_trajectory_controller makes of a smooth motion, kind by kind, in one run.
 
     python benchmarks/controller.py [--out out/controller.json] [--figure docs/controller.png]
 
@@ -14,9 +18,8 @@ import argparse
 import json
 from pathlib import Path
 
-import numpy as np
 from machine import machine
-
+import numpy as np
 from pi0_ros.motion.limits import unlimited
 from pi0_ros.motion.spline import cubic
 from pi0_ros.motion.trajectory import window
@@ -157,7 +160,7 @@ def main() -> None:
                     print(f'{label:24}{str(option).lower():8}{name:20}{delivery:22}' + ''.join(
                         f'{one["velocity"]:5.2f}{one["acceleration"]:6.1f}' for one in found)
                         + f'{found[2]["lag_ms"]:8.0f}{found[2]["ripple_rad_s"]:12.3f}')
-    print('a cell: peak velocity and acceleration commanded, in multiples of the plan\'s')
+    print("a cell: peak velocity and acceleration commanded, in multiples of the plan's")
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps({'machine': machine(), 'rows': rows}, indent=1) + '\n')
     print(args.out)

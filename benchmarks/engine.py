@@ -1,4 +1,8 @@
-"""The engine against transformers' own code: kernels, time, memory, growth.
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+The engine against transformers' own code: kernels, time, memory, growth.
 
     python benchmarks/engine.py [--only kernels cpu growth demo full gpu] [--network pi05]
 
@@ -9,23 +13,22 @@ measured' where there is none.
 
 import argparse
 import json
+from pathlib import Path
 import re
 import subprocess
 import sys
 import tempfile
 import time
-from pathlib import Path
 
-import numpy as np
-import torch
 from load import write_checkpoint
 from machine import machine
-
-from pi0_ros.weights.loading import load_model
+import numpy as np
 from pi0_ros.engine.engine import Engine
-from pi0_ros.engine.kernels import Graphs, count_kernels
+from pi0_ros.engine.kernels import count_kernels, Graphs
 from pi0_ros.engine.paths import Prompt, Reference
 from pi0_ros.training.model import architecture, new_model
+from pi0_ros.weights.loading import load_model
+import torch
 
 PARTS = ('kernels', 'cpu', 'growth', 'demo', 'full', 'gpu')
 CAMERAS, STEPS, CHUNK = 3, 10, 50
@@ -96,7 +99,7 @@ def summary(values: list[float]) -> dict[str, float]:
 def kernels() -> dict:
     """Count at real depth in bfloat16. What torch compiled is counted as it runs."""
     import torch._inductor.config as inductor
-    from torch.profiler import ProfilerActivity, profile
+    from torch.profiler import profile, ProfilerActivity
     inductor.cpp.enable_kernel_profile = True
     model = network(64, (27, 18), torch.bfloat16, 16)
     given, out = inputs(model, CAMERAS), {}

@@ -1,4 +1,8 @@
-"""What it costs to take a chunk into the plan, limits included; beside it ruckig, if installed.
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+What it costs to take a chunk into the plan, limits included; beside it ruckig, if installed.
 
     python benchmarks/handing_over.py [--chunks 60] [--out out/handing_over.json]
 
@@ -9,12 +13,11 @@ walks, which break them everywhere. ruckig (pip install ruckig) is asked for the
 
 import argparse
 import json
-import time
 from pathlib import Path
+import time
 
-import numpy as np
 from machine import machine
-
+import numpy as np
 from pi0_ros.control.pilot import Pilot, Timing
 from pi0_ros.motion.limiter import limit
 from pi0_ros.motion.limits import RobotLimits, Rules

@@ -1,4 +1,8 @@
-"""What the machine does to a process that only sleeps, beside a node that is measured.
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+What the machine does to a process that only sleeps, beside a node that is measured.
 
     python benchmarks/idle.py SECONDS [--priority 10]
 
@@ -10,10 +14,10 @@ the node counts them. Stolen is what the host took of all cores meanwhile. It en
 import argparse
 import json
 import os
+from pathlib import Path
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 from machine import percentiles
 
@@ -28,7 +32,8 @@ def start(seconds: float, priority: int = PRIORITY) -> subprocess.Popen:
 
 
 def found(process: subprocess.Popen) -> dict:
-    """Wait for its end; return what it found.
+    """
+    Wait for its end; return what it found.
 
     Ticks, how many were missed, when (s of time.monotonic), stolen_s, percentiles of lateness_ms.
     """

@@ -1,4 +1,8 @@
-"""How many joint states the node hears beside three cameras, at 100 to 1000 Hz.
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+How many joint states the node hears beside three cameras, at 100 to 1000 Hz.
 
     python benchmarks/joint_states.py [--seconds 20] [--out out/joint_states.json]
 
@@ -8,9 +12,9 @@ node moves the robot meanwhile, and the demo checkpoint infers as often as it ca
 
 import argparse
 import json
+from pathlib import Path
 import subprocess
 import sys
-from pathlib import Path
 
 from machine import machine
 
@@ -21,7 +25,6 @@ GRIPPER_HZ = 20.0
 def measure(hz: float, seconds: float, out: Path) -> dict:
     """Return what was heard of the arm and of the gripper, and what was missed of the ticks."""
     from live import Live
-
     from pi0_ros.observation.streams import Streams
     heard: dict[bool, list[int]] = {True: [], False: []}
     put = Streams.put_joints

@@ -1,4 +1,8 @@
-"""Inverse kinematics of chunks: time, accuracy, and how many are rejected.
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+Inverse kinematics of chunks: time, accuracy, and how many are rejected.
 
     python benchmarks/kinematics.py [--chunks 1000] [--out out/kinematics.json]
 
@@ -9,19 +13,19 @@ same accuracy for the tool.
 """
 
 import argparse
+from collections.abc import Callable
 import json
+from pathlib import Path
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from pathlib import Path
 
-import numpy as np
 from machine import machine, percentiles
+import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1] / 'test'))
 
-import arms  # noqa: E402
+import arms  # noqa: E402, I100
 from pi0_ros.kinematics.arm import Arm  # noqa: E402
 from pi0_ros.kinematics.inverse import follow  # noqa: E402
 from pi0_ros.kinematics.rotations import turn  # noqa: E402

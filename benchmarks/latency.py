@@ -1,4 +1,8 @@
-"""From camera stamp to command, and from instruction to command, stage by stage, in a live graph.
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+From camera stamp to command, and from instruction to command, stage by stage, in a live graph.
 
     python benchmarks/latency.py [--seconds 60] [--instructions 60]
 
@@ -9,15 +13,14 @@ the next tick. The instruction comes over its topic.
 
 import argparse
 import json
-import time
 from pathlib import Path
+import time
 
-import numpy as np
 from live import CAMERAS, Live
 from machine import machine, percentiles
-from std_msgs.msg import String
-
+import numpy as np
 from pi0_ros.ros.links import qos
+from std_msgs.msg import String
 
 WORK = ('transport', 'decode', 'prepare', 'restore', 'hand over', 'publish')
 ORDER = ('transport', 'wait for the policy', 'decode', 'prepare', 'model', 'restore', 'hand over',

@@ -1,30 +1,26 @@
-"""A live graph to measure in: the node in this process, its inputs from another.
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+A live graph to measure in: the node in this process, its inputs from another.
 
 Three raw cameras of 640x480 at 30 Hz and joint states, at 100 Hz if nothing else is said; the
 demo checkpoint, told that it was trained on three cameras, infers continuously.
 """
 
 import argparse
+from collections import deque
+from collections.abc import Callable
+from functools import partial
 import json
 import os
+from pathlib import Path
 import shutil
 import sys
 import threading
 import time
-from collections import deque
-from collections.abc import Callable
-from functools import partial
-from pathlib import Path
 
 import numpy as np
-import rclpy
-from rclpy.executors import SingleThreadedExecutor
-from rclpy.node import Node
-from rclpy.parameter import Parameter
-from sensor_msgs.msg import Image, JointState
-from std_msgs.msg import String
-from trajectory_msgs.msg import JointTrajectory
-
 from pi0_ros.policy.factory import DEMO
 from pi0_ros.ros.demo.processes import Children, private_environment
 from pi0_ros.ros.links import qos
@@ -32,6 +28,13 @@ from pi0_ros.ros.main import start
 from pi0_ros.ros.node import Pi0Node
 from pi0_ros.sim import arm
 from pi0_ros.sim.description import urdf
+import rclpy
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+from sensor_msgs.msg import Image, JointState
+from std_msgs.msg import String
+from trajectory_msgs.msg import JointTrajectory
 
 CAMERAS = ('overhead', 'wrist', 'side')
 WIDTH, HEIGHT = 640, 480
@@ -42,7 +45,8 @@ class Robot(Node):
     """Publishes inputs and listens to commands."""
 
     def __init__(self, cameras: bool, rate_hz: float = 100.0, gripper_hz: float = 0.0) -> None:
-        """Publish joint states, and images if ``cameras``.
+        """
+        Publish joint states, and images if ``cameras``.
 
         :param gripper_hz: of a message of its own for the gripper; 0: it comes with the others.
         """
@@ -123,7 +127,8 @@ class Live:
         self.session, self.loop = self.node.session, self.node.session.loop
 
     def wait(self, done: Callable[[], object], timeout_s: float = 30.0) -> None:
-        """Let callbacks run until ``done``.
+        """
+        Let callbacks run until ``done``.
 
         :raises RuntimeError: the time is over.
         """

@@ -1,4 +1,8 @@
-"""Time and memory to load a full-size checkpoint, against transformers' from_pretrained.
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+Time and memory to load a full-size checkpoint, against transformers' from_pretrained.
 
     python benchmarks/load.py [--out out/load.json]
 
@@ -8,17 +12,16 @@ and deletes it. Each loader runs in a process of its own, and in turn.
 
 import argparse
 import json
+from pathlib import Path
 import subprocess
 import sys
 import tempfile
-from pathlib import Path
 
-import torch
 from machine import machine
-from safetensors.torch import save_file
-from transformers import PI0Config, PI0ForConditionalGeneration
-
 from pi0_ros.weights.pi05 import PI05ForConditionalGeneration
+from safetensors.torch import save_file
+import torch
+from transformers import PI0Config, PI0ForConditionalGeneration
 
 LOADERS = {
     'pi0_ros': 'from pi0_ros.weights.loading import load_model\n'

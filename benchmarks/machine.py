@@ -1,9 +1,12 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Names the machine that a figure was measured on, and sums figures up."""
 
 import os
+from pathlib import Path
 import platform
 import re
-from pathlib import Path
 
 import numpy as np
 

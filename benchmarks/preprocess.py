@@ -1,4 +1,8 @@
-"""Time to prepare three 640x480 cameras, a state and an unchanged instruction for the network.
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+Time to prepare three 640x480 cameras, a state and an unchanged instruction for the network.
 
     python benchmarks/preprocess.py [--rounds 50] [--out out/preprocess.json]
 
@@ -9,21 +13,20 @@ images; cold: the first call after the others, when they come from memory.
 """
 
 import argparse
-import json
-import time
 from dataclasses import replace
+import json
 from pathlib import Path
+import time
 
 import cv2
-import numpy as np
-import torch
 from machine import machine
-from PIL import Image
-from torch.nn import functional as F
-
+import numpy as np
 from pi0_ros.observation.observation import Observation
 from pi0_ros.policy.pi0 import Pi0Policy
 from pi0_ros.policy.pixels import Pixels
+from PIL import Image
+import torch
+from torch.nn import functional as F
 
 FIXTURE = Path(__file__).parents[1] / 'test' / 'data' / 'lerobot_mean_std' / 'checkpoint'
 CAMERAS = ('a', 'b', 'c')
@@ -71,7 +74,7 @@ def main() -> None:
         ways[f'pi0_ros, everything, letterbox {letterbox}'] = (
             lambda policy=policy, seen=seen: policy.prepare(seen))
     ways['Pillow as openpi, images only'] = lambda: pillow(images)
-    ways["torch as transformers, images only"] = lambda: transformers(images)
+    ways['torch as transformers, images only'] = lambda: transformers(images)
     times: dict[str, list[list[float]]] = {name: [] for name in ways}
     for _ in range(args.rounds):
         for name, way in ways.items():

@@ -1,4 +1,8 @@
-"""A policy on another machine: what the wire costs, and what a network does to the demo's task.
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+A policy on another machine: what the wire costs, and what a network does to the demo's task.
 
     python benchmarks/remote.py [--seconds 20] [--seeds 4] [--out out/remote.json]
 
@@ -16,17 +20,17 @@ TCP repeats them. It is a model, no network.
 
 import argparse
 import asyncio
+from dataclasses import dataclass
 import json
+from pathlib import Path
 import random
 import subprocess
 import sys
 import threading
 import time
-from dataclasses import dataclass
-from pathlib import Path
 
-import numpy as np
 from machine import machine, percentiles
+import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1] / 'test'))
 

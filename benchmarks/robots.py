@@ -1,4 +1,8 @@
-"""How well robots in physics follow, with their profiles: SO-101 and two ViperX in MuJoCo.
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+How well robots in physics follow, with their profiles: SO-101 and two ViperX in MuJoCo.
 
     python benchmarks/robots.py [--robots so101 aloha] [--out out/robots.json]
 
@@ -9,13 +13,12 @@ each message; times are the robot's.
 
 import argparse
 import json
-import time
 from pathlib import Path
+import time
 
-import numpy as np
 from machine import machine
-
-from pi0_ros.physics.models import MODELS, Model
+import numpy as np
+from pi0_ros.physics.models import Model, MODELS
 from pi0_ros.physics.robot import PhysicsRobot
 from pi0_ros.ros.demo.trial import MOVES_S, trial
 
@@ -26,7 +29,8 @@ KILL_S = 4.0
 
 
 def following(recording: object, names: tuple[str, ...]) -> dict[str, float]:
-    """Return how the measured joints follow the commanded ones; of joints that turn.
+    """
+    Return how the measured joints follow the commanded ones; of joints that turn.
 
     lag: that shift by which they differ least, the median of the joints that moved. error: what
     is left at that shift, less what it is on average, which is the arm's weight; overshoot: how

@@ -1,4 +1,8 @@
-"""An hour of the live node: what grows, what is missed, whether messages are as documented.
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+An hour of the live node: what grows, what is missed, whether messages are as documented.
 
     python benchmarks/soak.py [--minutes 60] [--worker process] [--out out/soak.json]
 
@@ -11,22 +15,21 @@ idle process tells which ticks the machine takes away from everybody: the rest a
 import argparse
 import json
 import os
+from pathlib import Path
 import re
 import sys
 import time
-from pathlib import Path
 
-import idle
-import numpy as np
-import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+import idle
 from machine import machine
-from tqdm import tqdm
-
+import numpy as np
 from pi0_ros.ros.demo import demo
-from pi0_ros.ros.demo.starting import start_verbs
 from pi0_ros.ros.demo.processes import Children, private_environment
+from pi0_ros.ros.demo.starting import start_verbs
 from pi0_ros.sim.world import COLOURS
+import rclpy
+from tqdm import tqdm
 
 SETTLED_S = 600.0  # of filling buffers and allocators, or half of a shorter run
 READ_S, INSTRUCT_S = 10.0, 20.0
@@ -37,7 +40,8 @@ WORDS = {'checkpoint', 'engine', 'engine_reason', 'device', 'dtype', 'instructio
 
 
 def of_processes(*process_ids: int) -> dict[str, int]:
-    """Return memory in kB, threads and open files of processes together.
+    """
+    Return memory in kB, threads and open files of processes together.
 
     Memory that is their own; beside it, what they have touched of files and of memory that the
     publishers share with them, which is theirs and bounded by their profile.
@@ -126,7 +130,8 @@ def main() -> int:
 
 
 def missed(counts: list[tuple[float, int]], machine_at: list[float]) -> tuple[int, int]:
-    """Return how many ticks were missed, and how many of them the machine took from everybody.
+    """
+    Return how many ticks were missed, and how many of them the machine took from everybody.
 
     :param counts: times of diagnostic messages and ticks missed until then.
     :param machine_at: when the idle process missed a tick: one of the node counts as the machine's

@@ -1,4 +1,8 @@
-"""How often the demo checkpoint takes the named block, closed loop, without ROS.
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+How often the demo checkpoint takes the named block, closed loop, without ROS.
 
     python benchmarks/success.py [--episodes 200] [--delay 0.0] [--out out/success.json]
 
@@ -6,20 +10,19 @@ It prints the rate and writes what every episode came to.
 """
 
 import argparse
-import json
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
+import json
 from pathlib import Path
 
-import numpy as np
 from machine import machine
-from tqdm import tqdm
-
-from pi0_ros.motion.handover import STRATEGIES, rtc_kind
+import numpy as np
+from pi0_ros.motion.handover import rtc_kind, STRATEGIES
 from pi0_ros.policy.factory import checkpoint_folder
-from pi0_ros.sim.episodes import FIRST_UNSEEN_SEED, Episode, run_episode
+from pi0_ros.sim.episodes import Episode, FIRST_UNSEEN_SEED, run_episode
 from pi0_ros.sim.world import COLOURS
+from tqdm import tqdm
 
 _policy = None
 

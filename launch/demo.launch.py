@@ -1,4 +1,8 @@
-"""Start the simulated robot and the node with the small checkpoint.
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+Start the simulated robot and the node with the small checkpoint.
 
 Then arm it and tell it what to do:
 
@@ -13,7 +17,6 @@ from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument, SetEnvironmentVariable, Shutdown
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
-
 from pi0_ros.launching import profile
 
 SHARE = get_package_share_directory('pi0_ros')

@@ -1,4 +1,8 @@
-"""Start the node pi0 on a robot.
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+Start the node pi0 on a robot.
 
 ros2 launch pi0_ros pi0.launch.py --show-args tells what can be set here; everything else is in
 the parameter file.
@@ -12,13 +16,12 @@ from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
-
 from pi0_ros.launching import camera_remappings, parameter_files, profile, transport
 
 SHARE = get_package_share_directory('pi0_ros')
 ARGUMENTS = {
     'robot': ('', 'Profile of a robot in config/robots, such as ur5e_2f85; docs/robots.md.'),
-    'checkpoint': ('', "Folder of the checkpoint, or demo; empty: as the parameter file says."),
+    'checkpoint': ('', 'Folder of the checkpoint, or demo; empty: as the parameter file says.'),
     'params_file': ('', 'Parameter file, on top of the profile; config/pi0.yaml has every '
                     'parameter with its default.'),
     'namespace': ('', 'Namespace of the node and all its topics, for a second robot.'),

@@ -1,4 +1,8 @@
-"""Record a bag that the policy can be judged by, and be trained on.
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+Record a bag that the policy can be judged by, and be trained on.
 
     ros2 launch pi0_ros record.launch.py output:=bags/monday \
         camera_1:=/front/color/image_raw camera_2:=/wrist/color/image_raw
@@ -9,7 +13,6 @@ Ctrl-C ends it. With the node running, what it decides is recorded too.
 from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, ExecuteProcess, OpaqueFunction
 from launch.substitutions import LaunchConfiguration
-
 from pi0_ros.launching import is_none, record_topics
 
 TOPICS = {
@@ -22,8 +25,8 @@ TOPICS = {
 }
 CAMERAS = {
     'camera_1': ('/camera_1/image_raw', 'Image topic of the first camera.'),
-    'camera_2': ('/camera_2/image_raw', "Image topic of the second camera; none for none."),
-    'camera_3': ('/camera_3/image_raw', "Image topic of the third camera; none for none."),
+    'camera_2': ('/camera_2/image_raw', 'Image topic of the second camera; none for none.'),
+    'camera_3': ('/camera_3/image_raw', 'Image topic of the third camera; none for none.'),
 }
 OTHERS = {
     'output': ('', 'Folder to write, which must not exist; empty: rosbag2 names one.'),

@@ -1,4 +1,8 @@
-"""Play a bag to the node in a dry run, and record what it would have done.
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+Play a bag to the node in a dry run, and record what it would have done.
 
     ros2 launch pi0_ros replay.launch.py bag:=bags/monday params_file:=my_robot.yaml \
         camera_1:=/front/color/image_raw/compressed \
@@ -19,7 +23,6 @@ from launch.events import Shutdown
 from launch.events.process import ProcessIO
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
-
 from pi0_ros.launching import camera_remappings, profile, record_topics, transport
 
 SHARE = get_package_share_directory('pi0_ros')

@@ -1,3 +1,6 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """The command line: one verb for each thing the package does."""
 
 import argparse
@@ -6,12 +9,14 @@ import os
 import signal
 import sys
 
+from pi0_ros import environment
+
 VERBS = {
     'node': ('pi0_ros.ros.main', 'node_main', 'run PI0 on a robot'),
     'sim': ('pi0_ros.ros.main', 'sim_main', 'run the simulated robot'),
     'demo': ('pi0_ros.ros.demo.demo', 'main', 'simulated robot, node and three instructions'),
     'infer': ('pi0_ros.verbs.infer', 'main', 'decide one chunk from a file, without ROS'),
-    'inspect': ('pi0_ros.verbs.inspect', 'main', 'tell what a checkpoint is and wants'),
+    'inspect': ('pi0_ros.verbs.look', 'main', 'tell what a checkpoint is and wants'),
     'evaluate': ('pi0_ros.verbs.evaluate', 'main', 'judge a policy by bags, without ROS'),
     'export': ('pi0_ros.verbs.export', 'main', 'make a LeRobot data set of bags, without ROS'),
     'serve': ('pi0_ros.verbs.serve', 'main', 'decide for robots on other machines'),
@@ -42,6 +47,10 @@ def run(verb: str, arguments: list[str]) -> int:
     if taken:  # nothing has begun that is to be ended in order
         signal.signal(signal.SIGINT, lambda number, frame: os._exit(0 if verb in LISTEN else 130))
     if verb in NEEDS_ROS:
+        wrong = environment.problem()
+        if wrong:
+            print(f'pi0_ros {verb}: {wrong}', file=sys.stderr)
+            return 1
         try:
             importlib.import_module('rclpy')
         except ImportError as error:
@@ -55,6 +64,12 @@ def run(verb: str, arguments: list[str]) -> int:
         return work(arguments)
     except KeyboardInterrupt:
         return 130
+    except ModuleNotFoundError as error:
+        text = environment.missing(error)
+        if text is None:
+            raise
+        print(f'pi0_ros {verb}: {text}', file=sys.stderr)
+        return 1
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

@@ -1,3 +1,6 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """What the launch files share: how topics of cameras are said, and what is set around a node."""
 
 from collections.abc import Mapping
@@ -17,7 +20,8 @@ def is_none(topic: str) -> bool:
 
 
 def camera_remappings(slot: str, topic: str) -> list[tuple[str, str]]:
-    """Return how a camera's topics are remapped; none where there is no camera.
+    """
+    Return how a camera's topics are remapped; none where there is no camera.
 
     :param topic: of the raw or of the compressed images, which means the same.
     """
@@ -28,7 +32,8 @@ def camera_remappings(slot: str, topic: str) -> list[tuple[str, str]]:
 
 
 def parameter_files(folder: Path, robot: str, own: str) -> list[str]:
-    """Return the parameter files of a robot: its profile, and the user's own on top of it.
+    """
+    Return the parameter files of a robot: its profile, and the user's own on top of it.
 
     :param folder: config/. :param robot: name of a profile in config/robots, '' for none.
     :param own: the user's file, '' for none.

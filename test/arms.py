@@ -1,4 +1,8 @@
-"""Kinematics of three real arms as their makers publish them: facts, without their meshes.
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+Kinematics of three real arms as their makers publish them: facts, without their meshes.
 
 UR5e: Universal_Robots_ROS2_Description, config/ur5e (nominal). Panda: moveit_resources. Piper:
 AgileX' piper_description. Of each: joint, kind, parent, child, origin xyz and rpy, axis, limits.

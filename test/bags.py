@@ -1,9 +1,11 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Bags for tests, and ways to break them."""
 
 import numpy as np
-
 from pi0_ros.bags.bag import Bag
-from pi0_ros.sim.demonstration import START_NS, BagWriter, demonstrate, make, trajectory
+from pi0_ros.sim.demonstration import BagWriter, demonstrate, make, START_NS, trajectory
 
 MS = 1_000_000
 CAMERAS = ('overhead', 'wrist')

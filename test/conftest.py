@@ -1,13 +1,15 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Every test runs in a ROS domain of its own that stays on this host."""
 
 import os
 import signal
 
-import numpy as np
-import pytest
 from hypothesis import settings
-
+import numpy as np
 from pi0_ros.ros.demo.processes import private_environment
+import pytest
 
 os.environ.update(private_environment())
 # Whoever starts the tests in the background, or with nohup, lets them ignore these.

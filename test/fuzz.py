@@ -1,4 +1,8 @@
-"""Random lives of an arm, a node and a controller: whatever happens, what is commanded is safe.
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+Random lives of an arm, a node and a controller: whatever happens, what is commanded is safe.
 
     python test/fuzz.py [--ticks 10000000] [--seed 0]
 
@@ -6,11 +10,11 @@ Judged is what the controller commands at every one of its updates, not what the
 """
 
 import argparse
-import os
-import sys
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+import os
 from pathlib import Path
+import sys
 
 import numpy as np
 from tqdm import tqdm
@@ -18,7 +22,7 @@ from tqdm import tqdm
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / 'test')]
 
-from pi0_ros.control.controllers import Group, Report  # noqa: E402
+from pi0_ros.control.controllers import Group, Report  # noqa: E402, I100
 from pi0_ros.control.guard import Guard  # noqa: E402
 from pi0_ros.control.pilot import ClockJump, Pilot, Timing  # noqa: E402
 from pi0_ros.control.rules import GuardRules  # noqa: E402
@@ -30,7 +34,7 @@ from pi0_ros.observation.observation import (Freshness, Observation,  # noqa: E4
                                              ObservationBuilder)
 from pi0_ros.sim.controller import (Settings, TrajectoryController,  # noqa: E402
                                     TrajectoryMessage, TrajectoryRejected)
-from support import MS, chunk  # noqa: E402
+from support import chunk, MS  # noqa: E402
 
 STRATEGIES = ('blend', 'switch', 'ensemble', 'synchronous', 'rtc')
 RATES = (1.0, 2.0, 5.0, 10.0, 14.0, 20.0, 50.0, 50.0, 50.0, 100.0)
@@ -100,7 +104,8 @@ class Life:
 
     def __init__(self, seed: int, order: np.ndarray | None = None, calm: bool = False,
                  split: bool = False) -> None:
-        """Draw everything from ``seed``; ``order`` permutes the joints.
+        """
+        Draw everything from ``seed``; ``order`` permutes the joints.
 
         :param calm: without what depends on where the joints are measured.
         :param split: two controllers have the joints, if there are two; one may tell its state and

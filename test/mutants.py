@@ -1,4 +1,8 @@
-"""Whether the tests notice: one token of the code is changed, and some test must fail.
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+Whether the tests notice: one token of the code is changed, and some test must fail.
 
     python test/mutants.py [--rooms control motion] [--count 60] [--seed 0] [--jobs 2]
 
@@ -10,8 +14,11 @@ names that were printed, to look at survivors again.
 
 import argparse
 import ast
+from collections import defaultdict
+from collections.abc import Callable
 import json
 import os
+from pathlib import Path
 import random
 import resource
 import shutil
@@ -20,9 +27,6 @@ import sys
 import tempfile
 import threading
 import time
-from collections import defaultdict
-from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
@@ -46,7 +50,8 @@ WALL = 10  # times that, for one that waits for ever
 
 
 def places(tree: ast.AST) -> list[tuple[ast.AST, str, list[int]]]:
-    """Return what can be changed: operators, numbers, truth values, calls of max and min.
+    """
+    Return what can be changed: operators, numbers, truth values, calls of max and min.
 
     :returns: of each the node, the kind, and the lines of which one runs where it does; none where
         it runs when the module is imported.

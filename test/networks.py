@@ -1,14 +1,17 @@
-"""Small random PI0 networks, and inputs for them."""
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
 
-import torch
-from torch import nn
+"""Small random PI0 networks, and inputs for them."""
 
 from pi0_ros.engine.paths import Prompt
 from pi0_ros.training.model import architecture, new_model
 from pi0_ros.weights.pi05 import AdaptiveNorm
+import torch
+from torch import nn
 
-TINY = dict(width=64, expert_width=32, layers=3, heads=4, head_dim=16, image_width=48,
-            image_layers=2, image_heads=4, image_size=56, patch=14, vocabulary=100, chunk=10)
+TINY = {'width': 64, 'expert_width': 32, 'layers': 3, 'heads': 4, 'head_dim': 16,
+        'image_width': 48, 'image_layers': 2, 'image_heads': 4, 'image_size': 56, 'patch': 14,
+        'vocabulary': 100, 'chunk': 10}
 
 
 class Float64Waves(nn.Module):

@@ -1,9 +1,11 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """A robot, its cameras, a policy and the guard on one synthetic clock, a millisecond a step."""
 
 from dataclasses import replace
 
 import numpy as np
-
 from pi0_ros.control.controllers import Report
 from pi0_ros.control.guard import Guard, GuardRules
 from pi0_ros.control.pilot import ClockJump, Pilot, Timing
@@ -13,7 +15,7 @@ from pi0_ros.observation.observation import Freshness, ObservationBuilder
 from pi0_ros.policy.policy import PolicyGone
 from pi0_ros.sim.controller import (Settings, TrajectoryController, TrajectoryMessage,
                                     TrajectoryRejected)
-from support import MS, box, chunk
+from support import box, chunk, MS
 
 NAMES = ('a', 'b')
 ACCELERATION, VELOCITY, REACH = 5.0, 1.5, 2.0

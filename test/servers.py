@@ -1,16 +1,18 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """A small stand-in for openpi's server, with every fault that one can have."""
 
 import base64
+from contextlib import contextmanager, suppress
 import hashlib
 import re
 import socket
 import threading
-from contextlib import contextmanager, suppress
 
 import numpy as np
-from websockets.sync.server import serve
-
 from pi0_ros.remote.wire import pack, unpack
+from websockets.sync.server import serve
 
 WIDTH = 3
 

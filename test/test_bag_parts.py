@@ -1,13 +1,15 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Bags of robots whose controllers have topics of their own, for joint states and for commands."""
 
-import numpy as np
-import pytest
-
 from bags import MS, Tape
+import numpy as np
 from pi0_ros.bags.actions import ActionPath, ActionPaths
 from pi0_ros.bags.bag import BagError
 from pi0_ros.dataset.episodes import frames
 from pi0_ros.sim.demonstration import START_NS
+import pytest
 from test_bag import observations, playback
 
 TWO = {'joint_names': ['left/x', 'right/x'], 'commands': ['l', 'r'], **{
@@ -105,8 +107,8 @@ def test_two_arms_with_the_same_names_do_not_contradict_each_other(tmp_path):
 
 
 def test_frames_of_a_data_set_have_both_arms(tmp_path):
-    one, two = ([frame for frame in frames(playback(record(
-        tmp_path / name, apart), **robot), 25)] for name, apart, robot in (
+    one, two = (list(frames(playback(record(
+        tmp_path / name, apart), **robot), 25)) for name, apart, robot in (
             ('one', False, ONE), ('two', True, TWO)))
     assert len(one) == len(two) > 30
     for first, second in zip(one, two):

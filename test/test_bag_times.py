@@ -1,18 +1,20 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Times in bags: clocks that were set, recorders that stalled, cameras with their own clock."""
 
 from types import SimpleNamespace
 
+from bags import messages, MS, ordinary, Tape
 import numpy as np
-import pyarrow.parquet
-import pytest
-import yaml
-
-from bags import MS, Tape, messages, ordinary
 from pi0_ros.bags.actions import ActionPath
 from pi0_ros.bags.file_order import BACK_NS, Connection, in_order, one_after_another
 from pi0_ros.bags.playback import counts_table
 from pi0_ros.verbs import export
+import pyarrow.parquet
+import pytest
 from test_bag import observations, playback
+import yaml
 
 TURNS = np.array([0.5, 0.0])  # rad/s of joint a
 

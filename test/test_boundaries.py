@@ -1,14 +1,15 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Bounds of the control core, just before and just after: each states what a number is for."""
 
 import re
 
 import numpy as np
-import pytest
-
 from pi0_ros.control import safety
-from pi0_ros.control.controllers import SILENT_NS, Controller, Controllers, Report
-from pi0_ros.control.following import AGREE_NS, RESTS_NS, Follower
-from pi0_ros.control.guard import IMAGE_PROBLEM_NS, RETRY_NS, Guard
+from pi0_ros.control.controllers import Controller, Controllers, Report, SILENT_NS
+from pi0_ros.control.following import AGREE_NS, Follower, RESTS_NS
+from pi0_ros.control.guard import Guard, IMAGE_PROBLEM_NS, RETRY_NS
 from pi0_ros.control.pilot import ClockJump, Pilot, Stance, Timing
 from pi0_ros.control.rules import GuardRules
 from pi0_ros.control.states import State
@@ -18,7 +19,8 @@ from pi0_ros.motion.splice import splice
 from pi0_ros.observation.buffers import JointBuffer, LatestBuffer
 from pi0_ros.observation.finding import Finding
 from pi0_ros.observation.observation import Freshness, ObservationBuilder
-from support import MS, box, chunk
+import pytest
+from support import box, chunk, MS
 
 NAMES = ('a', 'b')
 NOW = 10**12
@@ -321,7 +323,8 @@ class Told:
                                             (0.035, 2.01)])
 def test_a_joint_that_stands_is_noticed_in_the_shortest_time_that_it_should_have_moved_in(
         speed, after_s):
-    """By more than a fifth of the tracking limit, 0.06, but for the last 0.3 s; five ticks later.
+    """
+    By more than a fifth of the tracking limit, 0.06, but for the last 0.3 s; five ticks later.
 
     Looked at are the last 0.5, 1 and 3 s, each once half of it is known: 3 rad/s are seen in the
     first, 0.06 in the last, and then at once.

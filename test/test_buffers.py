@@ -1,14 +1,16 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Buffers and images in numbers: rates, losses, ways, sizes."""
 
 import cv2
 import numpy as np
-import pytest
-
 from pi0_ros.observation import decoding
 from pi0_ros.observation.buffers import Arrivals, JointBuffer, LatestBuffer
 from pi0_ros.observation.images import letterbox
 from pi0_ros.observation.observation import Freshness, NotReady, ObservationBuilder
 from pi0_ros.observation.streams import MOST_WAIT_NS, Streams
+import pytest
 from support import MS
 
 SECOND = 10**9

@@ -1,3 +1,6 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Checkpoint folders: recognised, read strictly, refused with a reason."""
 
 import json
@@ -5,22 +8,21 @@ import logging
 import shutil
 import struct
 
-import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from safetensors.numpy import load_file, save_file
-
+import numpy as np
 from pi0_ros.checkpoint import reader as checkpoint
 from pi0_ros.checkpoint.normalise import lerobot_normaliser, openpi_normaliser
 from pi0_ros.checkpoint.spec import Choices
-from pi0_ros.policy.factory import DEMO, checkpoint_folder
+from pi0_ros.policy.factory import checkpoint_folder, DEMO
 from pi0_ros.policy.pi0 import Pi0Policy
 from pi0_ros.weights import loading as weights
 from pi0_ros.weights.files import CheckpointError
 from pi0_ros.weights.header import read_header
 from pi0_ros.weights.network import network_config
 from pi0_ros.weights.tensors import stored_names
+import pytest
+from safetensors.numpy import load_file, save_file
 from support import DATA, FIXTURES
 
 
@@ -145,7 +147,7 @@ def tokenizer_without(folder, token, instead='<gone>'):
     (lambda c: edit(c / 'config.json', use_relative_actions=True),
      'disagree on whether actions are relative: set .relative_joints'),
     (lambda c: relative(c, action_names='abcdefg'), "'abcdefg', expected a list"),
-    (lambda c: relative(c, action_names={'a': 1}), "expected a list: copy the file"),
+    (lambda c: relative(c, action_names={'a': 1}), 'expected a list: copy the file'),
     (lambda c: relative(c, back=False), "no step 'absolute_actions_processor' that is enabled"),
     (lambda c: relative(c, exclude_joints='gripper'), "exclude_joints is 'gripper', expected a l"),
     (lambda c: edit(c / 'config.json', chunk_size=True), 'chunk_size is True, expected a whole'),
@@ -241,7 +243,7 @@ def test_pickles_are_never_opened(openpi):
     payload = b"cos\nsystem\n(S'touch " + str(openpi / 'ran').encode() + b"'\ntR."
     (openpi / 'metadata.pt').write_bytes(payload)
     (openpi / 'optimizer.pt').write_bytes(payload)
-    load(openpi, tokenizer=str(DATA / "openpi_pytorch" / "tokenizer"),
+    load(openpi, tokenizer=str(DATA / 'openpi_pytorch' / 'tokenizer'),
          choices=Choices(relative_joints=(), actions='positions'))
     assert not (openpi / 'ran').exists()
 
@@ -465,8 +467,8 @@ def test_lerobot_before_0_4_is_refused_by_name(copy):
     config = json.loads((copy / 'config.json').read_text())
     config |= {'proj_width': 1024, 'num_steps': 5}
     (copy / 'config.json').write_text(json.dumps(config))
-    with pytest.raises(CheckpointError, match="before 0.4: convert .*migrate_policy.*all keys "
-                       "matched.*lerobot_0.3 afterwards.*proj_width, num_steps .num_steps is 5"):
+    with pytest.raises(CheckpointError, match='before 0.4: convert .*migrate_policy.*all keys '
+                       'matched.*lerobot_0.3 afterwards.*proj_width, num_steps .num_steps is 5'):
         checkpoint.read(copy)
 
 

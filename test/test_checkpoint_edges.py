@@ -1,3 +1,6 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """What a checkpoint says at the edge of what is allowed, and what stands in where it is silent."""
 
 import json
@@ -5,10 +8,6 @@ import shutil
 from types import SimpleNamespace
 
 import numpy as np
-import pytest
-import torch
-from safetensors.numpy import load_file, save_file
-
 from pi0_ros.checkpoint import layout_transformers, mapping
 from pi0_ros.checkpoint import reader as checkpoint
 from pi0_ros.checkpoint.dataset import DataSet
@@ -19,7 +18,10 @@ from pi0_ros.checkpoint.spec import Choices, find_tokenizer
 from pi0_ros.weights import loading, places
 from pi0_ros.weights.files import CheckpointError
 from pi0_ros.weights.network import network_config
+import pytest
+from safetensors.numpy import load_file, save_file
 from support import DATA, FIXTURES
+import torch
 
 
 @pytest.fixture

@@ -1,3 +1,6 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """The control thread by itself, on a clock that a test sets."""
 
 import os
@@ -7,10 +10,9 @@ import pytest
 
 pytest.importorskip('rclpy', reason='needs ROS 2')
 
+from pi0_ros.ros.control_loop import ControlLoop  # noqa: E402, I100
 from rclpy.clock import Clock  # noqa: E402
 from rclpy.time import Time  # noqa: E402
-
-from pi0_ros.ros.control_loop import ControlLoop  # noqa: E402
 
 PERIOD = 20_000_000
 

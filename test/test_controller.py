@@ -1,12 +1,14 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """The simulated controller against what joint_trajectory_controller does, case by case."""
 
 import json
 
 import numpy as np
-import pytest
-
 from pi0_ros.sim.controller import (Settings, TrajectoryController, TrajectoryMessage,
                                     TrajectoryRejected)
+import pytest
 from support import DATA, MS
 
 JOINTS = ('a', 'b')

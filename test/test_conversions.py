@@ -1,3 +1,6 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """ROS messages to and from the core's types."""
 
 import sys
@@ -8,18 +11,17 @@ import pytest
 
 pytest.importorskip('rclpy', reason='needs ROS 2')
 
-from sensor_msgs.msg import CompressedImage, Image  # noqa: E402
-
-from pi0_ros.observation.decoding import ENCODINGS, raw_to_rgb, to_ns  # noqa: E402
+from pi0_ros.observation.decoding import ENCODINGS, raw_to_rgb, to_ns  # noqa: E402, I100
 from pi0_ros.ros.links import conversions  # noqa: E402
-from support import MS, chunk  # noqa: E402
-
+from sensor_msgs.msg import CompressedImage, Image  # noqa: E402
+from support import chunk, MS  # noqa: E402
 
 PAIRS = [name for name in ENCODINGS if name.startswith(('yu', 'uy', 'nv'))]
 
 
 def fake_cv_bridge(monkeypatch, convert):
     class CvBridge:
+
         def imgmsg_to_cv2(self, message, encoding):
             return convert(message, encoding)
 

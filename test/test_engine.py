@@ -1,30 +1,32 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Our inference path against transformers' own code, on random networks."""
 
+from dataclasses import replace
 import logging
 import threading
-from dataclasses import replace
 
-import numpy as np
-import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
-from transformers.models.pi0.modeling_pi0 import PI0TimestepEmbeddings
-
+from networks import error, inputs, network, prompt
+import numpy as np
 from pi0_ros.engine import engine as engines
 from pi0_ros.engine import paths
 from pi0_ros.engine.engine import Engine
-from pi0_ros.engine.kernels import Graphs, count_kernels
+from pi0_ros.engine.kernels import count_kernels, Graphs
 from pi0_ros.engine.packing import unsupported
-from pi0_ros.engine.paths import Fast, Reference, choose
+from pi0_ros.engine.paths import choose, Fast, Reference
 from pi0_ros.observation.images import letterbox
 from pi0_ros.policy.pi0 import Pi0Policy
 from pi0_ros.policy.pixels import Pixels
 from pi0_ros.weights import loading as weights
 from pi0_ros.weights.files import CheckpointError
-from networks import error, inputs, network, prompt
+import pytest
 from support import DATA, FIXTURES, PI05_FIXTURES
+import torch
+from torch import nn
+from transformers.models.pi0.modeling_pi0 import PI0TimestepEmbeddings
 
 
 def both(model, steps=10, compiled=False, **choice):
@@ -265,6 +267,7 @@ def test_a_fast_path_that_is_wrong_is_found_at_the_start(sabotage, words, monkey
 
 def test_an_input_that_is_not_taken_over_is_found_at_the_start(monkeypatch):
     class Memory(Fast):
+
         def __call__(self, *given_):
             self.first = getattr(self, 'first', None)
             if self.first is None:
@@ -461,7 +464,7 @@ def test_a_gpu_with_too_little_memory_is_told_in_numbers(monkeypatch):
     monkeypatch.setattr(weights, 'load_model', load)
     policy = Pi0Policy(DATA / FIXTURES[0] / 'checkpoint', dt_ns=1, device='cpu')
     with pytest.raises(CheckpointError, match=r'are 0.0 GiB as stored, free are 3.0 of 8.0 GiB: '
-                                              r"end what else uses the GPU .nvidia-smi., or"):
+                                              r'end what else uses the GPU .nvidia-smi., or'):
         policy.load()
     assert policy.model is None
 

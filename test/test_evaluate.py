@@ -1,32 +1,34 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Verb evaluate: what it measures, that it is deterministic, resumes, and reports."""
 
+from datetime import datetime
 import errno
+from importlib import metadata
 import json
+from pathlib import Path
 import re
 import signal
 import subprocess
 import sys
-from datetime import datetime
-from importlib import metadata
-from pathlib import Path
-
-import cv2
-import numpy as np
-import pyarrow.parquet
-import pytest
 
 from bags import MS, STRING, Tape, write_demonstration
-from pi0_ros.bags.bag import Bag, _store
+import cv2
+import numpy as np
+from pi0_ros.bags.bag import _store, Bag
 from pi0_ros.bags.playback import Playback
-from pi0_ros.bags.routes import Wanted, resolve
+from pi0_ros.bags.routes import resolve, Wanted
 from pi0_ros.configuration.file import read_all_parameters
 from pi0_ros.evaluation import measures, moments
 from pi0_ros.evaluation.evaluate import decided_by
-from pi0_ros.workers.factory import make_local_policy
 from pi0_ros.policy.provenance import configuration_hash, fingerprint
 from pi0_ros.policy.record import InferenceRecord
 from pi0_ros.sim.demonstration import BagWriter, make
 from pi0_ros.verbs import evaluate
+from pi0_ros.workers.factory import make_local_policy
+import pyarrow.parquet
+import pytest
 
 ROOT = Path(__file__).parents[1]
 SIM = ROOT / 'config' / 'sim.yaml'
@@ -250,7 +252,7 @@ def test_checkpoints_side_by_side(bag, tmp_path):
     assert report.count('class="card"') == 2
     torch = f"torch {metadata.version('torch')}"
     for text in (one['fingerprint'], 'other.yaml', 'sim.yaml', torch,
-                 f"{datetime.now():%Y}", 'shoulder_lift', 'messages of', 'Which one is better',
+                 f'{datetime.now():%Y}', 'shoulder_lift', 'messages of', 'Which one is better',
                  'On the robot', 'where it decides'):
         assert text in report
 

@@ -1,25 +1,27 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Verb export: what is in the data set, that it resumes, and that nothing half-written is left."""
 
 import errno
 import json
+from pathlib import Path
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import av
-import numpy as np
-import pyarrow.parquet
-import pytest
-
 from bags import MS, Tape, write_demonstration
+import numpy as np
 from pi0_ros.bags.actions import ActionPath
 from pi0_ros.bags.bag import Bag
-from pi0_ros.dataset import statistics
+from pi0_ros.dataset import sums
 from pi0_ros.dataset import writer as dataset
 from pi0_ros.observation.decoding import message_to_rgb
 from pi0_ros.sim import arm
 from pi0_ros.verbs import export
+import pyarrow.parquet
+import pytest
 
 ROOT = Path(__file__).parents[1]
 SIM = str(ROOT / 'config' / 'sim.yaml')
@@ -267,7 +269,7 @@ def test_image_statistics_are_those_of_each_channel():
     counts = np.zeros((3, 256), int)
     counts[0, 0], counts[0, 255] = 50, 50
     counts[1, 51], counts[2, 102] = 100, 100
-    told = statistics.of_images(counts, 7)
+    told = sums.of_images(counts, 7)
     np.testing.assert_allclose(np.ravel(told['mean']), [0.5, 0.2, 0.4])
     np.testing.assert_allclose(np.ravel(told['std']), [0.5, 0, 0], atol=1e-7)
     assert np.ravel(told['q90']).tolist() == [1.0, 0.2, 0.4] and told['count'] == [7]

@@ -1,4 +1,8 @@
-"""What can go wrong, what the robot does and how it goes on: the rows of docs/safety.md.
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+What can go wrong, what the robot does and how it goes on: the rows of docs/safety.md.
 
 On a synthetic clock, with a robot that follows its controller. Every row is looked at in the same
 way: the joints come to rest within a second, no harder than the acceleration limit allows; then
@@ -10,8 +14,6 @@ from dataclasses import replace
 
 import cv2
 import numpy as np
-import pytest
-
 from pi0_ros.control.guard import Guard, GuardRules
 from pi0_ros.control.pilot import Pilot, Timing
 from pi0_ros.observation.buffers import JointBuffer, LatestBuffer
@@ -20,8 +22,9 @@ from pi0_ros.observation.finding import Finding
 from pi0_ros.observation.observation import Freshness, Observation, ObservationBuilder
 from pi0_ros.policy.policy import PolicyGone
 from pi0_ros.sim.controller import TrajectoryController
-from rig import ACCELERATION, NAMES, START_MS, Rig
-from support import MS, box, chunk
+import pytest
+from rig import ACCELERATION, NAMES, Rig, START_MS
+from support import box, chunk, MS
 
 HARDEST = 1.02 * ACCELERATION
 

@@ -1,16 +1,18 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Parameter files as people write them: the verbs read them as the node does."""
 
 import os
+from pathlib import Path
 import subprocess
 import sys
-from pathlib import Path
-
-import pytest
 
 from pi0_ros.configuration.file import parameter_files, read_parameters, sections_missing
 from pi0_ros.configuration.parameters import ParameterError
 from pi0_ros.control.config import GroupConfig
 from pi0_ros.ros.demo.processes import private_environment
+import pytest
 
 ROOT = Path(__file__).parents[1]
 WRONG = 'cannot configure'
@@ -116,7 +118,7 @@ def test_a_file_that_speaks_of_another_node_is_named_with_what_it_has(tmp_path):
 
 
 @pytest.mark.parametrize('text, words', [
-    (None, 'does not exist'), ('pi1: {ros__parameters: {max_jump: 0.1}}', "has /pi1"),
+    (None, 'does not exist'), ('pi1: {ros__parameters: {max_jump: 0.1}}', 'has /pi1'),
     ('/**: {ros__parameters: {max_jump: [}', 'params.yaml')])
 def test_a_node_whose_file_says_nothing_to_it_says_so(tmp_path, text, words):
     pytest.importorskip('rclpy')

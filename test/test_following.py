@@ -1,4 +1,8 @@
-"""What a controller does that the node did not tell it to, and where motions begin after that.
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+What a controller does that the node did not tell it to, and where motions begin after that.
 
 On the rig: the real controller's behaviour, its state told or not. What it is made to command is
 judged, at every millisecond.
@@ -7,15 +11,14 @@ judged, at every millisecond.
 from types import SimpleNamespace
 
 import numpy as np
-import pytest
-
 from pi0_ros.control.controllers import Controller, Report
 from pi0_ros.control.following import first_piece_ns
 from pi0_ros.control.states import State
 from pi0_ros.observation.finding import Finding
 from pi0_ros.sim.controller import Settings
-from rig import ACCELERATION, NAMES, VELOCITY, Rig
-from support import MS, box, chunk
+import pytest
+from rig import ACCELERATION, NAMES, Rig, VELOCITY
+from support import box, chunk, MS
 
 OVER = 1.02
 
@@ -370,8 +373,8 @@ def test_a_controller_that_stops_to_tell_its_state_disarms_and_is_not_armed():
 def heard(**change):
     """Return a controller that has told of itself."""
     out = Controller(NAMES)
-    given = dict(stamp_ns=10**12, received_ns=10**12, joint_names=NAMES,
-                 reference=np.zeros(2), speed_scaling=1.0)
+    given = {'stamp_ns': 10**12, 'received_ns': 10**12, 'joint_names': NAMES,
+             'reference': np.zeros(2), 'speed_scaling': 1.0}
     out.hear(Report(**{**given, **change}))
     return out
 
@@ -542,6 +545,7 @@ def test_a_follower_whose_name_is_discovered_later_has_not_gone():
             return []
 
     class Commands(list):
+
         def problem(self):
             return None
 

@@ -1,8 +1,10 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """A bounded part of ``make fuzz``."""
 
-import pytest
-
 from fuzz import Life, same_in_any_order
+import pytest
 
 
 @pytest.mark.parametrize('seed', range(40))

@@ -1,8 +1,11 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """One plan, several controllers: arm and gripper, or left and right, on their own."""
 
-import re
 from dataclasses import replace
 from functools import partial
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,18 +13,17 @@ import pytest
 
 pytest.importorskip('rclpy', reason='needs ROS 2')
 
-import rclpy  # noqa: E402
-from rclpy.parameter import Parameter  # noqa: E402
-from sensor_msgs.msg import JointState  # noqa: E402
-from std_msgs.msg import Float64MultiArray  # noqa: E402
-from trajectory_msgs.msg import JointTrajectory  # noqa: E402
-
-from graph import Graph  # noqa: E402
+from graph import Graph  # noqa: E402, I100
 from pi0_ros.checkpoint.config import RobotConfig  # noqa: E402
 from pi0_ros.configuration.configuration import Configuration  # noqa: E402
 from pi0_ros.control.config import ControlConfig, GroupConfig  # noqa: E402
 from pi0_ros.ros.demo import gripper_server  # noqa: E402
 from pi0_ros.ros.links import gripper, managers  # noqa: E402
+import rclpy  # noqa: E402
+from rclpy.parameter import Parameter  # noqa: E402
+from sensor_msgs.msg import JointState  # noqa: E402
+from std_msgs.msg import Float64MultiArray  # noqa: E402
+from trajectory_msgs.msg import JointTrajectory  # noqa: E402
 
 KINDS = {'joint_trajectory': (JointTrajectory, 'joint_trajectory'),
          'positions': (Float64MultiArray, 'commands'),

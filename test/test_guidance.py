@@ -1,26 +1,28 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Real-time chunking: its equations, in every path, and what a policy makes of a leftover."""
 
+from dataclasses import replace
 import json
 import logging
 import shutil
-from dataclasses import replace
 
-import numpy as np
-import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
-
 from networks import error, inputs, network
-from pi0_ros.checkpoint.mapping import JointMap, aloha_actions, aloha_given
+import numpy as np
+from pi0_ros.checkpoint.mapping import aloha_actions, aloha_given, JointMap
 from pi0_ros.engine import guidance
-from pi0_ros.engine.paths import Fast, Reference, choose
+from pi0_ros.engine.paths import choose, Fast, Reference
 from pi0_ros.motion.handover import rtc_kind
 from pi0_ros.policy.factory import DEMO
 from pi0_ros.policy.pi0 import Pi0Policy
 from pi0_ros.policy.policy import Leftover
 from pi0_ros.weights.files import CheckpointError
+import pytest
 from test_policy import fixture_observation, load, load_fixture
+import torch
 
 GUIDED = [kind for kind in guidance.KINDS if kind]
 
@@ -225,7 +227,7 @@ def test_robot_units_go_to_the_checkpoint_and_back():
 
 
 def test_a_trained_prefix_needs_a_checkpoint_that_says_so(tmp_path):
-    with pytest.raises(CheckpointError, match="does not say that it was trained.*to rtc, which"):
+    with pytest.raises(CheckpointError, match='does not say that it was trained.*to rtc, which'):
         Pi0Policy(DEMO, rtc='trained')
     folder = shutil.copytree(DEMO, tmp_path / 'trained')
     config = json.loads((folder / 'config.json').read_text())

@@ -1,19 +1,21 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Every strategy of handing over from chunk to chunk, on a synthetic clock."""
 
-import math
 from dataclasses import replace
+import math
 
 import numpy as np
-import pytest
-
 from pi0_ros.control.pilot import ClockJump, Pilot, Timing
 from pi0_ros.engine.guidance import weights
-from pi0_ros.motion.handover import STRATEGIES, make_handover
+from pi0_ros.motion.handover import make_handover, STRATEGIES
 from pi0_ros.motion.limits import unlimited
 from pi0_ros.motion.plan import Plan
 from pi0_ros.observation.observation import Observation
+import pytest
 from rig import Rig
-from support import MS, Planner, chunk
+from support import chunk, MS, Planner
 
 TICK = 20 * MS
 SPEED = 1.5  # of the sine, radians a second

@@ -1,16 +1,16 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Policies whose state and actions are poses of a tool: what they read, and what joints do."""
 
+from dataclasses import replace
 import json
 import shutil
-from dataclasses import replace
-
-import numpy as np
-import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from safetensors.numpy import load_file, save_file
 
 import arms
+from hypothesis import given, settings
+from hypothesis import strategies as st
+import numpy as np
 from pi0_ros.checkpoint import reader as checkpoint
 from pi0_ros.checkpoint.config import RobotConfig
 from pi0_ros.checkpoint.fit import fit
@@ -27,9 +27,11 @@ from pi0_ros.observation.observation import Observation
 from pi0_ros.policy.config import PolicyConfig
 from pi0_ros.policy.hands import HandPolicy, Seen
 from pi0_ros.policy.policy import ActionChunk, Leftover
-from pi0_ros.verbs import infer, inspect
+from pi0_ros.verbs import infer, look
 from pi0_ros.weights.files import CheckpointError
 from pi0_ros.workers.factory import make_policy
+import pytest
+from safetensors.numpy import load_file, save_file
 from support import DATA, PI05_FIXTURES
 from test_kinematics import made, needs_pinocchio
 
@@ -508,17 +510,17 @@ def test_infer_gives_joints_where_it_is_told_the_robot(folder, tmp_path, capsys)
 
 def test_inspect_shows_where_the_tool_would_go(folder, tmp_path, capsys):
     words = [str(folder), '--json', '--measure', *params(folder, tmp_path)]
-    assert inspect.main(words) == 0, capsys.readouterr().err
+    assert look.main(words) == 0, capsys.readouterr().err
     assert "'panda_hand' would go from" in json.loads(capsys.readouterr().out)['measured']['tools']
     words = [str(folder), '--json', '--measure', *params(folder, tmp_path, end_effectors={
         'panda_hand': TOOL[0].split(': ', 1)[1].replace('panda_link0', 'panda_link0')
         + 'rpy'})]
     (tmp_path / 'panda.urdf').write_text(arms.urdf('panda').replace('0 0 0.333', '0 0 2.333'))
-    assert inspect.main(words) == 0, capsys.readouterr().err
+    assert look.main(words) == 0, capsys.readouterr().err
     told = json.loads(capsys.readouterr().out)['measured']['tools']
     assert "no joints bring 'panda_hand' to the mean pose of training" in told
     del words[-2:]
-    assert inspect.main(words) == 0
+    assert look.main(words) == 0
     assert 'give --robot-description' in capsys.readouterr().out
 
 
@@ -539,7 +541,7 @@ def test_a_chunk_is_another_where_the_tool_is_another(folder):
 
 @pytest.fixture
 def live(tmp_path):
-    """Start a node that moves a Panda's hand; ``live(**parameters)``."""
+    """Start a node that moves a Panda's hand, with parameters."""
     pytest.importorskip('rclpy', reason='needs ROS 2')
     from graph import Graph
     from sensor_msgs.msg import Image

@@ -1,20 +1,22 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Image decoding and letterbox."""
 
-import re
 from pathlib import Path
+import re
 from types import SimpleNamespace
 
 import cv2
-import numpy as np
-import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
-from torch.nn import functional as F
-
-from pi0_ros.observation.decoding import ENCODINGS, compressed_to_rgb, raw_to_rgb
+import numpy as np
+from pi0_ros.observation.decoding import compressed_to_rgb, ENCODINGS, raw_to_rgb
 from pi0_ros.observation.images import letterbox
+from PIL import Image
+import pytest
+import torch
+from torch.nn import functional as F
 
 ROOT = Path(__file__).parents[1]
 

@@ -1,19 +1,21 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Where tools are and how joints bring them elsewhere, on three real arms."""
 
 import math
 import re
 
-import numpy as np
-import pytest
+import arms
 from hypothesis import given
 from hypothesis import strategies as st
-
-import arms
+import numpy as np
 from pi0_ros.kinematics.arm import Arm, pinocchio
-from pi0_ros.kinematics.inverse import LEAP, Tolerance, follow, reach
-from pi0_ros.kinematics.rotations import ROTATIONS, matrices, numbers, turn
+from pi0_ros.kinematics.inverse import follow, LEAP, reach, Tolerance
+from pi0_ros.kinematics.rotations import matrices, numbers, ROTATIONS, turn
 from pi0_ros.kinematics.tools import Chain, chains
 from pi0_ros.kinematics.urdf import UrdfError
+import pytest
 
 needs_pinocchio = pytest.mark.skipif(
     pinocchio is None, reason='Pinocchio is not installed: pip install -r requirements/tools.txt')

@@ -1,11 +1,15 @@
-"""The launch files, started as ``ros2 launch`` starts them: armed, instructed, interrupted.
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+The launch files, started as ``ros2 launch`` starts them: armed, instructed, interrupted.
 
 Run by pytest where launch_testing's plugin is installed, as in ``colcon test``.
 """
 
 import os
-import unittest
 from pathlib import Path
+import unittest
 
 import pytest
 
@@ -18,22 +22,21 @@ except LookupError:
     pytest.skip('pi0_ros is not installed: colcon build, and source install/setup.bash',
                 allow_module_level=True)
 
-import launch_testing.actions  # noqa: E402
-import launch_testing.asserts  # noqa: E402
-import launch_testing.markers  # noqa: E402
-import rclpy  # noqa: E402
-from diagnostic_msgs.msg import DiagnosticStatus  # noqa: E402
+from diagnostic_msgs.msg import DiagnosticStatus  # noqa: E402, I100
+from graph import spin_until  # noqa: E402
 from launch import LaunchDescription  # noqa: E402
 from launch.actions import ExecuteProcess, IncludeLaunchDescription  # noqa: E402
 from launch.launch_description_sources import PythonLaunchDescriptionSource  # noqa: E402
 from launch_ros.actions import Node  # noqa: E402
+import launch_testing.actions  # noqa: E402
+import launch_testing.asserts  # noqa: E402
+import launch_testing.markers  # noqa: E402
 from lifecycle_msgs.srv import GetState  # noqa: E402
+from pi0_ros.ros.links import qos  # noqa: E402
+import rclpy  # noqa: E402
 from rclpy.executors import SingleThreadedExecutor  # noqa: E402
 from std_msgs.msg import String  # noqa: E402
 from std_srvs.srv import SetBool  # noqa: E402
-
-from graph import spin_until  # noqa: E402
-from pi0_ros.ros.links import qos  # noqa: E402
 
 READY_S = 120.0  # importing torch, and loading and checking the policy, on a busy machine
 MOVE_S = 60.0

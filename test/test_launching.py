@@ -1,10 +1,12 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """What launch files make of what people say."""
 
 from pathlib import Path
 
-import pytest
-
 from pi0_ros import launching
+import pytest
 
 
 @pytest.mark.parametrize('topic', ['/front/image_raw', '/front/image_raw/compressed'])

@@ -1,20 +1,22 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Limits of the URDF and of parameters, and plans that keep them."""
 
 from dataclasses import replace
 
-import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
+import numpy as np
 from pi0_ros.control.config import parse_tighter
 from pi0_ros.control.safety import check_inside
 from pi0_ros.motion.limiter import limit
-from pi0_ros.motion.limits import RobotLimits, Rules, limits_from_urdf, make_limits, unlimited
+from pi0_ros.motion.limits import limits_from_urdf, make_limits, RobotLimits, Rules, unlimited
 from pi0_ros.motion.spline import cubic
 from pi0_ros.sim.arm import JOINT_NAMES
 from pi0_ros.sim.description import urdf
-from support import MS, box, robot_urdf
+import pytest
+from support import box, MS, robot_urdf
 
 
 def test_limits_of_the_simulated_arm():

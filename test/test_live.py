@@ -1,3 +1,6 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Simulated robot and node as processes, instructions as `ros2 topic pub` gives them."""
 
 import json
@@ -8,13 +11,12 @@ import pytest
 
 pytest.importorskip('rclpy', reason='needs ROS 2')
 
+from pi0_ros.ros.demo import demo  # noqa: E402, I100
+from pi0_ros.ros.demo.processes import Children, private_environment, share_file  # noqa: E402
+from pi0_ros.ros.links import qos  # noqa: E402
 import rclpy  # noqa: E402
 from sensor_msgs.msg import CompressedImage, JointState  # noqa: E402
 from std_srvs.srv import Trigger  # noqa: E402
-
-from pi0_ros.ros.demo import demo  # noqa: E402
-from pi0_ros.ros.demo.processes import Children, private_environment, share_file  # noqa: E402
-from pi0_ros.ros.links import qos  # noqa: E402
 from support import command_problem  # noqa: E402
 
 pytestmark = [pytest.mark.live, pytest.mark.xdist_group('live')]

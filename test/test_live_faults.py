@@ -1,3 +1,6 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Faults that only processes have, with the joints of the simulated robot themselves looked at."""
 
 import resource
@@ -8,7 +11,7 @@ import pytest
 
 pytest.importorskip('rclpy', reason='needs ROS 2')
 
-from pi0_ros.ros.demo import demo  # noqa: E402
+from pi0_ros.ros.demo import demo  # noqa: E402, I100
 from pi0_ros.sim import arm  # noqa: E402
 from pi0_ros.sim.recording import Recording  # noqa: E402
 from test_live import live  # noqa: E402, F401

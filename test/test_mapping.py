@@ -1,20 +1,22 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Joints of the robot and positions of the checkpoint: names, units, ALOHA."""
 
-import math
 from dataclasses import replace
+import math
 
-import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
+import numpy as np
 from pi0_ros.checkpoint import reader as checkpoint
 from pi0_ros.checkpoint.config import RobotConfig
 from pi0_ros.checkpoint.fit import fit, table, unfed
-from pi0_ros.checkpoint.mapping import (Conversion, JointMap, aloha_actions, aloha_state,
+from pi0_ros.checkpoint.mapping import (aloha_actions, aloha_state, Conversion, JointMap,
                                         parse_conversions)
 from pi0_ros.checkpoint.spec import Choices
 from pi0_ros.policy.factory import DEMO
+import pytest
 from support import DATA
 
 JOINTS = ('shoulder_pan', 'shoulder_lift', 'elbow_flex', 'wrist_flex', 'gripper')

@@ -1,16 +1,18 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Bounds of plans, windows and limits, just before and just after."""
 
 from dataclasses import replace
 
 import numpy as np
-import pytest
-
-from pi0_ros.motion.limiter import MOST_STEPS, STEP_NS, breaks, keeps, limit
+from pi0_ros.motion.limiter import breaks, keeps, limit, MOST_STEPS, STEP_NS
 from pi0_ros.motion.limits import unlimited
 from pi0_ros.motion.plan import Plan
 from pi0_ros.motion.spline import cubic, knot_velocities, without_overshoot
-from pi0_ros.motion.trajectory import APART_NS, PAST_NS, closer, first_piece, window
-from support import MS, Planner, box, chunk
+from pi0_ros.motion.trajectory import APART_NS, closer, first_piece, PAST_NS, window
+import pytest
+from support import box, chunk, MS, Planner
 
 S = 10**9
 
@@ -54,7 +56,8 @@ def test_a_piece_breaks_what_it_breaks_by_a_little_and_keeps_it_just_below():
 
 
 def test_a_vertex_of_the_velocity_between_two_knots_counts():
-    """0.2 rad in 0.2 s from rest to rest: 1.5 rad/s in the middle, taken for at most twice that.
+    """
+    0.2 rad in 0.2 s from rest to rest: 1.5 rad/s in the middle, taken for at most twice that.
 
     The bound is what 30 rad/s^2 make of it in half the time.
     """

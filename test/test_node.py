@@ -1,20 +1,22 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """The node on a real graph, with a mock policy and a robot that a test controls."""
 
+from dataclasses import replace
 import math
 import os
 import re
 import signal
-from dataclasses import replace
 
 import pytest
 
 pytest.importorskip('rclpy', reason='needs ROS 2')
 
-import cv2  # noqa: E402
+import cv2  # noqa: E402, I100
+from graph import Graph  # noqa: E402
 import numpy as np  # noqa: E402
 from sensor_msgs.msg import CompressedImage, JointState  # noqa: E402
-
-from graph import Graph  # noqa: E402
 from support import command_problem  # noqa: E402
 
 
@@ -163,10 +165,10 @@ def test_refused_instruction_says_what_is_known(make):
 
 
 @pytest.mark.parametrize('change, words', [
-    (dict(encoding='16SC1'), "camera 'front': image encoding '16SC1' is not supported"),
-    (dict(encoding='16UC1'), "camera 'front': '16UC1' is a depth image"),
-    (dict(data=bytes(20)), "camera 'front': image is truncated: 20 bytes of 48"),
-    (dict(step=5), "camera 'front': a 4 x 4 rgb8 image needs rows")])
+    ({'encoding': '16SC1'}, "camera 'front': image encoding '16SC1' is not supported"),
+    ({'encoding': '16UC1'}, "camera 'front': '16UC1' is a depth image"),
+    ({'data': bytes(20)}, "camera 'front': image is truncated: 20 bytes of 48"),
+    ({'step': 5}, "camera 'front': a 4 x 4 rgb8 image needs rows")])
 def test_unreadable_images_are_named_and_nothing_moves(make, change, words):
     graph = make()
     received = graph.node.session.inputs.cameras['front']
@@ -378,19 +380,19 @@ def test_lifecycle_can_be_repeated(make):
 
 
 @pytest.mark.parametrize('values, words', [
-    (dict(control_rate=500.0), "parameter 'control_rate' is 500.0, expected 1.0 to 100.0 Hz"),
-    (dict(control_rate=0.0), "parameter 'control_rate' is 0.0, expected 1.0 to 100.0 Hz"),
-    (dict(control_rat=50.0), "'control_rat' is unknown, did you mean 'control_rate'?"),
-    (dict(device='tpu'), "'device' is 'tpu', expected one of auto, cpu, cuda"),
-    (dict(seed='x'), "'seed' is 'x', expected a whole number"),
-    (dict(joint_names=['']), "'joint_names' is empty"),
-    (dict(joint_names=['a', 'a']), "'joint_names' names 'a' twice"),
-    (dict(cameras=['']), "'cameras' is empty"),
-    (dict(cameras=['a', 'b', 'c', 'd']), "'cameras' has 4 entries, expected at most 3"),
-    (dict(policy='pi0'), "'checkpoint' is empty"),
-    (dict(policy='pi0', checkpoint='/nowhere'), "checkpoint folder '/nowhere' does not exist"),
-    (dict(policy='pi0', checkpoint='demo'), "'joint_names' has 2 joints, the checkpoint has 5"),
-    (dict(policy='mock_scripted', mock_script=[1.0, 2.0, 3.0]), "'mock_script' has 3 values")])
+    ({'control_rate': 500.0}, "parameter 'control_rate' is 500.0, expected 1.0 to 100.0 Hz"),
+    ({'control_rate': 0.0}, "parameter 'control_rate' is 0.0, expected 1.0 to 100.0 Hz"),
+    ({'control_rat': 50.0}, "'control_rat' is unknown, did you mean 'control_rate'?"),
+    ({'device': 'tpu'}, "'device' is 'tpu', expected one of auto, cpu, cuda"),
+    ({'seed': 'x'}, "'seed' is 'x', expected a whole number"),
+    ({'joint_names': ['']}, "'joint_names' is empty"),
+    ({'joint_names': ['a', 'a']}, "'joint_names' names 'a' twice"),
+    ({'cameras': ['']}, "'cameras' is empty"),
+    ({'cameras': ['a', 'b', 'c', 'd']}, "'cameras' has 4 entries, expected at most 3"),
+    ({'policy': 'pi0'}, "'checkpoint' is empty"),
+    ({'policy': 'pi0', 'checkpoint': '/nowhere'}, "checkpoint folder '/nowhere' does not exist"),
+    ({'policy': 'pi0', 'checkpoint': 'demo'}, "'joint_names' has 2 joints, the checkpoint has 5"),
+    ({'policy': 'mock_scripted', 'mock_script': [1.0, 2.0, 3.0]}, "'mock_script' has 3 values")])
 def test_wrong_parameters_fail_configuration_with_a_sentence(monkeypatch, values, words):
     graph = Graph(**values)
     said = []
@@ -408,7 +410,10 @@ def test_whole_numbers_are_fine_for_rates(make):
     assert make(control_rate=25).node.session.pilot.timing.period_ns == 40_000_000
 
 
-def test_parameters_change_while_running_and_wrong_values_are_refused(make):
+@pytest.mark.parametrize('humble', [False, True])
+def test_parameters_change_while_running_and_wrong_values_are_refused(make, monkeypatch, humble):
+    if humble:  # whose rclpy only asks before a change
+        monkeypatch.delattr('rclpy.node.Node.add_post_set_parameters_callback')
     graph = make()
     from rclpy.parameter import Parameter
     good, bad, fixed = graph.node.set_parameters([

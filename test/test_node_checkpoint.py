@@ -1,3 +1,6 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """The node with golden checkpoints: images and joint states in, the trainer's own actions out."""
 
 import json
@@ -10,10 +13,9 @@ import yaml
 
 pytest.importorskip('rclpy', reason='needs ROS 2')
 
+from graph import Graph  # noqa: E402, I100
+from pi0_ros.verbs import look  # noqa: E402
 from sensor_msgs.msg import Image  # noqa: E402
-
-from graph import Graph  # noqa: E402
-from pi0_ros.verbs import inspect  # noqa: E402
 from support import DATA, FIXTURES, PI05_FIXTURES  # noqa: E402
 from test_weights import BASE, COLOUR, with_cameras  # noqa: E402
 
@@ -26,11 +28,11 @@ def live_chunk(name, state=None, **parameters):
         seen = {key: file[key] for key in file.files}
     joints = [str(joint) for joint in seen['joint_names']]
     robots = list(facts['camera_map'])
-    values = dict(
-        policy='pi0', checkpoint=str(folder / 'checkpoint'), joint_names=joints, device='cpu',
-        cameras=[facts['camera_map'][robot] for robot in robots], action_rate=50.0,
-        tokenizer=str(folder / facts['tokenizer']), dtype='float32',
-        max_image_age=5.0, max_skew=5.0)
+    values = {
+        'policy': 'pi0', 'checkpoint': str(folder / 'checkpoint'), 'joint_names': joints,
+        'device': 'cpu', 'cameras': [facts['camera_map'][robot] for robot in robots],
+        'action_rate': 50.0, 'tokenizer': str(folder / facts['tokenizer']), 'dtype': 'float32',
+        'max_image_age': 5.0, 'max_skew': 5.0}
     if 'delta_mask' in facts:
         values['relative_joints'] = [joint for joint, delta in zip(joints, facts['delta_mask'])
                                      if delta]
@@ -99,7 +101,7 @@ def test_a_configuration_that_does_not_fit_is_shown_beside_the_checkpoint(capfd)
         graph.close()
     said = capfd.readouterr().err
     for words in ("names 'Overhead', but the checkpoint's cameras are overhead, wrist, did you "
-                  "mean 'overhead'?", "has 4 joints, the checkpoint has 5 actions",
+                  "mean 'overhead'?", 'has 4 joints, the checkpoint has 5 actions',
                   "has 'shoulder_lift' at position 0, the checkpoint has it at 1",
                   "(none is 'Overhead')  camera_1"):
         assert words in said, said
@@ -112,7 +114,7 @@ def test_the_parameter_file_of_inspect_configures_the_node(tmp_path, capfd):
                                        COLOUR),
                  {'front': 'base_0_rgb', 'wrist': 'left_wrist_0_rgb'}, ['front', 'wrist'])
     name = json.loads((BASE.parent / 'fixture.json').read_text())['tokenizer']
-    assert inspect.main([str(folder), '--tokenizer', str(BASE.parent / name)]) == 0
+    assert look.main([str(folder), '--tokenizer', str(BASE.parent / name)]) == 0
     told = yaml.safe_load(capfd.readouterr().out.partition('start from:')[2])
     values = told['/**']['ros__parameters']
     values |= {'joint_names': list('abcdefgh')[:len(values['joint_names'])], 'action_rate': 30.0}

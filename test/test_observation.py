@@ -1,13 +1,15 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Buffers and the rules for taking an observation."""
 
-import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
+import numpy as np
 from pi0_ros.observation.buffers import Arrivals, JointBuffer, LatestBuffer
 from pi0_ros.observation.observation import Freshness, NotReady, ObservationBuilder
 from pi0_ros.observation.streams import Streams
+import pytest
 from support import MS
 
 NAMES = ('pan', 'lift', 'grip')

@@ -1,32 +1,34 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """What the operator says and sees, on a real graph: arming, stops, faults, dry runs, shutdown."""
 
+from dataclasses import replace
 import gc
 import os
+from pathlib import Path
 import re
 import threading
-from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 pytest.importorskip('rclpy', reason='needs ROS 2')
 
-import numpy as np  # noqa: E402
-import rclpy  # noqa: E402
+from graph import Graph  # noqa: E402, I100
 from lifecycle_msgs.msg import Transition  # noqa: E402
 from lifecycle_msgs.srv import ChangeState  # noqa: E402
+import numpy as np  # noqa: E402
+from pi0_ros.ros.links.descriptions import publishers  # noqa: E402
+import rclpy  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
 from rclpy.qos import QoSProfile, ReliabilityPolicy  # noqa: E402
 from rosgraph_msgs.msg import Clock  # noqa: E402
 from std_msgs.msg import Bool, Float64, String  # noqa: E402
 from std_srvs.srv import SetBool  # noqa: E402
-from trajectory_msgs.msg import JointTrajectory  # noqa: E402
-
-from graph import Graph  # noqa: E402
-from pi0_ros.ros.links.descriptions import publishers  # noqa: E402
 from support import robot_urdf  # noqa: E402
 from test_node import make, moving  # noqa: E402, F401
+from trajectory_msgs.msg import JointTrajectory  # noqa: E402
 
 DOCS = Path(__file__).parents[1] / 'docs'
 
@@ -178,7 +180,7 @@ def test_parameters_that_tighten_and_those_that_are_wrong():
         assert max(message.points[0].positions[0] for message in graph.robot.commands) <= 0.1
     finally:
         graph.close()
-    for wrong in ({'joint_limits.c.upper': 1.0}, dict(gripper_joints=['hand'])):
+    for wrong in ({'joint_limits.c.upper': 1.0}, {'gripper_joints': ['hand']}):
         graph = Graph(**wrong)
         try:
             assert graph.node.trigger_configure().name == 'FAILURE'
@@ -189,7 +191,7 @@ def test_parameters_that_tighten_and_those_that_are_wrong():
 def test_another_description_while_armed_waits_until_the_robot_is_armed_again(make):  # noqa: F811
     graph = make()
     graph.enable()
-    text = robot_urdf(**{name: 'revolute -1 1 1' for name in ('a', 'b')})
+    text = robot_urdf(**dict.fromkeys(('a', 'b'), 'revolute -1 1 1'))
     graph.robot.description.publish(String(data=text))
     graph.wait(lambda: graph.node.operator._description == text)
     assert graph.node.session.pilot.limits.upper[0] == 1.95

@@ -1,18 +1,20 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Package metadata, configuration, command line, and what is documented."""
 
 import json
+from pathlib import Path
 import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
-from pathlib import Path
-
-import pytest
-import yaml
 
 from pi0_ros import __version__, cli
 from pi0_ros.configuration import parameters
 from pi0_ros.sim.arm import JOINT_NAMES
+import pytest
+import yaml
 
 ROOT = Path(__file__).parents[1]
 OPTIONAL = {'pi0_interfaces', 'moveit_msgs'}  # used where they are found
@@ -76,6 +78,7 @@ def test_unknown_verb_lists_the_verbs():
 def test_launch_files_describe_every_argument():
     pytest.importorskip('launch_ros', reason='launch is on no registry: needs a ROS installation')
     import importlib.util
+
     from launch.actions import DeclareLaunchArgument
     for path in (ROOT / 'launch').glob('*.launch.py'):
         spec = importlib.util.spec_from_file_location('launch_file', path)

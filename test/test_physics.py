@@ -1,15 +1,17 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Robots in MuJoCo: what their drivers tell, how their controllers move them, what they take."""
 
 import importlib.util
+from pathlib import Path
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
-import pytest
-
-from pi0_ros.motion.limits import Rules, make_limits
+from pi0_ros.motion.limits import make_limits, Rules
 from pi0_ros.sim.controller import TrajectoryMessage, TrajectoryRejected
+import pytest
 from support import DATA, MS
 
 HERE = importlib.util.find_spec('mujoco') is not None
@@ -145,11 +147,11 @@ def test_every_camera_sees_the_robot_move(robot):
 @needs
 def test_the_untrained_checkpoint_is_in_the_units_of_the_profile(tmp_path):
     pytest.importorskip('rclpy', reason='needs ROS 2')
-    from pi0_ros.observation.observation import Observation
     from pi0_ros.configuration.file import read_all_parameters
+    from pi0_ros.observation.observation import Observation
     from pi0_ros.physics.models import MODELS
-    from pi0_ros.workers.factory import make_policy
     from pi0_ros.ros.demo.trial import untrained
+    from pi0_ros.workers.factory import make_policy
     model, path = MODELS['so101'], Path(__file__).parents[1] / 'config' / 'robots' / 'so101.yaml'
     folder = untrained(model, path, tmp_path / 'checkpoint')
     config = read_all_parameters(path, policy='pi0', checkpoint=str(folder), action_rate=20.0)

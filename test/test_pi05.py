@@ -1,15 +1,15 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """pi0.5: its network, its prompt and its checkpoints; what LeRobot and openpi do with them."""
 
 import json
 import shutil
 
-import numpy as np
-import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.numpy import load_file, save_file
-
+from networks import error, inputs, network, prompt
+import numpy as np
 from pi0_ros.checkpoint import reader as checkpoint
 from pi0_ros.checkpoint.config import RobotConfig
 from pi0_ros.checkpoint.normalise import BINS, lerobot_normaliser, openpi_normaliser
@@ -17,16 +17,18 @@ from pi0_ros.checkpoint.spec import Choices
 from pi0_ros.configuration.file import read_all_parameters
 from pi0_ros.engine import guidance
 from pi0_ros.engine.kernels import count_kernels
-from pi0_ros.engine.paths import BUCKET, Fast, Reference, choose, made_up
+from pi0_ros.engine.paths import BUCKET, choose, Fast, made_up, Reference
 from pi0_ros.observation.observation import Observation
 from pi0_ros.policy.config import PolicyConfig
 from pi0_ros.policy.pi0 import Pi0Policy
 from pi0_ros.policy.prompt import prompt_ids, state_digits
 from pi0_ros.weights.files import CheckpointError
 from pi0_ros.workers.factory import make_policy
-from networks import error, inputs, network, prompt
+import pytest
+from safetensors.numpy import load_file, save_file
 from support import DATA, FIXTURES, PI05_FIXTURES
 from test_policy import facts_of, fixture_observation, load_fixture
+import torch
 
 QUANTILES, RELATIVE = PI05_FIXTURES
 
@@ -364,7 +366,7 @@ def test_openpis_pi05_is_told_by_its_weights_and_reads_quantiles(openpi):
 def test_openpis_pi05_may_have_no_state_in_its_prompt(openpi):
     """discrete_state_input=False: PaligemmaTokenizer.tokenize without a state."""
     known = {'relative_joints': (), 'actions': 'positions'}
-    assert 'set \'state_in_prompt\' to no' in ' '.join(
+    assert "set 'state_in_prompt' to no" in ' '.join(
         checkpoint.read(openpi, Choices(**known)).warnings)
     for plain in (True, False):
         policy = Pi0Policy(openpi, dt_ns=1, device='cpu', dtype='float32',
@@ -415,7 +417,7 @@ def old(folder):
 
 def test_lerobot_0_4_had_a_number_for_every_place_of_a_padded_state(copy):
     """processor_pi05.py of 0.4.0 to 0.4.4: pad_vector(state, max_state_dim) before the digits."""
-    assert "LeRobot 0.4 seems to have saved it" in said(old(copy))
+    assert 'LeRobot 0.4 seems to have saved it' in said(old(copy))
 
     def digits(letterbox):
         policy = Pi0Policy(copy, dt_ns=1, device='cpu', choices=Choices(letterbox=letterbox),

@@ -1,10 +1,11 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """What is published, and when nothing is: windows, first pieces, stops, silence."""
 
-import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
+import numpy as np
 from pi0_ros.control.following import first_piece_ns
 from pi0_ros.control.pilot import ClockJump, Pilot, Stance, Timing
 from pi0_ros.control.states import State
@@ -15,7 +16,8 @@ from pi0_ros.motion.stops import stop, way
 from pi0_ros.motion.trajectory import first_piece, window
 from pi0_ros.ros.links.conversions import trajectory_message
 from pi0_ros.sim.controller import Settings, TrajectoryController, TrajectoryMessage
-from support import MS, box, chunk, command_problem
+import pytest
+from support import box, chunk, command_problem, MS
 
 TICK = 20 * MS
 LIMITS = box(1, -2.0, 2.0, 1.5, 5.0)

@@ -1,17 +1,19 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Plans, and how chunks become part of them, on a synthetic clock."""
 
 from dataclasses import replace
 
-import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
+import numpy as np
 from pi0_ros.control.pilot import Pilot, Timing
 from pi0_ros.motion.limits import unlimited
 from pi0_ros.motion.plan import Plan
 from pi0_ros.motion.spline import cubic, knot_velocities
-from support import MS, Planner, chunk
+import pytest
+from support import chunk, MS, Planner
 
 DT = 20 * MS
 

@@ -1,15 +1,14 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Checkpoints, preprocessing and PI0 against golden cases made by LeRobot itself."""
 
+from dataclasses import replace
 import json
 import re
 import shutil
-from dataclasses import replace
 
 import numpy as np
-import pytest
-import torch
-from safetensors.numpy import load_file, save_file
-
 from pi0_ros.checkpoint import reader as checkpoint
 from pi0_ros.checkpoint.spec import Choices
 from pi0_ros.observation.observation import Observation
@@ -17,10 +16,13 @@ from pi0_ros.policy import mock
 from pi0_ros.policy.factory import DEMO
 from pi0_ros.policy.pi0 import Pi0Policy, prompt_ids
 from pi0_ros.verbs import infer as infer_verb
-from pi0_ros.verbs import inspect as inspect_verb
+from pi0_ros.verbs import look
 from pi0_ros.weights import loading as weights
 from pi0_ros.weights.files import CheckpointError
+import pytest
+from safetensors.numpy import load_file, save_file
 from support import DATA, FIXTURES, PI05_FIXTURES
+import torch
 
 
 def load(folder, device='cpu', dtype='float32', **options):
@@ -37,7 +39,7 @@ def load_fixture(name, **options):
     facts = facts_of(name)
     mask = facts.get('delta_mask')
     choices = Choices(relative_joints=None if mask is None else tuple(np.flatnonzero(mask)))
-    return load(DATA / name / 'checkpoint', tokenizer=str(DATA / name / facts["tokenizer"]),
+    return load(DATA / name / 'checkpoint', tokenizer=str(DATA / name / facts['tokenizer']),
                 choices=choices, **options)
 
 
@@ -143,12 +145,12 @@ def test_infer_verb_writes_the_actions(tmp_path, capsys):
 
 
 def test_inspect_verb_tells_what_the_demo_checkpoint_is(capsys):
-    assert inspect_verb.main(['demo', '--json']) == 0
+    assert look.main(['demo', '--json']) == 0
     facts = json.loads(capsys.readouterr().out)
     assert facts['cameras'] == ['overhead', 'wrist'] and facts['action_rate_hz'] == 50
-    assert inspect_verb.main(['demo']) == 0
+    assert look.main(['demo']) == 0
     assert 'joint_names: ["shoulder_pan"' in capsys.readouterr().out
-    assert inspect_verb.main(['/nowhere']) == 1
+    assert look.main(['/nowhere']) == 1
     assert 'does not exist' in capsys.readouterr().err
 
 
@@ -238,7 +240,7 @@ def test_infer_takes_the_choices_from_a_parameter_file(tmp_path, capsys):
 
 @pytest.mark.parametrize('name', FIXTURES)
 def test_inspect_verb_on_every_layout(name, capsys):
-    assert inspect_verb.main([str(DATA / name / 'checkpoint')]) == 0
+    assert look.main([str(DATA / name / 'checkpoint')]) == 0
     shown = capsys.readouterr().out
     assert ('openpi' if name == 'openpi_pytorch' else 'LeRobot') in shown
     assert ('relative_joints:' in shown) == (name == 'openpi_pytorch')
@@ -346,12 +348,12 @@ def test_inspect_goes_on_where_something_is_not_recorded(tmp_path, capsys):
     (folder / 'config.json').unlink()
     params = tmp_path / 'params.yaml'
     params.write_text('{"/**": {"ros__parameters": {"assets": "other"}}}')
-    assert inspect_verb.main([str(folder)]) == 1
+    assert look.main([str(folder)]) == 1
     assert "choose one with parameter 'assets'" in capsys.readouterr().err
-    assert inspect_verb.main([str(folder), '--params-file', str(params), '--json']) == 0
+    assert look.main([str(folder), '--params-file', str(params), '--json']) == 0
     facts = json.loads(capsys.readouterr().out)
     assert "set parameter 'relative_joints'" in facts['warnings'][0]
-    assert inspect_verb.main(['demo', '--measure', '--json']) == 0
+    assert look.main(['demo', '--measure', '--json']) == 0
     measured = json.loads(capsys.readouterr().out)['measured']
     assert measured['engine'] == 'fast' and measured['difference'] < 1e-5
 
@@ -362,13 +364,13 @@ def test_inspect_tells_still_joints_units_and_a_file_that_the_node_takes(tmp_pat
     values = {name: value.copy() for name, value in load_file(path).items()}
     values['observation.state.mean'][1], values['observation.state.std'][2] = 95.0, 0.0
     save_file(values, path)
-    assert inspect_verb.main([str(folder), '--json']) == 0
+    assert look.main([str(folder), '--json']) == 0
     facts = json.loads(capsys.readouterr().out)
     assert facts['state']['still'] == [2] and facts['action']['still'] == []
     assert facts['dtypes'] == ['F32'] and facts['memory_gib']['float32'] > 0
     assert any('state 2 hardly moved' in text for text in facts['warnings'])
     assert any('state 1 goes up to 9' in text for text in facts['warnings'])
-    assert inspect_verb.main([str(folder)]) == 0
+    assert look.main([str(folder)]) == 0
     shown = capsys.readouterr().out
     assert shown.count(' still') == 1 and 'stored as F32' in shown
     params = tmp_path / 'params.yaml'
@@ -383,6 +385,7 @@ def test_a_token_that_the_network_does_not_know_is_named():
     known = policy.model.model.vlm.get_input_embeddings().num_embeddings
 
     class Other:
+
         def encode(self, text, add_special_tokens):
             return type('Encoding', (), {'ids': [3, known + 5]})
 

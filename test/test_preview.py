@@ -1,3 +1,6 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """What the robot will do, as pictures, on a real graph."""
 
 import numpy as np
@@ -6,11 +9,10 @@ import pytest
 pytest.importorskip('rclpy', reason='needs ROS 2')
 pytest.importorskip('pinocchio', reason='needs Pinocchio: requirements/tools.txt')
 
+from pi0_ros.ros.links import preview  # noqa: E402, I100
 from rclpy.qos import QoSProfile  # noqa: E402
-from visualization_msgs.msg import Marker, MarkerArray  # noqa: E402
-
-from pi0_ros.ros.links import preview  # noqa: E402
 from test_node import make, moving  # noqa: E402, F401
+from visualization_msgs.msg import Marker, MarkerArray  # noqa: E402
 
 # a swings in the x-y plane half a metre from the base, b is a gripper at its end.
 ARM = """<robot name="r">

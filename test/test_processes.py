@@ -1,16 +1,18 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Processes that are started end with whoever started them."""
 
 import os
+from pathlib import Path
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
-
-import pytest
 
 from pi0_ros.launching import PROFILES
 from pi0_ros.ros.demo.processes import Children, private_environment
+import pytest
 
 ROOT = Path(__file__).parents[1]
 SLEEP = [sys.executable, '-c', 'import time; time.sleep(600)']

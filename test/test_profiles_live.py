@@ -1,3 +1,6 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Profiles of robots, moved on kinematics: controllers that go where the node tells them."""
 
 import numpy as np
@@ -5,17 +8,16 @@ import pytest
 
 pytest.importorskip('rclpy', reason='needs ROS 2')
 
-import rclpy  # noqa: E402
-from rclpy.executors import SingleThreadedExecutor  # noqa: E402
-from std_msgs.msg import String  # noqa: E402
-from std_srvs.srv import SetBool  # noqa: E402
-
-from graph import spin_until  # noqa: E402
+from graph import spin_until  # noqa: E402, I100
 from pi0_ros.ros.demo.robot_node import RobotNode  # noqa: E402
 from pi0_ros.ros.links import gripper  # noqa: E402
 from pi0_ros.ros.node import Pi0Node  # noqa: E402
 from pi0_ros.sim.controller import Settings, TrajectoryController  # noqa: E402
-from test_robots import ROOT, description, profile  # noqa: E402
+import rclpy  # noqa: E402
+from rclpy.executors import SingleThreadedExecutor  # noqa: E402
+from std_msgs.msg import String  # noqa: E402
+from std_srvs.srv import SetBool  # noqa: E402
+from test_robots import description, profile, ROOT  # noqa: E402
 
 STEP_NS = 2_000_000
 HOMES = {'ur5e_2f85': [0, -1.57, 1.57, -1.57, -1.57, 0, 0.3],

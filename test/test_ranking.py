@@ -1,16 +1,18 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Which checkpoint is better: the error where it decides, and how sure an order is."""
 
 import json
 import math
 
-import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
+import numpy as np
 from pi0_ros.evaluation import critical, ranking
 from pi0_ros.evaluation.critical import Way
 from pi0_ros.evaluation.measures import Rows
+import pytest
 
 DT_NS = 50_000_000
 RANGES, STILL = np.array([2.0, 0.1]), np.array([False, False])

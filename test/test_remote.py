@@ -1,38 +1,40 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """A policy on another machine: what is asked, every way a server can fail, and serving."""
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 import json
 import logging
+from pathlib import Path
 import socket
 import ssl
 import subprocess
 import threading
 import time
 import urllib.request
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
-import pytest
-from websockets.asyncio.client import connect as connect_async
-from websockets.exceptions import ConnectionClosed, InvalidStatus
-from websockets.sync.client import connect
-
 from pi0_ros.checkpoint import reader as checkpoint
 from pi0_ros.configuration.file import read_all_parameters
 from pi0_ros.observation.observation import Observation
 from pi0_ros.policy.factory import checkpoint_folder
 from pi0_ros.policy.policy import Leftover, Unserved
 from pi0_ros.remote import client, metadata
-from pi0_ros.remote.link import Link, ServerError, read_key
+from pi0_ros.remote.link import Link, read_key, ServerError
 from pi0_ros.remote.server import without_paths
 from pi0_ros.remote.wire import MOST, pack, unpack
 from pi0_ros.sim import arm, demonstration
-from pi0_ros.verbs import evaluate, inspect, serve
+from pi0_ros.verbs import evaluate, look, serve
 from pi0_ros.weights.files import CheckpointError
 from pi0_ros.workers.factory import make_policy
-from servers import WIDTH, StandIn, answer, cut, greet, raw, standing_in
+import pytest
+from servers import answer, cut, greet, raw, StandIn, standing_in, WIDTH
 from support import DATA
+from websockets.asyncio.client import connect as connect_async
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import connect
 
 JOINTS = ['a', 'b', 'c']
 IMAGES = {'front': np.full((48, 64, 3), 90, np.uint8)}
@@ -759,20 +761,20 @@ def test_infer_asks_a_server(demo, tmp_path, capsys):
 
 
 def test_inspect_tells_what_a_server_is(demo, tmp_path, capsys):
-    assert inspect.main([demo.address]) == 0
+    assert look.main([demo.address]) == 0
     told = capsys.readouterr().out
     assert 'cameras     overhead, wrist' in told and '50 steps of 5 joints' in told
     with standing_in({'reset_pose': [0.0, -1.5]}) as server:
-        assert inspect.main([server.address]) == 0
+        assert look.main([server.address]) == 0
         told = capsys.readouterr().out
         assert 'reset_pose  [0.0, -1.5]' in told and 'not asked for' in told
         (tmp_path / 'robot.yaml').write_text(json.dumps({'/**': {'ros__parameters': {
             'joint_names': JOINTS, 'cameras': ['front'], 'action_rate': 20.0,
             'server_schema': 'custom', 'server_map': {'state': 'state', 'prompt': 'instruction',
                                                       'image': 'camera front, hwc, 32x32'}}}}))
-        assert inspect.main([server.address, '--params-file', str(tmp_path / 'robot.yaml')]) == 0
+        assert look.main([server.address, '--params-file', str(tmp_path / 'robot.yaml')]) == 0
         assert '10 steps of 3 joints' in capsys.readouterr().out
-    assert inspect.main(['ws://127.0.0.1:9']) == 1
+    assert look.main(['ws://127.0.0.1:9']) == 1
 
 
 def test_evaluate_judges_a_server(demo, tmp_path, capsys):

@@ -1,3 +1,6 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """The node with a policy on another machine: moves, stands while nobody answers, goes on."""
 
 import threading
@@ -7,8 +10,8 @@ import pytest
 
 pytest.importorskip('rclpy', reason='needs ROS 2')
 
-from graph import JOINTS, Graph  # noqa: E402
-from servers import StandIn, cut  # noqa: E402
+from graph import Graph, JOINTS  # noqa: E402, I100
+from servers import cut, StandIn  # noqa: E402
 
 
 def swing(question):

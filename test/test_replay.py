@@ -1,3 +1,6 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """A bag through the live node: the same observations, and the same decisions again."""
 
 import json
@@ -7,24 +10,23 @@ import pytest
 
 pytest.importorskip('rclpy', reason='needs ROS 2')
 
-from rclpy.clock import Clock as ROSClock  # noqa: E402
-from rclpy.clock import ClockType  # noqa: E402
-from rclpy.time import Time  # noqa: E402
-from rosgraph_msgs.msg import Clock  # noqa: E402
-from sensor_msgs.msg import CompressedImage, JointState  # noqa: E402
-from std_msgs.msg import Bool, String  # noqa: E402
-
-from bags import MS, STRING, write_demonstration  # noqa: E402
+from bags import MS, STRING, write_demonstration  # noqa: E402, I100
 from graph import Graph  # noqa: E402
-from pi0_ros.bags.bag import Bag, _store  # noqa: E402
+from pi0_ros.bags.bag import _store, Bag  # noqa: E402
 from pi0_ros.bags.playback import Playback  # noqa: E402
-from pi0_ros.bags.routes import Wanted, resolve  # noqa: E402
+from pi0_ros.bags.routes import resolve, Wanted  # noqa: E402
 from pi0_ros.configuration.file import read_all_parameters  # noqa: E402
 from pi0_ros.policy.record import InferenceRecord  # noqa: E402
 from pi0_ros.ros.links import qos  # noqa: E402
 from pi0_ros.sim.arm import JOINT_NAMES  # noqa: E402
 from pi0_ros.sim.demonstration import BagWriter  # noqa: E402
 from pi0_ros.verbs import evaluate  # noqa: E402
+from rclpy.clock import Clock as ROSClock  # noqa: E402
+from rclpy.clock import ClockType  # noqa: E402
+from rclpy.time import Time  # noqa: E402
+from rosgraph_msgs.msg import Clock  # noqa: E402
+from sensor_msgs.msg import CompressedImage, JointState  # noqa: E402
+from std_msgs.msg import Bool, String  # noqa: E402
 
 SIM = Path(__file__).parents[1] / 'config' / 'sim.yaml'
 PARAMETERS = {'joint_names': list(JOINT_NAMES), 'cameras': ['overhead', 'wrist'],
@@ -75,7 +77,8 @@ class Player:
             one.arrivals.count for one in self.inputs.cameras.values()))
 
     def play(self, path, until=lambda: False, before=lambda now_ns: None):
-        """Play the inputs of a bag until its end, or until ``until``; call ``before`` first.
+        """
+        Play the inputs of a bag until its end, or until ``until``; call ``before`` first.
 
         A node that arms itself may take all the time it wants for that, and so may inferences.
         """

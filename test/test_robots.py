@@ -1,22 +1,25 @@
-"""Profiles of robots, and descriptions as they come, against what these robots really have.
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+Profiles of robots, and descriptions as they come, against what these robots really have.
 
 test/data/robots has the moving joints of public descriptions: names, kinds, limits, mimics.
 """
 
 import json
+from pathlib import Path
 import re
 import shutil
-from pathlib import Path
 
 import numpy as np
-import pytest
-from safetensors.numpy import load_file, save_file
-
 from pi0_ros.checkpoint.mapping import parse_conversions
 from pi0_ros.configuration.file import read_all_parameters
-from pi0_ros.motion.limits import RobotLimits, Rules, make_limits
+from pi0_ros.motion.limits import make_limits, RobotLimits, Rules
 from pi0_ros.observation.observation import Observation
 from pi0_ros.workers.factory import make_policy
+import pytest
+from safetensors.numpy import load_file, save_file
 from support import DATA
 
 ROOT = Path(__file__).parents[1]

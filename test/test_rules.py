@@ -1,11 +1,12 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """What is asked of a chunk, by the node and by evaluations of bags; who holds the lock when."""
 
-import threading
 from dataclasses import replace
+import threading
 
 import numpy as np
-import pytest
-
 from pi0_ros.control import safety
 from pi0_ros.control.config import ControlConfig, SafetyConfig
 from pi0_ros.control.guard import Guard
@@ -19,7 +20,8 @@ from pi0_ros.motion.limits import RobotLimits, Rules, unlimited
 from pi0_ros.observation.buffers import JointBuffer, LatestBuffer
 from pi0_ros.observation.finding import Finding
 from pi0_ros.observation.observation import Freshness, Observation, ObservationBuilder
-from support import MS, box, chunk, robot_urdf
+import pytest
+from support import box, chunk, MS, robot_urdf
 
 
 def both(made, seen):
@@ -123,7 +125,7 @@ def test_a_plan_that_was_told_on_meanwhile_is_made_again(monkeypatch):
 
 
 def test_one_owner_of_the_limits_keeps_what_is_configured():
-    limits = RobotLimits(('a',), Rules(tighter={'a': dict(lower=-1, upper=1, velocity=0.4)}))
+    limits = RobotLimits(('a',), Rules(tighter={'a': {'lower': -1, 'upper': 1, 'velocity': 0.4}}))
     assert limits.now.velocity == 0.4 and not limits.now.refused
     assert limits.describe('no xml') and isinstance(limits.problem, UrdfError)
     assert limits.problem.reason == 'no_urdf' and limits.now.refused and limits.now.unknown
@@ -178,7 +180,7 @@ def test_a_robot_without_limits_is_slowed_by_none():
 def test_who_is_slowed_most_of_the_time_is_told_the_ceiling():
     limits = replace(unlimited(2), velocity=np.array([1.5, 0.6]))
     told = safety.ceiling(3.0, limits, ('a', 'b'), 40, 21)
-    assert "slow 21 of 40 plans" in told and "'b' goes at most 0.60, an action of 0.20" in told
+    assert 'slow 21 of 40 plans' in told and "'b' goes at most 0.60, an action of 0.20" in told
     assert not safety.ceiling(3.0, limits, ('a', 'b'), 40, 20)
     assert not safety.ceiling(3.0, limits, ('a', 'b'), 19, 19), 'too few to say so'
     gripper = replace(limits, alone=np.array([False, True]))

@@ -1,17 +1,19 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Physics, cameras and the demonstrator of the simulated robot."""
 
 import xml.etree.ElementTree as ElementTree
 
-import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
+import numpy as np
 from pi0_ros.sim import arm, expert, world
 from pi0_ros.sim.controller import TrajectoryMessage
 from pi0_ros.sim.description import urdf
-from pi0_ros.sim.render import CAMERAS, RGB, camera, render
+from pi0_ros.sim.render import camera, CAMERAS, render, RGB
 from pi0_ros.sim.robot import SimulatedRobot
+import pytest
 from support import MS
 
 RNG = np.random.default_rng

@@ -1,13 +1,14 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """The states: what may follow what, whatever is asked in whatever order, from two threads."""
 
 import threading
 
-import numpy as np
-import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
-
+from hypothesis.stateful import initialize, invariant, rule, RuleBasedStateMachine
+import numpy as np
 from pi0_ros.control.guard import Guard
 from pi0_ros.control.pilot import ClockJump, Pilot, Timing
 from pi0_ros.control.rules import GuardRules
@@ -15,7 +16,8 @@ from pi0_ros.control.states import ALLOWED, ARMED, Machine, State
 from pi0_ros.observation.buffers import JointBuffer, LatestBuffer
 from pi0_ros.observation.finding import Finding
 from pi0_ros.observation.observation import Freshness, Observation, ObservationBuilder
-from support import DATA, MS, box, chunk
+import pytest
+from support import box, chunk, DATA, MS
 
 LIMITS = box(1, -2.0, 2.0, 1.5, 5.0, 0.5, 0.3)
 

@@ -1,19 +1,23 @@
-"""Golden traces: what guard and pilot do in some lives, tick by tick, as it was when written.
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+Golden traces: what guard and pilot do in some lives, tick by tick, as it was when written.
 
 Whoever changes what is told on purpose writes them anew, and says so in the commit:
 
     python test/test_traces.py
 """
 
-import sys
 from pathlib import Path
+import sys
 
 import numpy as np
 import pytest
 
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
 
-from fuzz import Life, chunk  # noqa: E402
+from fuzz import chunk, Life  # noqa: E402, I100
 from pi0_ros.observation.observation import Observation  # noqa: E402
 from support import DATA, MS  # noqa: E402
 

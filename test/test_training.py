@@ -1,16 +1,16 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """How the demo checkpoint is made."""
 
-import json
-import random
 from copy import deepcopy
 from dataclasses import replace
+import json
+import random
 
-import numpy as np
-import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
-
+import numpy as np
 from pi0_ros.checkpoint import reader as checkpoint
 from pi0_ros.engine.paths import Reference
 from pi0_ros.policy.factory import DEMO
@@ -24,6 +24,8 @@ from pi0_ros.training import attention, demonstrations, instructions, learning, 
 from pi0_ros.training.export import export
 from pi0_ros.training.model import architecture, new_model, start_from
 from pi0_ros.weights.files import CheckpointError
+import pytest
+import torch
 
 
 @pytest.fixture(scope='module')
@@ -196,7 +198,7 @@ def test_a_run_is_not_gone_on_with_as_another(tmp_path):
 
 def test_a_checkpoint_says_what_it_was_trained_for(tmp_path, tokenizer, shard):
     samples = learning.Samples(shard, tokenizer, 128, 0, 4)
-    weights = {name: value for name, value in new_model(0).state_dict().items()}
+    weights = dict(new_model(0).state_dict())
     for delay in (0, 7):
         export(tmp_path / str(delay), weights, samples, tokenizer, delay)
         assert checkpoint.read(tmp_path / str(delay)).trained_delay == delay

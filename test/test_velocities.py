@@ -1,26 +1,28 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Actions that are velocities of joints: added up from where the robot is, and told back."""
 
+from dataclasses import replace
 import json
 import shutil
-from dataclasses import replace
 
-import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from safetensors.numpy import load_file, save_file
-
+import numpy as np
 from pi0_ros.checkpoint import reader as checkpoint
 from pi0_ros.checkpoint.config import RobotConfig
 from pi0_ros.checkpoint.fit import fit
 from pi0_ros.checkpoint.spec import Choices
 from pi0_ros.observation.observation import Observation
-from pi0_ros.policy.config import PolicyConfig
 from pi0_ros.policy.actions import added_up
+from pi0_ros.policy.config import PolicyConfig
 from pi0_ros.policy.policy import Leftover
 from pi0_ros.policy.provenance import configuration, configuration_hash
 from pi0_ros.weights.files import CheckpointError
 from pi0_ros.workers.factory import make_policy
+import pytest
+from safetensors.numpy import load_file, save_file
 from support import DATA, PI05_FIXTURES
 from test_policy import fixture_observation, load
 
@@ -194,5 +196,5 @@ def test_of_actions_of_lerobot_that_stay_around_zero_is_a_warning(tmp_path):
         told['action.q01'][:], told['action.q99'][:] = -0.3, 0.3
         save_file(told, file)
     told = ' '.join(checkpoint.read(folder).warnings)
-    assert "its actions do not look like positions: actions 0, 1, 2, 3, 4, 5 are around 0" in told
+    assert 'its actions do not look like positions: actions 0, 1, 2, 3, 4, 5 are around 0' in told
     assert not checkpoint.read(folder, Choices(actions='positions')).warnings

@@ -1,26 +1,28 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Where weights lie and what they are: places, shards, adapters, and folders that are damaged."""
 
 import json
-import shutil
 from pathlib import Path
+import shutil
 
-import numpy as np
-import pytest
-import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, HealthCheck, settings
 from hypothesis import strategies as st
-from safetensors.torch import load_file, save_file
-
+import numpy as np
 from pi0_ros.checkpoint import reader as checkpoint
 from pi0_ros.checkpoint.spec import Choices, Unrecorded
 from pi0_ros.observation.observation import Observation
 from pi0_ros.policy.factory import checkpoint_folder
 from pi0_ros.policy.pi0 import Pi0Policy
 from pi0_ros.policy.provenance import fingerprint
-from pi0_ros.verbs import infer, inspect
+from pi0_ros.verbs import infer, look
 from pi0_ros.weights import loading
 from pi0_ros.weights.files import CheckpointError
+import pytest
+from safetensors.torch import load_file, save_file
 from support import DATA, FIXTURES
+import torch
 
 BASE = DATA / 'lerobot_relative' / 'checkpoint'
 TOKENIZER = str(DATA / FIXTURES[0] / 'checkpoint' / 'tokenizer')
@@ -363,7 +365,7 @@ def test_statistics_of_an_old_lerobot_ask_for_the_letterbox(copy, capsys):
     with pytest.raises(Unrecorded, match="set 'letterbox' to lerobot_0.3, or to lerobot"):
         checkpoint.read(copy)
     assert checkpoint.read(copy, Choices(letterbox='lerobot_0.3')).letterbox == 'lerobot_0.3'
-    assert inspect.main([str(copy), '--tokenizer', TOKENIZER]) == 0
+    assert look.main([str(copy), '--tokenizer', TOKENIZER]) == 0
     told = capsys.readouterr().out
     assert 'letterbox: auto  # required: lerobot_0.3 or lerobot' in told
     assert f'tokenizer: "{Path(TOKENIZER).resolve()}"' in told

@@ -1,14 +1,16 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """openpi's messages: byte for byte, and nothing else."""
 
-import msgpack
-import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
-
+import msgpack
+import numpy as np
 from pi0_ros.remote import schemas, wire
 from pi0_ros.remote.schemas import Image, named, ours, parse
+import pytest
 from support import DATA
 
 GOLDEN = sorted((DATA / 'openpi_remote').glob('*.msgpack'), key=lambda path: path.name)

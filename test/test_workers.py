@@ -1,3 +1,6 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """A policy in a process of its own: the same chunks, and what happens when it dies."""
 
 import os
@@ -5,17 +8,15 @@ import signal
 import threading
 
 import numpy as np
-import pytest
-
 from pi0_ros.configuration.file import read_all_parameters
 from pi0_ros.observation.observation import Observation
-from pi0_ros.workers.factory import make_local_policy
 from pi0_ros.policy.policy import Leftover, PolicyGone
 from pi0_ros.sim import arm
 from pi0_ros.weights.files import CheckpointError
 from pi0_ros.workers import process as remote
-from pi0_ros.workers.factory import make_policy
+from pi0_ros.workers.factory import make_local_policy, make_policy
 from pi0_ros.workers.process import ProcessPolicy, SharedImages
+import pytest
 
 CAMERAS = ('overhead', 'wrist')
 
@@ -79,8 +80,8 @@ def test_chunks_are_those_of_a_policy_in_this_process(started):
 
 
 @pytest.mark.parametrize('changes, kind, words', [
-    (dict(policy='pi0', checkpoint='/nowhere'), CheckpointError, "'/nowhere' does not exist"),
-    (dict(policy='pi0', cameras=('overhead', 'front')), ValueError, 'front')])
+    ({'policy': 'pi0', 'checkpoint': '/nowhere'}, CheckpointError, "'/nowhere' does not exist"),
+    ({'policy': 'pi0', 'cameras': ('overhead', 'front')}, ValueError, 'front')])
 def test_what_cannot_be_loaded_is_told_as_without_a_process(changes, kind, words):
     policy = make_policy(*configured(**changes))
     with pytest.raises(kind, match=words):

@@ -1,3 +1,6 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """What a robot did: the path of commands or of joint states that a bag holds."""
 
 from collections import Counter, deque
@@ -6,7 +9,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-
 from pi0_ros.observation.decoding import to_ns
 
 TRAJECTORY, ARRAY, STATE = ('trajectory_msgs/msg/JointTrajectory',
@@ -17,7 +19,8 @@ HELD_NS = 50_000_000  # a command that is not followed by another for so long is
 
 
 class ActionPath:
-    """Positions of D joints over time.
+    """
+    Positions of D joints over time.
 
     A trajectory replaces what an older one said of the time after its start; the first begins
     where the joints were measured. Commands that come seldom are steps, each held until the next;
@@ -40,7 +43,8 @@ class ActionPath:
         self._partial = np.full(len(self.joint_names), np.nan)
 
     def put(self, message: Any, received_ns: int, stamped: bool = True, topic: str = '') -> None:
-        """Take a command or joint state; one that cannot be used is dropped and counted.
+        """
+        Take a command or joint state; one that cannot be used is dropped and counted.
 
         A Float64MultiArray has the order of ``joint_names``. :param stamped: whether stamps count.
         :param topic: of no interest to a single path.
@@ -154,7 +158,8 @@ class ActionPath:
 
 
 class ActionPaths:
-    """The same of a robot whose joints are told, or commanded, on several topics: a path each.
+    """
+    The same of a robot whose joints are told, or commanded, on several topics: a path each.
 
     What none of them commands is where it was measured when the others were commanded.
     """

@@ -1,25 +1,27 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Bags of rosbag2, read without ROS: sqlite3 and MCAP, split, compressed by file or message."""
 
-import contextlib
-import heapq
-import itertools
-import shutil
-import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Iterator
+import contextlib
 from contextlib import ExitStack
 from dataclasses import dataclass
+import heapq
+import itertools
 from pathlib import Path
+import shutil
+import sqlite3
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import yaml
+from pi0_ros.bags.file_order import one_after_another, set_back_ns, WrittenSqlite
+from pi0_ros.bags.plain_mcap import is_plain, PlainMcap
 from rosbags.rosbag2 import Reader
 from rosbags.serde import SerdeError
-from rosbags.typesys import Stores, get_typestore
-
-from pi0_ros.bags.file_order import WrittenSqlite, one_after_another, set_back_ns
-from pi0_ros.bags.plain_mcap import PlainMcap, is_plain
+from rosbags.typesys import get_typestore, Stores
+import yaml
 
 try:
     from compression import zstd
@@ -51,7 +53,8 @@ class Topic:
 
 
 class Bag:
-    """One recording, as a context. Messages are read as a stream, in the order of receipt.
+    """
+    One recording, as a context. Messages are read as a stream, in the order of receipt.
 
     ``warnings`` tells what is odd; ``damage``, once messages were read, where they ended because
     the rest cannot be read.
@@ -82,7 +85,8 @@ class Bag:
         return (self.end_ns - self.begin_ns) / 1e9
 
     def __enter__(self) -> 'Bag':
-        """Open the files.
+        """
+        Open the files.
 
         :raises BagError: there are none, they are damaged, or of a format that cannot be read.
         """
@@ -145,7 +149,8 @@ class Bag:
         return files
 
     def _files_of_metadata(self) -> list[Path]:
-        """Return the files that metadata.yaml names, or the folder where they are compressed.
+        """
+        Return the files that metadata.yaml names, or the folder where they are compressed.
 
         The files say themselves what they hold; metadata that says otherwise (other QoS, for
         example) makes no message disappear.
@@ -184,7 +189,8 @@ class Bag:
         return reader
 
     def _whole(self, path: Path) -> Path:
-        """Return a file as it is, or a copy with its write-ahead log in it.
+        """
+        Return a file as it is, or a copy with its write-ahead log in it.
 
         :raises BagError: it is no bag but stands for one.
         """
@@ -208,7 +214,8 @@ class Bag:
 
     def messages(self, topics: Iterable[str], begin_ns: int | None = None,
                  end_ns: int | None = None) -> Iterator[tuple[str, int, Any]]:
-        """Yield topic, time of receipt in nanoseconds, and message, in the order of receipt.
+        """
+        Yield topic, time of receipt in nanoseconds, and message, in the order of receipt.
 
         Where the recorder's clock was set back, that time goes back once and then on.
 

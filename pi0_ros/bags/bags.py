@@ -1,15 +1,18 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """The bags of one command, open, with the topics of each."""
 
 import argparse
-import errno
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
+import errno
 from typing import Any
 
 from pi0_ros.bags.bag import Bag
 from pi0_ros.bags.playback import Playback
-from pi0_ros.bags.routes import CAMERAS, NAMES, Wanted, parse_remaps, resolve
+from pi0_ros.bags.routes import CAMERAS, NAMES, parse_remaps, resolve, Wanted
 from pi0_ros.observation.config import InputConfig
 from pi0_ros.observation.decoding import turned
 
@@ -24,7 +27,7 @@ def add_bag_arguments(out: argparse.ArgumentParser) -> None:
                      + ', '.join(NAMES))
     out.add_argument('--actions', default='', metavar='TOPIC',
                      help='what was commanded: JointTrajectory, JointState or Float64MultiArray '
-                     "(default: joint_trajectory or position_commands if recorded, else what the "
+                     '(default: joint_trajectory or position_commands if recorded, else what the '
                      "joints did; 'joint_states' takes that in any case)")
     out.add_argument('--time', choices=('receipt', 'stamps'), default='receipt',
                      help='when messages came: as recorded, or by their stamps, for a recorder '
@@ -42,7 +45,8 @@ class Bags:
 
     def __init__(self, args: argparse.Namespace, wanted: Wanted, stack: ExitStack,
                  needs_instruction: bool = True) -> None:
-        """Open them.
+        """
+        Open them.
 
         :raises BagError: one cannot be read, or lacks a topic.
         """

@@ -1,21 +1,25 @@
-"""Files whose recorder's clock was set back: what they hold in the order in which it was written.
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+Files whose recorder's clock was set back: what they hold in the order in which it was written.
 
 Readers sort by time of receipt, which mixes two times of such a file. A clock that was set shows
 where the times of one topic go back from one message to the next.
 """
 
-import heapq
-import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+import heapq
 from pathlib import Path
+import sqlite3
 from typing import Any
 
-import numpy as np
 from mcap.data_stream import ReadDataStream
 from mcap.reader import make_reader
 from mcap.records import MessageIndex
+import numpy as np
 
 BACK_NS = 100_000_000  # less is a recorder that writes a little out of order
 
@@ -24,7 +28,7 @@ BACK_NS = 100_000_000  # less is a recorder that writes a little out of order
 class Connection:
     """A topic of a file."""
 
-    id: int
+    id: int  # noqa: A003
     topic: str
     msgtype: str
     msgcount: int
@@ -57,7 +61,8 @@ def _mcap_times(path: Path) -> np.ndarray:
 
 
 def _sqlite_times(path: Path) -> np.ndarray:
-    """Return times of receipt of the busiest topic, in the order of the file.
+    """
+    Return times of receipt of the busiest topic, in the order of the file.
 
     Told by the index on times where that is enough.
     """
@@ -78,7 +83,8 @@ def _open(path: Path) -> sqlite3.Connection:
 
 
 def one_after_another(readers: Sequence[Any], told: bool) -> bool:
-    """Return whether the clock was set back between files of one recording, in their order.
+    """
+    Return whether the clock was set back between files of one recording, in their order.
 
     Each then begins before the end of the one before. Files that were recorded side by side share
     no topic, or most of their time.
@@ -133,7 +139,8 @@ class WrittenSqlite:
 
 def in_order(messages: Iterator[tuple[Connection, int, Any]], window_ns: int, set_back: bool
              ) -> Iterator[tuple[Connection, int, Any]]:
-    """Yield messages sorted by time; those of one clock after those of the clock before.
+    """
+    Yield messages sorted by time; those of one clock after those of the clock before.
 
     :param messages: in the order in which they were written, out of order by ``window_ns``.
     :param set_back: whether the clock was: where times of one topic go back, another begins.

@@ -1,10 +1,12 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """How well the inputs of a bag came: rates, gaps, and what is odd about them."""
 
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-
 from pi0_ros.bags.routes import Routes
 from pi0_ros.bags.stamps import OTHER_CLOCK_NS
 from pi0_ros.observation.decoding import to_ns
@@ -54,7 +56,8 @@ class Input:
         return float(BINS_NS[min(at, len(BINS_NS) - 1)]) / 1e6
 
     def other_clock_ns(self) -> int:
-        """Return how far stamps are from the time of receipt, if that is far and always the same.
+        """
+        Return how far stamps are from the time of receipt, if that is far and always the same.
 
         0 otherwise: then they are of the same clock, or of one that was set.
         """
@@ -99,7 +102,8 @@ class Health:
         self._last = [*self._last[-1:], (names, now)]
 
     def warnings(self, begin_ns: int, end_ns: int, late_ns: int) -> list[str]:
-        """Return what is odd, one sentence each.
+        """
+        Return what is odd, one sentence each.
 
         :param late_ns: silence that is worth a word; at begin and end at least a second.
         """

@@ -1,4 +1,8 @@
-"""MCAP files that rosbags does not read: without ROS 2's profile, or without chunks.
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+MCAP files that rosbags does not read: without ROS 2's profile, or without chunks.
 
 ``ros2 bag record --storage-preset-profile fastwrite`` writes no chunks, and what it received a
 little out of order; files that other tools wrote or merged name no profile. The library mcap
@@ -9,8 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from mcap.reader import NonSeekingReader, make_reader
-
+from mcap.reader import make_reader, NonSeekingReader
 from pi0_ros.bags.file_order import Connection, in_order
 
 WINDOW_NS = 3_000_000_000  # by which messages may be out of order

@@ -1,3 +1,6 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """A bag played through the code that serves the live node, at moments on a grid of time."""
 
 from collections import Counter
@@ -5,11 +8,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pi0_ros.bags.actions import OTHERS, ActionPath, ActionPaths, named
+from pi0_ros.bags.actions import ActionPath, ActionPaths, named, OTHERS
 from pi0_ros.bags.bag import Bag
 from pi0_ros.bags.health import Health
 from pi0_ros.bags.routes import Routes, Wanted
-from pi0_ros.bags.stamps import OTHER_CLOCK_NS, by_stamps
+from pi0_ros.bags.stamps import by_stamps, OTHER_CLOCK_NS
 from pi0_ros.observation.decoding import to_ns
 from pi0_ros.observation.finding import Finding
 from pi0_ros.observation.streams import Streams
@@ -59,7 +62,8 @@ def counts_table(counts: Sequence[Count]) -> str:
 
 
 class Playback:
-    """What a node would know at any moment of a bag.
+    """
+    What a node would know at any moment of a bag.
 
     The node's clock is the time of receipt; with a /clock in the bag it is that; and where the
     stamps are of another clock altogether, it is theirs.
@@ -67,7 +71,8 @@ class Playback:
 
     def __init__(self, bag: Bag, routes: Routes, wanted: Wanted, instruction: str = '',
                  by_stamps: bool = False) -> None:
-        """Begin before the first message.
+        """
+        Begin before the first message.
 
         :param instruction: instead of the bag's. :param by_stamps: see ``stamps.by_stamps``.
         """
@@ -130,7 +135,8 @@ class Playback:
 
     def moments(self, every_ns: int, others: tuple[str, ...] = (), spread_ns: int = 0
                 ) -> Iterator[Moment | tuple[str, int, Any]]:
-        """Yield every ``every_ns`` when that moment has come, before what was received after it.
+        """
+        Yield every ``every_ns`` when that moment has come, before what was received after it.
 
         :param others: topics whose messages are yielded too, with the node's time.
         :param spread_ns: by up to so much, and half of ``every_ns``, each is later, evenly.
@@ -186,7 +192,8 @@ class Playback:
         return received_ns + (self._shift_ns or 0)
 
     def _jumped(self, gap_ns: int) -> bool:
-        """Return whether the node's clock jumped; a pause in the time of receipt is none.
+        """
+        Return whether the node's clock jumped; a pause in the time of receipt is none.
 
         Time of receipt goes back only where the recorder's clock was set.
         """

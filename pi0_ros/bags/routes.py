@@ -1,13 +1,16 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Which topic of a bag is which input of the node."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+import re
 
 from pi0_ros.bags import actions
 from pi0_ros.bags.bag import Bag, BagError
 from pi0_ros.configuration.configuration import Configuration
-from pi0_ros.control.controllers import TRAJECTORY, lags_ns
+from pi0_ros.control.controllers import lags_ns, TRAJECTORY
 from pi0_ros.observation.observation import Freshness
 
 RAW, PACKED = 'sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage'
@@ -125,7 +128,8 @@ class Routes:
 
 
 def parse_remaps(given: Sequence[str]) -> dict[str, str]:
-    """Return input -> topic for texts such as camera_1:=/wrist/image_raw.
+    """
+    Return input -> topic for texts such as camera_1:=/wrist/image_raw.
 
     :raises ValueError: one is of another form, or names no input.
     """
@@ -142,7 +146,8 @@ def parse_remaps(given: Sequence[str]) -> dict[str, str]:
 
 def resolve(bag: Bag, wanted: Wanted, remaps: dict[str, str], chosen: str = '',
             needs_instruction: bool = True) -> Routes:
-    """Return the topics of ``bag`` that feed a node that wants ``wanted``.
+    """
+    Return the topics of ``bag`` that feed a node that wants ``wanted``.
 
     Each input is the topic that ``remaps`` says, else the one of its own name; else, where that
     leaves no doubt, the only one that it can be.
@@ -173,7 +178,8 @@ def resolve(bag: Bag, wanted: Wanted, remaps: dict[str, str], chosen: str = '',
                        f'one with --remap {name}:=TOPIC{hint}. It has:\n{bag.table()}')
 
     def instruction() -> str:
-        """Return where instructions are: what the node repeated, if that has all of them.
+        """
+        Return where instructions are: what the node repeated, if that has all of them.
 
         What is said once may come before a recorder has found who says it.
         """
@@ -209,7 +215,8 @@ def resolve(bag: Bag, wanted: Wanted, remaps: dict[str, str], chosen: str = '',
 
 
 def _parts(bag: Bag, wanted: Sequence[Part], kind: str) -> dict[str, Part]:
-    """Return the topics of a bag that have messages, of those that are wanted.
+    """
+    Return the topics of a bag that have messages, of those that are wanted.
 
     One below a namespace counts, if there is no other of that ending.
     """

@@ -1,7 +1,10 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Time of receipt as it would have been, had the recorder never stalled: told by stamps."""
 
-import heapq
 from collections.abc import Callable, Iterator
+import heapq
 from typing import Any
 
 from pi0_ros.observation.decoding import to_ns
@@ -13,7 +16,8 @@ ACTIVE_NS = 1_000_000_000  # who was silent for longer is not waited for
 
 def by_stamps(messages: Iterator[tuple[str, int, Any]], stamped: Callable[[str], bool],
               clock: str) -> Iterator[tuple[str, int, Any]]:
-    """Yield topic, time and message, in the order of stamps, where messages have them.
+    """
+    Yield topic, time and message, in the order of stamps, where messages have them.
 
     A stamp that is further than five seconds from the time of receipt says nothing of it; where
     the first on the topic ``clock`` is of another clock altogether, all are shifted by that.

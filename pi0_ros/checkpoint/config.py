@@ -1,3 +1,6 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """What can be set of the robot, as the checkpoint sees it."""
 
 from collections.abc import Mapping
@@ -47,7 +50,8 @@ class RobotConfig:
 
     @property
     def hands(self) -> Mapping[str, Hand]:
-        """Return the tools by their links.
+        """
+        Return the tools by their links.
 
         :raises ValueError: they are not told whole.
         """
@@ -79,7 +83,8 @@ class RobotConfig:
                      for joint in (hands[name].joints if name in hands else (name,)))
 
     def in_numbers(self, steps: bool) -> 'RobotConfig':
-        """Return the same with a name for each number of a pose, as the checkpoint has them.
+        """
+        Return the same with a name for each number of a pose, as the checkpoint has them.
 
         :param steps: whether actions are steps of tools, no poses.
         """

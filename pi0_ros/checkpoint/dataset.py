@@ -1,3 +1,6 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """What is known of LeRobot's training data: names and rate, from files on this disk."""
 
 import contextlib
@@ -11,7 +14,8 @@ FASTEST_HZ = 1000
 
 
 def flat_names(value: Any) -> tuple[str, ...]:
-    """Return the names of joints in whatever shape a data set has them, () where that is no list.
+    """
+    Return the names of joints in whatever shape a data set has them, () where that is no list.
 
     A list, nested or not; groups of lists; names to indices.
     """
@@ -30,7 +34,8 @@ class DataSet:
     """What is known of the training data: in the checkpoint, else in the data set on this disk."""
 
     def __init__(self, folder: Path) -> None:
-        """Look for it.
+        """
+        Look for it.
 
         :raises ValueError: its rate is none.
         """

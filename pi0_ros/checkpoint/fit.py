@@ -1,11 +1,13 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """What a checkpoint wants beside what the configuration gives."""
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-
 from pi0_ros.checkpoint.config import ADAPTATIONS, RobotConfig
-from pi0_ros.checkpoint.mapping import KINDS, NONE, Conversion, JointMap, parse_conversions
+from pi0_ros.checkpoint.mapping import Conversion, JointMap, KINDS, NONE, parse_conversions
 from pi0_ros.checkpoint.spec import PolicySpec
 
 SLOTS = 3  # cameras
@@ -13,7 +15,8 @@ ARM = 7  # joints and gripper of an ALOHA arm
 
 
 def fit(spec: PolicySpec, robot: RobotConfig) -> JointMap:
-    """Return the map between the robot's joints and the checkpoint.
+    """
+    Return the map between the robot's joints and the checkpoint.
 
     :raises ValueError: they do not fit; the text has every reason and a table of both sides.
     """
@@ -34,7 +37,7 @@ def fit(spec: PolicySpec, robot: RobotConfig) -> JointMap:
     if robot.adaptation == 'aloha' and not (
             len(robot.joint_names) == len(robot.states) and len(robot.states) in (ARM, 2 * ARM)):
         problems.append(f"'adaptation' is aloha, which takes {ARM} or {2 * ARM} joints, "
-                        f"but there are {len(robot.states)} states and "
+                        f'but there are {len(robot.states)} states and '
                         f'{len(robot.joint_names)} actions')
     if robot.adaptation == 'aloha' and spec.velocity is not None:
         problems.append("'adaptation' is aloha and 'actions' is velocities: openpi adapts "

@@ -1,8 +1,11 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Tools whose poses a checkpoint speaks of, in place of joints."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+import re
 
 from pi0_ros.kinematics.rotations import ROTATIONS
 
@@ -29,7 +32,8 @@ class Hand:
 
 
 def parse_hands(texts: Sequence[str]) -> Mapping[str, Hand]:
-    """Return the tools by their links.
+    """
+    Return the tools by their links.
 
     A text is ``LINK: frame LINK, joints NAME NAME NAME, rotation KIND``; ``state_rotation KIND``
     where the state has another.

@@ -1,17 +1,18 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Checkpoints as LeRobot 0.4 and newer saves them."""
 
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-
 from pi0_ros.checkpoint import pipeline
 from pi0_ros.checkpoint.dataset import DataSet, flat_names
-from pi0_ros.checkpoint.pipeline import (
-    ABSOLUTE, AFTER, BEFORE, IMAGES, NORMALISES, RELATIVE, RENAMES, RESTORES,
-    STATE_PROMPT, TOKENIZES, Step)
-from pi0_ros.checkpoint.spec import (
-    PI0, PI05, Choices, PolicySpec, Unrecorded, find_tokenizer, relative_mask, texts, whole)
+from pi0_ros.checkpoint.pipeline import (ABSOLUTE, AFTER, BEFORE, IMAGES, NORMALISES, RELATIVE,
+                                         RENAMES, RESTORES, STATE_PROMPT, Step, TOKENIZES)
+from pi0_ros.checkpoint.spec import (Choices, find_tokenizer, PI0, PI05, PolicySpec, relative_mask,
+                                     texts, Unrecorded, whole)
 from pi0_ros.weights.adapter import CONFIG as ADAPTER
 from pi0_ros.weights.files import AGAIN, CheckpointError, inside, part, read_json
 from pi0_ros.weights.header import read_header
@@ -32,7 +33,7 @@ def migrate(config: dict[str, Any]) -> str:
     return ("convert it with LeRobot's migrate_policy_normalization and the transformers that "
             'this LeRobot asks for (another leaves the image encoder untrained: it must say "all '
             'keys matched"), and set \'letterbox\' to lerobot_0.3 afterwards' + (
-                f"; LeRobot 0.6 stops at keys of config.json that it does not know, so take them "
+                f'; LeRobot 0.6 stops at keys of config.json that it does not know, so take them '
                 f"out of a copy first: {', '.join(old)}{steps}" if old else ''))
 
 
@@ -102,7 +103,8 @@ def describe(folder: Path, config: dict[str, Any], choices: Choices, network: st
 
 def _cameras(config: dict[str, Any], renamed: dict[str, str], measured: set[str],
              data: DataSet, warnings: list[str]) -> tuple[str, ...]:
-    """Return the cameras that training had, in the order of config.json.
+    """
+    Return the cameras that training had, in the order of config.json.
 
     A model that was fine-tuned from a base keeps that one's cameras; those that training's renames
     did not feed, and that the data set's statistics do not have, were empty. Features of one
@@ -146,7 +148,8 @@ def _cameras(config: dict[str, Any], renamed: dict[str, str], measured: set[str]
 
 def _relative(config: dict[str, Any], before: dict[str, Step], after: dict[str, Step],
               width: int, choices: Choices) -> tuple[np.ndarray, str]:
-    """Return which actions are relative to the observation's state, and by which rule.
+    """
+    Return which actions are relative to the observation's state, and by which rule.
 
     As LeRobot's ``relative_action_processor.py``: an action is left out whose lower-cased name
     contains one of the excluded words; those without a name are relative, whatever they are.
@@ -203,7 +206,8 @@ def _width(features: dict[str, Any], name: str) -> int:
 
 def _trainer(folder: Path, config: dict[str, Any], normalise: Step, choices: Choices,
              network: str) -> tuple[str, tuple[str, ...]]:
-    """Return what the files betray of LeRobot's version, and a warning where it matters.
+    """
+    Return what the files betray of LeRobot's version, and a warning where it matters.
 
     :raises Unrecorded: it was converted from a version whose letterbox was another.
     """
@@ -229,5 +233,5 @@ def _trainer(folder: Path, config: dict[str, Any], normalise: Step, choices: Cho
             'its images had another border, and its prompts a number for every place that a state '
             "is padded to: set 'letterbox' to lerobot_0.4, else to lerobot", 'letterbox')
     return 'LeRobot 0.4', (
-        "LeRobot 0.4 seems to have saved this checkpoint. If 0.4 also trained it, its images had "
+        'LeRobot 0.4 seems to have saved this checkpoint. If 0.4 also trained it, its images had '
         "another border: set 'letterbox' to lerobot_0.4, else to lerobot",)

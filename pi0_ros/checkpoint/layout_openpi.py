@@ -1,13 +1,15 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Checkpoints that openpi converted to PyTorch, or trained there."""
 
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-
 from pi0_ros.checkpoint.normalise import openpi_normaliser
-from pi0_ros.checkpoint.spec import (
-    PALIGEMMA, PI0, PI05, Choices, PolicySpec, Unrecorded, find_tokenizer, relative_mask, whole)
+from pi0_ros.checkpoint.spec import (Choices, find_tokenizer, PALIGEMMA, PI0, PI05, PolicySpec,
+                                     relative_mask, Unrecorded, whole)
 from pi0_ros.weights.files import CheckpointError, read_json
 
 STATISTICS = 'norm_stats.json'
@@ -19,7 +21,8 @@ CAMERAS = ('base_0_rgb', 'left_wrist_0_rgb', 'right_wrist_0_rgb')
 
 def describe(folder: Path, config: dict[str, Any], choices: Choices, network: str = PI0
              ) -> PolicySpec:
-    """Return the description of an openpi checkpoint.
+    """
+    Return the description of an openpi checkpoint.
 
     openpi records neither the delta mask nor the rate: the first must come from ``choices``.
     """
@@ -76,7 +79,7 @@ def _norm_stats(folder: Path, assets: str) -> Path:
         other = [path for path in found if path.read_bytes() != beside.read_bytes()]
         if other:
             raise CheckpointError(f"checkpoint '{folder}' has {STATISTICS} beside the weights and "
-                                  f"another below assets/, {names[found.index(other[0])]}: remove "
+                                  f'another below assets/, {names[found.index(other[0])]}: remove '
                                   'the one that it was not trained with')
         return beside
     if assets:

@@ -1,11 +1,14 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Checkpoints that transformers' own PI0 classes saved."""
 
 from pathlib import Path
 from typing import Any
 
 from pi0_ros.checkpoint.normalise import EPS, Normaliser, openpi_normaliser
-from pi0_ros.checkpoint.spec import (
-    NETWORKS, PALIGEMMA, PI0, Choices, PolicySpec, find_tokenizer, relative_mask, whole)
+from pi0_ros.checkpoint.spec import (Choices, find_tokenizer, NETWORKS, PALIGEMMA, PI0, PolicySpec,
+                                     relative_mask, whole)
 from pi0_ros.weights.files import AGAIN, CheckpointError, part, read_json
 
 CAMERAS = ('image_1', 'image_2', 'image_3')
@@ -16,7 +19,7 @@ def describe(folder: Path, config: dict[str, Any], choices: Choices, network: st
     """Return the description; statistics come from processor_config.json."""
     if network != PI0:
         raise CheckpointError(f"checkpoint '{folder}' has the layout of transformers' own PI0 and "
-                              f"weights of {NETWORKS[network]}, which transformers does not know")
+                              f'weights of {NETWORKS[network]}, which transformers does not know')
     path = folder / 'processor_config.json'
     processor = read_json(path) if path.exists() else {}
     normalisers: dict[str, Normaliser] = {}

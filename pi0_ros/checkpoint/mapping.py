@@ -1,10 +1,13 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Between the robot's joints and the positions of a checkpoint's state and action."""
 
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 import fnmatch
 import math
 import re
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -32,7 +35,8 @@ class Conversion:
 
 def parse_conversions(texts: Sequence[str], joints: Sequence[str], of: str = 'state',
                       numbers: Collection[str] = ()) -> dict[str, Conversion]:
-    """Return the conversion of every joint that ``texts`` names.
+    """
+    Return the conversion of every joint that ``texts`` names.
 
     :param of: state or action; a text that begins with the other one does not count.
     :param numbers: those of ``joints`` that are numbers of a tool's pose, such as tool0.x: a
@@ -113,7 +117,8 @@ class JointMap:
                    np.zeros(state_width), np.ones(action_width), np.zeros(action_width))
 
     def state_in(self, observed: np.ndarray, missing: np.ndarray) -> np.ndarray:
-        """Return the checkpoint's raw state [state_width] for the robot's joints.
+        """
+        Return the checkpoint's raw state [state_width] for the robot's joints.
 
         :param observed: positions of all configured joints, radians or metres.
         :param missing: [state_width] what stands in for joints that the robot does not have.
@@ -130,7 +135,8 @@ class JointMap:
         return (actions[:, self.columns] - self.action_offset) / self.action_scale
 
     def actions_in(self, positions: np.ndarray, width: int) -> np.ndarray:
-        """Return absolute actions [T, width] for positions [T, D]: the inverse of ``actions_out``.
+        """
+        Return absolute actions [T, width] for positions [T, D]: the inverse of ``actions_out``.
 
         What no joint takes is not a number.
         """
@@ -142,7 +148,8 @@ class JointMap:
 
 
 def aloha_state(state: np.ndarray) -> np.ndarray:
-    """Return an ALOHA robot's state as the pi0 base model has it (``_decode_state``).
+    """
+    Return an ALOHA robot's state as the pi0 base model has it (``_decode_state``).
 
     :param state: [7 or 14]: six joints in radians and a gripper from 0 to 1, once or twice.
     """
@@ -156,7 +163,8 @@ def aloha_state(state: np.ndarray) -> np.ndarray:
 
 
 def aloha_actions(actions: np.ndarray) -> np.ndarray:
-    """Return the pi0 base model's actions as an ALOHA robot has them (``_encode_actions``).
+    """
+    Return the pi0 base model's actions as an ALOHA robot has them (``_encode_actions``).
 
     :param actions: [T, 7 or 14] absolute. States and actions of the gripper differ on purpose.
     """
@@ -167,7 +175,8 @@ def aloha_actions(actions: np.ndarray) -> np.ndarray:
 
 
 def aloha_given(actions: np.ndarray) -> np.ndarray:
-    """Return an ALOHA robot's actions as the pi0 base model has them: undoes ``aloha_actions``.
+    """
+    Return an ALOHA robot's actions as the pi0 base model has them: undoes ``aloha_actions``.
 
     :param actions: [T, 7 or 14] absolute.
     """

@@ -1,3 +1,6 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Normalisation of states and actions, and its inverse."""
 
 from collections.abc import Callable, Mapping
@@ -18,7 +21,8 @@ NEEDS = {'MEAN_STD': ('mean', 'std'), 'MIN_MAX': ('min', 'max'), 'QUANTILES': ('
 
 @dataclass(frozen=True)
 class Normaliser:
-    """An affine map per feature, and its inverse.
+    """
+    An affine map per feature, and its inverse.
 
     ``normalise(x) = (x - shift) * scale``; ``restore(n) = n * spread + middle``. The two are not
     exact inverses: LeRobot adds its epsilon in one direction only.
@@ -39,7 +43,8 @@ class Normaliser:
         return self.spread < STILL
 
     def normalise(self, values: np.ndarray) -> np.ndarray:
-        """Return normalised ``values`` [..., D], those of still features within +-STILL_RANGE.
+        """
+        Return normalised ``values`` [..., D], those of still features within +-STILL_RANGE.
 
         A joint that never moved in training has next to no spread: 1 mm could become 1000.
         """
@@ -47,7 +52,8 @@ class Normaliser:
         return np.where(self.still, np.clip(out, -STILL_RANGE, STILL_RANGE), out)
 
     def digits(self, values: np.ndarray) -> np.ndarray:
-        """Return the digits [D] of a state as pi0.5's prompt has them: -1 to 255.
+        """
+        Return the digits [D] of a state as pi0.5's prompt has them: -1 to 255.
 
         As openpi's ``tokenizer.py`` and LeRobot's ``processor_pi05.py``: below the first of 256
         bins from -1 to 1 it is -1, above the last 255.
@@ -66,7 +72,8 @@ class Normaliser:
 
 def lerobot_normaliser(mode: str, feature: str, statistics: Mapping[str, np.ndarray],
                        width: int, eps: float = EPS) -> Normaliser:
-    """Return the normaliser of LeRobot's ``normalize_processor.py`` for one feature.
+    """
+    Return the normaliser of LeRobot's ``normalize_processor.py`` for one feature.
 
     :param statistics: flat names such as ``observation.state.mean`` to arrays.
     :raises ValueError: the mode is unknown, or a statistic is missing, of another width, or not
@@ -114,7 +121,8 @@ def lerobot_normaliser(mode: str, feature: str, statistics: Mapping[str, np.ndar
 
 def openpi_normaliser(feature: str, statistics: Mapping[str, list[float]], width: int,
                       eps: float = 1e-6, quantiles: bool = False) -> Normaliser:
-    """Return openpi's normaliser (``transforms.py``, the same eps both ways).
+    """
+    Return openpi's normaliser (``transforms.py``, the same eps both ways).
 
     Statistics may be longer than ``width``, not shorter.
 

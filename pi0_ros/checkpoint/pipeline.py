@@ -1,4 +1,8 @@
-"""LeRobot's processors: their steps, statistics and normalisation, or a refusal.
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+LeRobot's processors: their steps, statistics and normalisation, or a refusal.
 
 Whatever changes states, images or actions is done here as LeRobot does it, or is refused: a robot
 would move wrongly.
@@ -9,11 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
-
-from pi0_ros.checkpoint.normalise import EPS, NEEDS, Normaliser, lerobot_normaliser
+from pi0_ros.checkpoint.normalise import EPS, lerobot_normaliser, NEEDS, Normaliser
 from pi0_ros.checkpoint.spec import texts
 from pi0_ros.weights.files import inside, part, pointer, read_json
+from safetensors import safe_open, SafetensorError
 
 IMAGES = 'observation.images.'
 CHANNELS = 3
@@ -52,7 +55,8 @@ class Step:
 
 
 def read_steps(path: Path, known: dict[str, tuple[str, ...]]) -> dict[str, Step]:
-    """Return the steps of a pipeline by name.
+    """
+    Return the steps of a pipeline by name.
 
     :raises ValueError: there is one, or something that is set of one, that nobody here knows: it
         may change what moves the robot.
@@ -99,7 +103,8 @@ def renamed_twice(first: Step, second: dict[str, Any], where: str) -> dict[str, 
 
 
 def require_steps(steps: dict[str, Step], names: tuple[str, ...], file: str) -> None:
-    """Return if a pipeline has these steps.
+    """
+    Return if a pipeline has these steps.
 
     :raises ValueError: it lacks one.
     """
@@ -110,7 +115,8 @@ def require_steps(steps: dict[str, Step], names: tuple[str, ...], file: str) -> 
 
 
 def require_prompt(steps: dict[str, Step], network: str, file: str) -> None:
-    """Return if a pipeline writes the prompt of ``network``, 'pi0' or 'pi05', and no other.
+    """
+    Return if a pipeline writes the prompt of ``network``, 'pi0' or 'pi05', and no other.
 
     :raises ValueError: it does not.
     """
@@ -122,7 +128,8 @@ def require_prompt(steps: dict[str, Step], network: str, file: str) -> None:
 
 
 def modes(normalise: Step, restore: Step) -> dict[str, str]:
-    """Return how each type of feature is normalised; both ways alike.
+    """
+    Return how each type of feature is normalised; both ways alike.
 
     :raises ValueError: the two disagree, so that what is restored is not what was learnt.
     """
@@ -130,9 +137,9 @@ def modes(normalise: Step, restore: Step) -> dict[str, str]:
         normalise, restore))
     if there != back:
         raise ValueError(f'the two processors normalise differently: norm_map is {there} in the '
-                         f"one and {back} in the other: copy both files again, from one training")
+                         f'one and {back} in the other: copy both files again, from one training')
     if not all(isinstance(mode, str) for mode in there.values()):
-        raise ValueError(f"norm_map of {normalise.where} is {there}, expected texts")
+        raise ValueError(f'norm_map of {normalise.where} is {there}, expected texts')
     if _eps(normalise) != _eps(restore):
         raise ValueError(f'eps is {_eps(normalise)} in the one processor and {_eps(restore)} in '
                          'the other: copy both files again, from one training')
@@ -158,7 +165,8 @@ def _keys(step: Step) -> tuple[str, ...] | None:
 
 def normaliser(folder: Path, step: Step, kind: str, feature: str, width: int,
                warnings: list[str]) -> tuple[Normaliser, int]:
-    """Return the normaliser of a feature, and how many values it has.
+    """
+    Return the normaliser of a feature, and how many values it has.
 
     As LeRobot's ``normalize_processor.py``: a type that the map lacks, and a feature that the step
     does not have, stay as they are. The width is that of the statistics: the configuration of a
@@ -204,7 +212,8 @@ def cameras_in(folder: Path, step: Step) -> set[str]:
 
 def pixels(folder: Path, step: Step, cameras: tuple[str, ...]
            ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Return shift and scale of each camera whose images training normalised by statistics.
+    """
+    Return shift and scale of each camera whose images training normalised by statistics.
 
     As LeRobot does: a camera without statistics stays as it is.
     """
@@ -249,7 +258,8 @@ def statistics(folder: Path, step: Step) -> dict[str, np.ndarray]:
 
 
 def migrated(folder: Path, normalise: Step) -> bool:
-    """Return whether statistics are those that LeRobot's migration takes out of old weights.
+    """
+    Return whether statistics are those that LeRobot's migration takes out of old weights.
 
     Those of a data set also have counts and quantiles.
     """

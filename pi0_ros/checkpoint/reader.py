@@ -1,24 +1,27 @@
-"""Reads a checkpoint folder of any supported layout: what the policy is, wants and gives.
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+Reads a checkpoint folder of any supported layout: what the policy is, wants and gives.
 
 Only JSON and safetensors are read; a pickle is never opened.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import replace
+import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-
 from pi0_ros.checkpoint import layout_lerobot, layout_openpi, layout_transformers
-from pi0_ros.checkpoint.normalise import STILL_RANGE, Normaliser
-from pi0_ros.checkpoint.spec import (
-    DELTA, NETWORKS, PI0, PI05, POSE, VELOCITIES, Choices, PolicySpec, Unrecorded, whole)
+from pi0_ros.checkpoint.normalise import Normaliser, STILL_RANGE
+from pi0_ros.checkpoint.spec import (Choices, DELTA, NETWORKS, PI0, PI05, PolicySpec, POSE,
+                                     Unrecorded, VELOCITIES, whole)
 from pi0_ros.weights.files import CheckpointError, read_json
 from pi0_ros.weights.header import read_header
-from pi0_ros.weights.places import OWN, hint
-from pi0_ros.weights.tensors import BUFFERS, MARK, WRAPPED, Stored
+from pi0_ros.weights.places import hint, OWN
+from pi0_ros.weights.tensors import BUFFERS, MARK, Stored, WRAPPED
 
 EMBEDDINGS = 'model.vlm.vision_tower.embeddings.'
 MOST_OFFSET = 10  # periods
@@ -32,7 +35,8 @@ OTHER_NETWORKS = {'pi0fast': 'pi0-FAST', 'pi0_fast': 'pi0-FAST'}
 
 
 def read(folder: Path, choices: Choices = Choices()) -> PolicySpec:
-    """Return the description of the checkpoint in ``folder``.
+    """
+    Return the description of the checkpoint in ``folder``.
 
     :raises CheckpointError: the folder is missing, incomplete, or of a kind that is not supported.
     """
@@ -83,7 +87,8 @@ def read(folder: Path, choices: Choices = Choices()) -> PolicySpec:
 
 
 def not_positions(state: Normaliser, action: Normaliser, relative: np.ndarray) -> list[int]:
-    """Return the absolute actions that stay around 0 where their states do not; [] if few do.
+    """
+    Return the absolute actions that stay around 0 where their states do not; [] if few do.
 
     Whoever commands positions commands about what is measured.
     """
@@ -99,7 +104,8 @@ def not_positions(state: Normaliser, action: Normaliser, relative: np.ndarray) -
 
 
 def _meaning(spec: PolicySpec, choices: Choices) -> tuple[str, ...]:
-    """Return a warning if actions do not look like positions; of openpi's that must be said.
+    """
+    Return a warning if actions do not look like positions; of openpi's that must be said.
 
     :raises Unrecorded: openpi's do not look like positions, and nobody said what they are.
     :raises ValueError: they are said to be velocities, and stay where velocities do not.
@@ -139,7 +145,8 @@ def plain(name: str) -> str:
 
 
 def _require_places(spec: PolicySpec, choices: Choices) -> None:
-    """Refuse poses of a tool that stay around 0, where it is not, and steps that do not.
+    """
+    Refuse poses of a tool that stay around 0, where it is not, and steps that do not.
 
     :raises ValueError: they look like the other.
     """
@@ -167,7 +174,8 @@ def _require_places(spec: PolicySpec, choices: Choices) -> None:
 
 
 def trained_delay(config: Mapping[str, Any]) -> int:
-    """Return how many first actions training gave, as a config.json says.
+    """
+    Return how many first actions training gave, as a config.json says.
 
     :raises ValueError: it is no whole number.
     """
@@ -175,7 +183,8 @@ def trained_delay(config: Mapping[str, Any]) -> int:
 
 
 def _velocities(spec: PolicySpec, choices: Choices) -> np.ndarray | None:
-    """Return what each action of 1 is in rad/s or m/s, 0 where it is a position.
+    """
+    Return what each action of 1 is in rad/s or m/s, 0 where it is a position.
 
     :raises ValueError: an action is both a velocity and relative.
     """

@@ -1,3 +1,6 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """What a checkpoint is, whatever trained it."""
 
 from collections.abc import Mapping, Sequence
@@ -5,10 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
-
+import numpy as np
 from pi0_ros.checkpoint.normalise import Normaliser
 from pi0_ros.weights.files import CheckpointError
 
@@ -25,7 +27,8 @@ LETTERBOXES = ('lerobot', 'lerobot_0.4', 'lerobot_0.3', 'openpi', 'transformers'
 
 
 class Unrecorded(CheckpointError):
-    """A checkpoint does not record what it should, and the user did not say it.
+    """
+    A checkpoint does not record what it should, and the user did not say it.
 
     ``setting`` is what says it.
     """
@@ -94,7 +97,8 @@ class Choices:
 
 
 def whole(config: Mapping[str, Any], key: str, default: int | None = None) -> int:
-    """Return a whole number of a JSON object.
+    """
+    Return a whole number of a JSON object.
 
     :raises ValueError: it is something else, or missing and without ``default``.
     """
@@ -105,7 +109,8 @@ def whole(config: Mapping[str, Any], key: str, default: int | None = None) -> in
 
 
 def texts(value: Any, what: str) -> tuple[str, ...]:
-    """Return a list of text of a JSON object, empty for null.
+    """
+    Return a list of text of a JSON object, empty for null.
 
     :raises ValueError: it is something else.
     """
@@ -117,7 +122,8 @@ def texts(value: Any, what: str) -> tuple[str, ...]:
 
 
 def relative_mask(indices: Sequence[int], width: int) -> np.ndarray:
-    """Return [width] bool, True at ``indices``.
+    """
+    Return [width] bool, True at ``indices``.
 
     :raises ValueError: there are not so many actions.
     """
@@ -129,7 +135,8 @@ def relative_mask(indices: Sequence[int], width: int) -> np.ndarray:
 
 
 def find_tokenizer(beside: Path, name: str | None) -> Path | None:
-    """Return a folder with tokenizer.json: ``beside`` the policy, or what is called ``name``.
+    """
+    Return a folder with tokenizer.json: ``beside`` the policy, or what is called ``name``.
 
     :param name: a folder, or the hub's name of a tokenizer, which is looked up in the hub's cache
         on this disk and never fetched.

@@ -1,3 +1,6 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """What to do about a finding, for those who set parameters: the front door's half of it."""
 
 import re
@@ -14,7 +17,7 @@ ADVICE = {
                          "'turn_tolerance' are what is allowed",
     'unlike_training': "check parameter 'end_effectors', or bring the tool to where training "
                        'began',
-    'no_pinocchio': "or use a checkpoint whose actions are joints",
+    'no_pinocchio': 'or use a checkpoint whose actions are joints',
     'link_unknown': TOOLS, 'link_apart': TOOLS, 'joint_elsewhere': TOOLS, 'joint_more': TOOLS,
     'frame_moves': TOOLS,
     'chunk_limits': 'the units, zeros and names of its joints may not be those of '
@@ -27,7 +30,7 @@ ADVICE = {
     'tracking': GRIPPER,
     'limits_unknown': "publish robot_description, or set parameter 'joint_limits', or "
                       "'allow_missing_limits'",
-    'description_refused': "correct the description, or remap robot_description to another; "
+    'description_refused': 'correct the description, or remap robot_description to another; '
                            "parameters 'joint_limits' (complete), 'replace_limits' and "
                            "'joint_names' mend single joints",
     'speed_scaling': "parameter 'speed_scaling' names the topic that says so, or none",

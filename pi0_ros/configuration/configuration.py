@@ -1,13 +1,16 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Everything that can be set: one configuration for each room, and what must fit together."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+import re
 
 from pi0_ros.checkpoint.config import RobotConfig
 from pi0_ros.checkpoint.mapping import NONE
 from pi0_ros.control.config import AUTO, ControlConfig, GroupConfig, SafetyConfig
-from pi0_ros.control.controllers import GRIPPER, STREAMS, Group
+from pi0_ros.control.controllers import GRIPPER, Group, STREAMS
 from pi0_ros.observation.config import InputConfig
 from pi0_ros.policy.config import PolicyConfig
 from pi0_ros.policy.factory import declares_training, in_numbers
@@ -51,7 +54,8 @@ class Configuration:
         return replace(self, policy=replace(self.policy, **changes))
 
     def decided(self) -> 'Configuration':
-        """Return the same with the hand-over that the checkpoint was trained for, if none is set.
+        """
+        Return the same with the hand-over that the checkpoint was trained for, if none is set.
 
         That one needs a joint for every action.
         """

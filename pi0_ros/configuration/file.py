@@ -1,20 +1,23 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """A parameter file of the node, read without ROS."""
 
-import re
 from argparse import ArgumentTypeError
 from collections.abc import Sequence
 from pathlib import Path
-
-import yaml
+import re
 
 from pi0_ros.configuration.configuration import Configuration
-from pi0_ros.configuration.parameters import ParameterError, check, finish, unknown
-from pi0_ros.configuration.table import TABLE, find, make
+from pi0_ros.configuration.parameters import check, finish, ParameterError, unknown
+from pi0_ros.configuration.table import find, make, TABLE
 from pi0_ros.kinematics.urdf import parse
+import yaml
 
 
 def read_parameters(path: Path | None) -> Configuration:
-    """Return what a parameter file says, the node's defaults for the rest.
+    """
+    Return what a parameter file says, the node's defaults for the rest.
 
     :raises ValueError: the file holds no ros__parameters, or a value is wrong or unknown.
     """
@@ -28,7 +31,8 @@ def read_parameters(path: Path | None) -> Configuration:
 
 
 def read_all_parameters(path: Path | None, **instead: object) -> Configuration:
-    """Return the same, checked as the node checks it.
+    """
+    Return the same, checked as the node checks it.
 
     :param instead: values that go before those of the file.
     :raises ValueError: also if values do not fit together, as the node says it.
@@ -40,7 +44,8 @@ def read_all_parameters(path: Path | None, **instead: object) -> Configuration:
 
 
 def read_description(name: str) -> str:
-    """Return a robot's description from a file, for a command line.
+    """
+    Return a robot's description from a file, for a command line.
 
     :raises ArgumentTypeError: it cannot be read, or is none.
     """
@@ -77,7 +82,8 @@ def parameter_files(argv: Sequence[str]) -> list[Path]:
 
 
 def sections_missing(files: Sequence[Path], node: str) -> list[str]:
-    """Return a sentence if none of the files speaks of a node, [] if one does, or there are none.
+    """
+    Return a sentence if none of the files speaks of a node, [] if one does, or there are none.
 
     :param node: its full name, such as /arm_a/pi0.
     """
@@ -106,7 +112,8 @@ def _speaks_of(section: str, node: str) -> bool:
 
 
 def _sections(path: Path) -> dict[str, dict]:
-    """Return the sections of a file by the names of nodes that they are for.
+    """
+    Return the sections of a file by the names of nodes that they are for.
 
     :raises ValueError: it cannot be read.
     """

@@ -1,13 +1,16 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """The node's parameters without ROS: checked, and documented."""
 
+from collections.abc import Mapping, Sequence
 import difflib
 import math
 import textwrap
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pi0_ros.configuration.configuration import Configuration
-from pi0_ros.configuration.table import BLOCK, BY_NAME, TABLE, Entry, find, make
+from pi0_ros.configuration.table import BLOCK, BY_NAME, Entry, find, make, TABLE
 
 # Parameters of ROS itself that may be set on any node.
 FOREIGN = ('use_sim_time', 'qos_overrides.', 'start_type_description_service')
@@ -18,7 +21,8 @@ class ParameterError(Exception):
 
 
 def unknown(name: str, commands: Sequence[str] = ()) -> str | None:
-    """Return a sentence for a parameter that there is none of, None if there is one.
+    """
+    Return a sentence for a parameter that there is none of, None if there is one.
 
     :param commands: the names that have blocks.
     """
@@ -72,7 +76,8 @@ def _type_name(value: Any) -> str:
 
 
 def finish(given: Mapping[str, Any], problems: Sequence[str] = ()) -> Configuration:
-    """Return the configuration of a value for every entry of TABLE.
+    """
+    Return the configuration of a value for every entry of TABLE.
 
     :param problems: sentences on what was given so far.
     :raises ParameterError: ``problems`` is not empty, or values do not fit together.

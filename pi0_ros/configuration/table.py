@@ -1,4 +1,8 @@
-"""The table of the node's parameters: every setting of every room, flat, as ROS and files say it.
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+The table of the node's parameters: every setting of every room, flat, as ROS and files say it.
 
 It is made of the configurations' fields; there is no other source.
 """
@@ -77,7 +81,8 @@ def _texts(entry: Entry, given: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def make(given: Mapping[str, Any]) -> Configuration:
-    """Return the configuration of a value for each parameter, whether or not they fit together.
+    """
+    Return the configuration of a value for each parameter, whether or not they fit together.
 
     Lists are tuples without empty texts; only slots of ``cameras`` may be empty. Cameras are
     called as the checkpoint calls them, without LeRobot's prefix.

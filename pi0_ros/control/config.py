@@ -1,15 +1,18 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """What can be set of the control of a robot, and of its safety."""
 
-import fnmatch
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+import fnmatch
+import math
 
-from pi0_ros.control.controllers import INTERFACES, STREAMS, TRAJECTORY, Group
+from pi0_ros.control.controllers import Group, INTERFACES, STREAMS, TRAJECTORY
 from pi0_ros.control.rules import GuardRules
 from pi0_ros.control.timing import Timing
-from pi0_ros.motion.handover import JACOBIANS, STRATEGIES, rtc_kind
-from pi0_ros.motion.limits import TIGHTER, Rules
+from pi0_ros.motion.handover import JACOBIANS, rtc_kind, STRATEGIES
+from pi0_ros.motion.limits import Rules, TIGHTER
 from pi0_ros.setting import setting
 
 AUTO = 'auto'
@@ -67,7 +70,8 @@ class ControlConfig:
 
     def groups(self, joints: tuple[str, ...], blocks: Mapping[str, 'GroupConfig']
                ) -> tuple[Group, ...]:
-        """Return the groups of the robot's controllers.
+        """
+        Return the groups of the robot's controllers.
 
         :param joints: that are commanded. :param blocks: for each name in ``commands``.
         """
@@ -130,9 +134,9 @@ class SafetyConfig:
         'a shell pattern of joints, lower, upper, velocity, acceleration in rad or m and seconds. '
         'joint_limits: {elbow: {upper: 1.5, velocity: 1.0}}', nested=TIGHTER)
     replace_limits: tuple[str, ...] = setting(
-        (), "Limits that count in place of those of robot_description, also where they are "
-        "looser, as joint_limits has them: for a description that is wrong. Each is told with the "
-        "number that it replaces whenever the description comes. replace_limits: {elbow: {upper: "
+        (), 'Limits that count in place of those of robot_description, also where they are '
+        'looser, as joint_limits has them: for a description that is wrong. Each is told with the '
+        'number that it replaces whenever the description comes. replace_limits: {elbow: {upper: '
         '2.618}}', nested=TIGHTER)
     gripper_joints: tuple[str, ...] = setting(
         (), 'Joints that close on things, names or shell patterns: no margin, and no limit of '
@@ -181,7 +185,8 @@ class SafetyConfig:
         'or a loop of the bag: for replays, where no operator is. Refused without dry_run.')
 
     def limit_rules(self, joints: Sequence[str]) -> Rules:
-        """Return what is allowed beside the URDF.
+        """
+        Return what is allowed beside the URDF.
 
         :raises ValueError: a name or a limit is none of ``joints``, or no limit.
         """
@@ -207,7 +212,8 @@ class SafetyConfig:
 
 def parse_tighter(texts: Sequence[str], joints: Sequence[str], setting: str = 'joint_limits'
                   ) -> dict[str, dict[str, float]]:
-    """Return the limits that ``texts`` set, by joint; ``JOINT: lower -1.5, velocity 1.0``.
+    """
+    Return the limits that ``texts`` set, by joint; ``JOINT: lower -1.5, velocity 1.0``.
 
     JOINT may be a shell pattern; where several fit, the tightest counts.
 

@@ -1,3 +1,6 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """The controllers that a robot's joints are on, and what each of them says of itself."""
 
 from collections import deque
@@ -5,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-
 from pi0_ros.control import safety
 from pi0_ros.observation.finding import Finding
 

@@ -1,7 +1,9 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Why the robot stops: for now, disarmed, or with a fault that a person resets."""
 
 import numpy as np
-
 from pi0_ros.control.pilot import Pilot
 from pi0_ros.control.rules import GuardRules, Watchdog
 from pi0_ros.control.states import State
@@ -39,7 +41,8 @@ class Faults:
             self.pilot.stop()
 
     def latch(self, finding: Finding, target: np.ndarray | None = None) -> None:
-        """Disarm until the operator resets; the first reason stays.
+        """
+        Disarm until the operator resets; the first reason stays.
 
         :param target: [D] where the robot goes, see ``Pilot.stop``.
         """
@@ -64,7 +67,8 @@ class Faults:
             self.latch(Finding('operator_stop', 'stopped by the operator', 'stop'))
 
     def reset(self, steady_ns: int, asked: Finding | None = None) -> Finding | None:
-        """Clear the fault; return None, or why its cause, or another one, is still there.
+        """
+        Clear the fault; return None, or why its cause, or another one, is still there.
 
         :param asked: the fault that was to be cleared; None: whichever there is.
         """

@@ -1,4 +1,8 @@
-"""Whether the robot does what it is told, and where a motion of one that stands begins.
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+Whether the robot does what it is told, and where a motion of one that stands begins.
 
 Three things can be asked: the joints, as they are measured; the controller, where it says what it
 holds; and, of neither, how long a first piece must be to be safe whatever the controller holds.
@@ -8,9 +12,8 @@ from collections import deque
 from collections.abc import Callable
 
 import numpy as np
-
 from pi0_ros.control import safety
-from pi0_ros.control.controllers import TRAJECTORY, Controllers, Report
+from pi0_ros.control.controllers import Controllers, Report, TRAJECTORY
 from pi0_ros.control.pilot import Pilot, Stance
 from pi0_ros.motion.limits import JointLimits
 from pi0_ros.observation.buffers import Stamped
@@ -62,7 +65,8 @@ class Follower:
         return np.where(np.isfinite(held), held, measured if self._told is None else self._told)
 
     def _held(self, now_ns: int) -> np.ndarray:
-        """Return where controllers hold the robot [D], NaN where that is not known.
+        """
+        Return where controllers hold the robot [D], NaN where that is not known.
 
         By their own word, if that is from after the robot came to rest; until then, if one tells
         its state at all, it is where it was told to be.
@@ -111,7 +115,8 @@ class Follower:
             self._told = np.where(self._pilot.streams, newest.start, newest.positions[-1])
 
     def _came(self, measured: np.ndarray) -> bool:
-        """Return whether the robot, [D], was seen to go the last of the way it was told.
+        """
+        Return whether the robot, [D], was seen to go the last of the way it was told.
 
         Then its controller was on, and holds what it was told; how a robot that did not move is
         held nobody has seen. One whose controller is switched on sags, at most by ``HELD_SHARE``:
@@ -156,7 +161,8 @@ class Follower:
         return finding if now_ns - self._away_since_ns >= allowed_ns else None
 
     def frozen(self, stamp_ns: int, measured: np.ndarray) -> Finding | None:
-        """Return a joint that stands although it was told to move: its drive or controller is off.
+        """
+        Return a joint that stands although it was told to move: its drive or controller is off.
 
         When that is switched on again, the plan would be far away.
         """
@@ -215,7 +221,8 @@ class Follower:
         return None
 
     def stance(self, measured: np.ndarray, now_ns: int) -> Stance:
-        """Return where a robot that stands at ``measured`` [D] begins to move.
+        """
+        Return where a robot that stands at ``measured`` [D] begins to move.
 
         Where the controller holds it, by its own word. Else where it was told to be, if it is
         there but for a little (grippers hold things), else where it is measured; and then the
@@ -246,7 +253,8 @@ def _held(limits: JointLimits) -> np.ndarray:
 
 
 def first_piece_ns(limits: JointLimits, away: np.ndarray) -> int:
-    """Return how long a controller needs from rest to rest, within the limits.
+    """
+    Return how long a controller needs from rest to rest, within the limits.
 
     A cubic over the distance d in the time T accelerates with 6 d / T^2 and is as fast as
     1.5 d / T; jazzy's controller enters it two periods late, which doubles the first acceleration

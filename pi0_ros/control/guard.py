@@ -1,4 +1,8 @@
-"""Whether the robot may move: everything that is asked before a command leaves.
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+Whether the robot may move: everything that is asked before a command leaves.
 
 At every tick, in this order, and the first that finds something decides: the robot itself, where
 its joints are fresh, also while it stops; and while it is armed, inputs and the controller. A
@@ -11,13 +15,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-
 from pi0_ros.control import safety
 from pi0_ros.control.controllers import Controllers, Group
 from pi0_ros.control.faults import Faults
-from pi0_ros.control.following import LAGS_NS, Follower
+from pi0_ros.control.following import Follower, LAGS_NS
 from pi0_ros.control.pilot import ClockJump, Pilot, Stance
-from pi0_ros.control.rules import GuardRules, check_chunk
+from pi0_ros.control.rules import check_chunk, GuardRules
 from pi0_ros.control.states import State
 from pi0_ros.motion.trajectory import Trajectory
 from pi0_ros.observation.finding import Finding
@@ -32,7 +35,8 @@ CLEARED = Finding('cleared', 'the inputs were cleared: try again', 'clock')
 
 
 class Guard(Faults):
-    """Keeps watch over one robot. Any method may be called from any thread.
+    """
+    Keeps watch over one robot. Any method may be called from any thread.
 
     Times are nanoseconds: ``now_ns`` of the clock of stamps, ``steady_ns`` of one nobody sets.
     What decides on the state of the robot is done under the pilot's lock.
@@ -53,7 +57,8 @@ class Guard(Faults):
     # ---- every tick ----
 
     def tick(self, now_ns: int) -> tuple[Trajectory | None, bool]:
-        """Return what to publish, None for silence, and whether the policy should decide.
+        """
+        Return what to publish, None for silence, and whether the policy should decide.
 
         :raises ClockJump: as Pilot.tick; the robot is disarmed.
         """
@@ -156,7 +161,8 @@ class Guard(Faults):
 
     def accept(self, chunk: ActionChunk, observation: Observation, now_ns: int, epoch: int
                ) -> Finding | None:
-        """Take a chunk into the plan; return None, or why not.
+        """
+        Take a chunk into the plan; return None, or why not.
 
         Three in a row that a check rejects latch a fault; those that only came too late, after a
         stop or for a robot that is not armed do not count.
@@ -206,7 +212,8 @@ class Guard(Faults):
             self._count(Finding('policy_failed', text, 'policy'), now_ns)
 
     def unserved(self, finding: Finding, now_ns: int, fresh: bool = True) -> None:
-        """Note that nobody answers: the robot comes to rest at the end of its plan, and goes on.
+        """
+        Note that nobody answers: the robot comes to rest at the end of its plan, and goes on.
 
         Who answers an armed robot wrongly three times in a row latches a fault.
 
@@ -244,7 +251,8 @@ class Guard(Faults):
     # ---- supervision ----
 
     def watch(self, steady_ns: int, usual_ns: int) -> None:
-        """Latch an inference that does not come back; end an arming that takes too long.
+        """
+        Latch an inference that does not come back; end an arming that takes too long.
 
         :param usual_ns: the 95th percentile of what inferences take.
         """
@@ -307,7 +315,8 @@ class Guard(Faults):
         return replace(finding, text=f'the first action is too far away: {rows}; {finding}')
 
     def begin_arming(self, steady_ns: int) -> None:
-        """Begin to arm; ``watch`` ends what takes too long.
+        """
+        Begin to arm; ``watch`` ends what takes too long.
 
         :raises RuntimeError: the robot is in a state in which that cannot be asked.
         """
@@ -316,7 +325,8 @@ class Guard(Faults):
             self._watchdog.arming_since_ns = steady_ns
 
     def arm(self, now_ns: int) -> Finding | None:
-        """Arm, if it is not; return None, or why that cannot be done.
+        """
+        Arm, if it is not; return None, or why that cannot be done.
 
         The robot stands where it is measured until a chunk comes; ``following`` says where that
         then begins.

@@ -1,15 +1,17 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """The plan of an armed robot: what a person, the guard and the policy ask of it."""
 
 from dataclasses import replace
 
 import numpy as np
-
 from pi0_ros.control.states import State
 from pi0_ros.control.teller import ClockJump, Teller
 from pi0_ros.control.timing import Delays, Stance, Timing
-from pi0_ros.motion.handover import Switch, make_handover
+from pi0_ros.motion.handover import make_handover, Switch
 from pi0_ros.motion.limits import JointLimits
-from pi0_ros.motion.plan import Plan, leftover
+from pi0_ros.motion.plan import leftover, Plan
 from pi0_ros.motion.splice import Rules, splice
 from pi0_ros.motion.trajectory import Trajectory
 from pi0_ros.observation.observation import Observation
@@ -23,7 +25,8 @@ TRIES = 3               # to make a plan while ticks pass
 
 
 class Pilot(Teller):
-    """Turns chunks into commands for an armed robot, and into silence for a disarmed one.
+    """
+    Turns chunks into commands for an armed robot, and into silence for a disarmed one.
 
     Times come in as nanoseconds of one clock. Any method may be called from any thread: plans are
     made without the lock, and put in place under it where what was told since allows it.
@@ -105,7 +108,8 @@ class Pilot(Teller):
             self.machine.change(State.ARMING)
 
     def enable(self, positions: np.ndarray, now_ns: int) -> None:
-        """Arm: the plan stands still at ``positions`` [D] until a chunk comes.
+        """
+        Arm: the plan stands still at ``positions`` [D] until a chunk comes.
 
         :raises RuntimeError: the robot still stops, or a fault is latched.
         """
@@ -116,7 +120,8 @@ class Pilot(Teller):
             self._rest_at(positions, self.scale.at(now_ns))
 
     def disable(self, to: State = State.DISARMED, target: np.ndarray | None = None) -> None:
-        """Disarm: a smooth stop from the next tick on, then silence.
+        """
+        Disarm: a smooth stop from the next tick on, then silence.
 
         :param to: DISARMED or FAULTED. :param target: see ``stop``.
         """
@@ -128,7 +133,8 @@ class Pilot(Teller):
             self._halt(moved, target)
 
     def stop(self, target: np.ndarray | None = None) -> None:
-        """Come to rest from the next tick on; chunks asked for before this are of no use any more.
+        """
+        Come to rest from the next tick on; chunks asked for before this are of no use any more.
 
         Calling it again during the stop does not start another, but for one with a target.
 
@@ -177,7 +183,8 @@ class Pilot(Teller):
             self._waits_until_ns = 0
 
     def want_chunk(self) -> None:
-        """Ask for a chunk at once, for example because the instruction changed.
+        """
+        Ask for a chunk at once, for example because the instruction changed.
 
         Whoever plays chunks whole comes to rest first.
         """
@@ -214,7 +221,8 @@ class Pilot(Teller):
         return 3 * took_ns // 2 + slack_ns
 
     def leftover(self, seen: Observation) -> Leftover | None:
-        """Return what the next chunk shall continue; None where the hand-over wants none.
+        """
+        Return what the next chunk shall continue; None where the hand-over wants none.
 
         :param seen: what it is decided from. Of a plan for another instruction only what will have
             been executed is left, if this inference takes as long as the last one: an exceptional
@@ -230,7 +238,8 @@ class Pilot(Teller):
 
     def accept(self, chunk: ActionChunk, now_ns: int, epoch: int, stance: Stance | None = None
                ) -> str | None:
-        """Take a chunk into the plan; return None, or why it is of no use any more.
+        """
+        Take a chunk into the plan; return None, or why it is of no use any more.
 
         The new plan is made without the lock, for a moment after the tick that will tell it, and
         put in place if it still continues what the robot was told. If ticks have passed meanwhile
@@ -276,7 +285,8 @@ class Pilot(Teller):
 
     def _ground(self, chunk: ActionChunk, now_ns: int, stance: Stance | None, later_ns: int = 0
                 ) -> tuple[Plan, int, int, ActionChunk]:
-        """Return the plan to go on from, from when, the first piece before, the chunk timed.
+        """
+        Return the plan to go on from, from when, the first piece before, the chunk timed.
 
         :param later_ns: than the next tick.
         """
@@ -307,7 +317,8 @@ class Pilot(Teller):
         return max(now_ns, coming_ns + EARLY_NS)
 
     def _in_time(self, made: Plan) -> bool:
-        """Return whether the next tick can tell the robot what ``made`` changes.
+        """
+        Return whether the next tick can tell the robot what ``made`` changes.
 
         While it stands it is told nothing, and the motion may begin later.
         """

@@ -1,9 +1,11 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """What the operator allows a policy, and what is asked of it by that."""
 
 from dataclasses import dataclass
 
 import numpy as np
-
 from pi0_ros.control import safety
 from pi0_ros.motion.handover import Switch
 from pi0_ros.motion.limits import JointLimits
@@ -27,7 +29,8 @@ class GuardRules:
 
 def check_chunk(chunk: ActionChunk, near: list[np.ndarray], now_ns: int, limits: JointLimits,
                 names: tuple[str, ...], handover: Switch, rules: GuardRules) -> Finding | None:
-    """Return why a chunk must not become part of a plan, or None; the node and bags ask this.
+    """
+    Return why a chunk must not become part of a plan, or None; the node and bags ask this.
 
     :param near: see ``safety.check_way``.
     """
@@ -50,7 +53,8 @@ class Watchdog:
         self.arming_since_ns: int | None = None
 
     def hanging(self, steady_ns: int, usual_ns: int, rules: GuardRules) -> Finding | None:
-        """Return an inference that does not come back.
+        """
+        Return an inference that does not come back.
 
         :param usual_ns: the 95th percentile of what inferences take.
         """

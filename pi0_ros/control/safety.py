@@ -1,4 +1,8 @@
-"""What must be true before a chunk becomes part of the plan and before the robot is armed.
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+What must be true before a chunk becomes part of the plan and before the robot is armed.
 
 Pure checks; each returns None or what it found. guard.py says when they are asked.
 """
@@ -6,8 +10,7 @@ Pure checks; each returns None or what it found. guard.py says when they are ask
 from collections.abc import Sequence
 
 import numpy as np
-
-from pi0_ros.motion.limits import UNLIMITED, JointLimits
+from pi0_ros.motion.limits import JointLimits, UNLIMITED
 from pi0_ros.observation.finding import Finding
 from pi0_ros.policy.policy import ActionChunk
 
@@ -34,14 +37,15 @@ def check_form(chunk: ActionChunk, names: Sequence[str]) -> Finding | None:
         step, joint = np.argwhere(~good)[0]
         what = ('a value that is not finite' if not np.isfinite(positions[step, joint]) else
                 f'the value {positions[step, joint]:.3g}')
-        return Finding('chunk_not_finite', f"chunk has {what} at step {step}, joint "
+        return Finding('chunk_not_finite', f'chunk has {what} at step {step}, joint '
                        f"'{names[joint]}'", names[joint])
     return None
 
 
 def ceiling(unit: float, limits: JointLimits, names: Sequence[str], merged: int, slowed: int
             ) -> str:
-    """Return a sentence where limits slow most plans of a policy whose actions are velocities.
+    """
+    Return a sentence where limits slow most plans of a policy whose actions are velocities.
 
     :param unit: what an action of 1 is, rad/s or m/s.
     :param merged: plans. :param slowed: of them.
@@ -67,7 +71,8 @@ def check_age(chunk: ActionChunk, now_ns: int, allowed_ns: int) -> Finding | Non
 
 def check_way(chunk: ActionChunk, near: Sequence[np.ndarray], limits: JointLimits,
               names: Sequence[str]) -> Finding | None:
-    """Return whether a chunk begins too far away, jumps, or leads out of the limits.
+    """
+    Return whether a chunk begins too far away, jumps, or leads out of the limits.
 
     A step may be as far as a joint may go in its time, and by the jump limit further.
 
@@ -102,7 +107,8 @@ def distance(positions: np.ndarray, near: Sequence[np.ndarray], limits: JointLim
 
 def check_tracking(measured: np.ndarray, told: np.ndarray, limits: JointLimits,
                    names: Sequence[str]) -> Finding | None:
-    """Return which joint is not where it was told to be.
+    """
+    Return which joint is not where it was told to be.
 
     :param measured: [D]. :param told: [N, D] now and a little before: outside the range of all.
     """
@@ -119,7 +125,8 @@ def check_tracking(measured: np.ndarray, told: np.ndarray, limits: JointLimits,
 
 def check_follows(moved: np.ndarray, told: np.ndarray, share: float, limits: JointLimits,
                   names: Sequence[str]) -> Finding | None:
-    """Return which joint stood although it was told to move.
+    """
+    Return which joint stood although it was told to move.
 
     :param moved: [D] the range it was measured in. :param told: [D] that it was told to be in.
     :param share: of that, that it must have moved at least.
@@ -137,7 +144,8 @@ def check_follows(moved: np.ndarray, told: np.ndarray, share: float, limits: Joi
 
 def check_reference(reference: np.ndarray, told: np.ndarray, limits: JointLimits,
                     names: Sequence[str], share: float = REFERENCE_SHARE) -> Finding | None:
-    """Return which joint a controller holds where it was not told to, or where it is not.
+    """
+    Return which joint a controller holds where it was not told to, or where it is not.
 
     :param reference: [D] by its own word. :param told: [N, D] now and a little before.
     :param share: of the tracking limit, that they may be apart.

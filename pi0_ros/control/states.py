@@ -1,3 +1,6 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """The states of an armed or disarmed robot, and which may follow which."""
 
 from enum import Enum
@@ -45,7 +48,8 @@ class Machine:
         return self.state in (State.MOVING, State.STOPPING)
 
     def change(self, to: State) -> None:
-        """Go on to another state.
+        """
+        Go on to another state.
 
         :raises RuntimeError: it may not follow this one; the state stays.
         """
@@ -56,7 +60,8 @@ class Machine:
         self.state = to
 
     def end_in(self, to: State) -> None:
-        """Go to ``to``, from a motion by a stop; a stop never ends in more than it did before.
+        """
+        Go to ``to``, from a motion by a stop; a stop never ends in more than it did before.
 
         :param to: STANDING, DISARMED or FAULTED.
         """

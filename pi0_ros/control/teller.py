@@ -1,16 +1,18 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Tells the controller the plan, tick by tick: a window of it, a stop, or nothing."""
 
-import threading
 from collections import deque
+import threading
 
 import numpy as np
-
 from pi0_ros.control.states import Machine, State
 from pi0_ros.control.time_scale import TimeScale
 from pi0_ros.control.timing import Counters, Timing
 from pi0_ros.motion.limits import JointLimits
 from pi0_ros.motion.plan import Plan
-from pi0_ros.motion.trajectory import Trajectory, first_piece, window
+from pi0_ros.motion.trajectory import first_piece, Trajectory, window
 
 CLOCK_JUMP_NS = 1_000_000_000
 KEPT_GAPS = 10          # between ticks: the next may come as late as the latest of them
@@ -26,7 +28,8 @@ class Teller:
 
     def __init__(self, joint_names: tuple[str, ...], limits: JointLimits, timing: Timing,
                  streams: np.ndarray | None = None) -> None:
-        """Start disarmed.
+        """
+        Start disarmed.
 
         :param streams: [D] which joints are told no more than where to be now; None: all, or none
             where there are windows.
@@ -50,7 +53,8 @@ class Teller:
         self._coasts_until_ns: int | None = None  # to rest, by itself and in silence
 
     def tick(self, now_ns: int) -> Trajectory | None:
-        """Return what to publish at ``now_ns``, or None for silence.
+        """
+        Return what to publish at ``now_ns``, or None for silence.
 
         :raises ClockJump: the clock moved by more than a second since the last tick. The robot is
             disarmed and nothing more is published: old times mean nothing on the new clock.
@@ -142,7 +146,8 @@ class Teller:
                 None if target is None else self.limits.clamp(target))
 
     def _lost_track(self, gap_ns: int, now_ns: int) -> bool:
-        """Return whether the last window already slowed down, or the clock stepped.
+        """
+        Return whether the last window already slowed down, or the clock stepped.
 
         The controller is then behind the plan: going on with it would jump. Let the robot come to
         rest as the window does, or stand at the last command where there is no window, and ask for

@@ -1,3 +1,6 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Time as the controller lets it pass: slower than the clock where its speed is scaled."""
 
 from collections import deque
@@ -8,7 +11,8 @@ KEPT = 200  # changes, of ticks
 
 
 class TimeScale:
-    """Maps times of the clock to those of the plan.
+    """
+    Maps times of the clock to those of the plan.
 
     A controller whose speed is scaled by s goes through its trajectory s times as fast (a UR's
     speed slider; ros2_controllers, doc/speed_scaling.rst). The plan's time passes as slowly, so

@@ -1,3 +1,6 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """What shapes the commands in time, and what is counted of them."""
 
 from collections import deque
@@ -25,7 +28,8 @@ class Timing:
     @staticmethod
     def at_rate(rate_hz: float, replan_s: float, handover: str = 'blend', coasts: bool = True,
                 update_rate_hz: float = 100.0, streams: bool = False) -> 'Timing':
-        """Return timing for ``rate_hz``: what a window follows outlasts a control period.
+        """
+        Return timing for ``rate_hz``: what a window follows outlasts a control period.
 
         :param update_rate_hz: of the controller. It has commanded a period ahead when it takes a
             message, so nothing that a message changes may begin before that.
@@ -80,7 +84,8 @@ class Delays:
         return max(self._recent.copy(), default=self._first)
 
     def measure(self, steps: int, length: int, first: bool) -> None:
-        """Remember how many steps were executed while a chunk of ``length`` was inferred.
+        """
+        Remember how many steps were executed while a chunk of ``length`` was inferred.
 
         The first after a stand or a stop is that of a policy that may still warm up.
         """

@@ -1,3 +1,6 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Cuts a bag into episodes on a constant grid of time, for a data set."""
 
 from collections import Counter, deque
@@ -6,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-
 from pi0_ros.bags.actions import ActionPath, ActionPaths
 from pi0_ros.bags.playback import LATE_NS, Moment, Playback
 from pi0_ros.bags.routes import Routes
@@ -40,7 +42,8 @@ def action_offset(routes: Routes) -> int:
 
 
 def frames(playback: Playback, fps: int, marker: str = '') -> Iterator[Frame]:
-    """Yield the frames of a bag, in order.
+    """
+    Yield the frames of a bag, in order.
 
     The action of a frame is what was commanded then, as LeRobot records it; where no commands were
     recorded, where the joints were measured one period later: see ``action_offset``. The state is

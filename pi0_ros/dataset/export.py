@@ -1,18 +1,20 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Makes a LeRobotDataset v3 of bags."""
 
 import argparse
-import itertools
 from collections.abc import Iterator
-
-from tqdm import tqdm
+import itertools
 
 from pi0_ros.bags.bag import Bag, BagError
 from pi0_ros.bags.bags import Bags
-from pi0_ros.bags.playback import Playback, counts_table
+from pi0_ros.bags.playback import counts_table, Playback
 from pi0_ros.checkpoint.config import RobotConfig
-from pi0_ros.dataset.episodes import Frame, action_offset, frames
+from pi0_ros.dataset.episodes import action_offset, Frame, frames
 from pi0_ros.dataset.writer import DatasetWriter
 from pi0_ros.observation.config import InputConfig
+from tqdm import tqdm
 
 
 class Progress:
@@ -42,7 +44,8 @@ class Progress:
 
 def export(args: argparse.Namespace, robot: RobotConfig, inputs: InputConfig, bags: Bags
            ) -> list[str]:
-    """Write the data set; return what is to be told.
+    """
+    Write the data set; return what is to be told.
 
     :raises ValueError: it cannot be written as asked.
     """
@@ -60,7 +63,7 @@ def export(args: argparse.Namespace, robot: RobotConfig, inputs: InputConfig, ba
     if len(offsets) > 1:
         raise BagError('some bags have commands and some have none: an action would be the '
                        'command of its frame in the ones, the next state in the others. Export '
-                       "them apart, or take what the joints did in all: --actions joint_states")
+                       'them apart, or take what the joints did in all: --actions joint_states')
     offset = offsets.pop()
     key = {'version': 2, 'fps': args.fps, 'states': state_names, 'actions': robot.commanded,
            'bags': [[bag.name, bag.begin_ns, bag.end_ns] for bag in bags.bags],

@@ -1,15 +1,17 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Encodes the images of a camera as video, in a thread of its own."""
 
-import queue
-import threading
 from collections.abc import Sequence
 from pathlib import Path
+import queue
+import threading
 from typing import Any
 
 import av
 import cv2
 import numpy as np
-
 from pi0_ros.observation.decoding import message_to_rgb
 
 CODECS = {'h264': ('libx264', {'preset': 'ultrafast', 'crf': '22'}),  # a third of veryfast's time
@@ -37,7 +39,8 @@ class CameraVideo:
         self._thread.start()
 
     def add(self, message: Any) -> None:
-        """Encode one more image; waits while too many are waiting.
+        """
+        Encode one more image; waits while too many are waiting.
 
         :raises Exception: what went wrong with one before.
         """
@@ -46,7 +49,8 @@ class CameraVideo:
         self._queue.put(message)
 
     def close(self) -> None:
-        """End the file.
+        """
+        End the file.
 
         :raises ValueError: an image cannot be read, or changed its size.
         :raises OSError: the file cannot be written.
@@ -115,7 +119,8 @@ def video_info(path: Path) -> dict[str, Any]:
 
 
 def join(pieces: Sequence[Path], path: Path, fps: int) -> None:
-    """Write videos one after another into one file, without encoding them again.
+    """
+    Write videos one after another into one file, without encoding them again.
 
     :raises OSError: the file cannot be written.
     """

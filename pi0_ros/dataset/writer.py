@@ -1,24 +1,27 @@
-"""Writes a LeRobotDataset v3, an episode at a time, so that it can be taken up again.
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+Writes a LeRobotDataset v3, an episode at a time, so that it can be taken up again.
 
 Every episode has a data file of its own, and at first videos; these are joined in the end, because
 training keeps every video open. Until all is written and read back, the data set is a folder with
 another name. The layout is that of LeRobot 0.4 and newer (``lerobot/datasets/utils.py``).
 """
 
+from collections.abc import Sequence
 import json
 import os
-import shutil
-from collections.abc import Sequence
 from pathlib import Path
+import shutil
 from typing import Any
 
 import numpy as np
-import pyarrow
-import pyarrow.parquet
-
-from pi0_ros.dataset import statistics
+from pi0_ros.dataset import sums
 from pi0_ros.dataset.episodes import Frame
 from pi0_ros.dataset.video import CameraVideo, frame_times, join, video_info
+import pyarrow
+import pyarrow.parquet
 
 VERSION, CHUNK = 'v3.0', 1000  # files in a folder
 DATA = 'data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet'
@@ -36,7 +39,8 @@ class DatasetWriter:
     def __init__(self, folder: Path, fps: int, state_names: Sequence[str],
                  action_names: Sequence[str], cameras: Sequence[str], codec: str,
                  key: dict[str, Any], overwrite: bool = False) -> None:
-        """Begin, or take up what was begun with the same ``key``.
+        """
+        Begin, or take up what was begun with the same ``key``.
 
         :raises ValueError: the folder exists, or something else was begun there.
         """
@@ -95,7 +99,8 @@ class DatasetWriter:
             self._video(name, number).unlink(missing_ok=True)
 
     def finish_episode(self, source: dict[str, Any], task: str) -> None:
-        """End the episode under way.
+        """
+        End the episode under way.
 
         :param source: where it is from, to find it again.
         :raises ValueError: an image cannot be read. :raises OSError: the disk is full.
@@ -161,7 +166,8 @@ class DatasetWriter:
              self.partial / _at(VIDEO, file, IMAGES + camera), self.fps)
 
     def finish(self, robot_type: str, action_offset: int = 0) -> Path:
-        """Write what tells of the data, read everything back, and give the folder its name.
+        """
+        Write what tells of the data, read everything back, and give the folder its name.
 
         :param action_offset: periods after its frame, at which an action is due.
         :raises ValueError: what was written is not what was meant to be.
@@ -201,10 +207,10 @@ class DatasetWriter:
             arrays = [(column.flatten() if name in self.names else column).to_numpy()
                       for column in columns]
             width = len(self.names[name]) if name in self.names else 1
-            out[name] = statistics.of_rows(np.concatenate(arrays).reshape(-1, width))
+            out[name] = sums.of_rows(np.concatenate(arrays).reshape(-1, width))
         for name in self.cameras:
             told = [self.episodes[number]['counts'][name] for number in numbers]
-            out[IMAGES + name] = statistics.of_images(
+            out[IMAGES + name] = sums.of_images(
                 sum(np.array(one['values']) for one in told), sum(one['frames'] for one in told))
         return out
 
@@ -260,7 +266,8 @@ def _write_tasks(tasks: Sequence[str], path: Path) -> None:
 
 
 def check(folder: Path) -> None:
-    """Read a data set back.
+    """
+    Read a data set back.
 
     :raises ValueError: rows, videos and what is told of them do not agree.
     """

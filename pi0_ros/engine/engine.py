@@ -1,4 +1,8 @@
-"""PI0 and pi0.5 inference without their waste, over the weights of transformers' classes.
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+PI0 and pi0.5 inference without their waste, over the weights of transformers' classes.
 
 Batch 1, no padding, unless a CUDA graph wants it. Then nothing depends on data and nothing needs a
 mask: the prefix sees itself, PI0's state token sees the prefix and itself, the actions see
@@ -11,18 +15,16 @@ of a chunk, W width, H query heads, D head dimension, A padded action width.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from pi0_ros.engine.expert import Pi05Expert, Pi0Expert
+from pi0_ros.engine.guidance import steer_full, steering
+from pi0_ros.engine.layers import (after, attend, before, encode, keys_values, leave, leave_along,
+                                   leave_steered, linear)
+from pi0_ros.engine.packing import Gemma, Norms, pack_gemma, pack_siglip, plain_norms, unsupported
+from pi0_ros.weights.pi05 import PI05ForConditionalGeneration
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import PI0ForConditionalGeneration
-
-from pi0_ros.engine.expert import Pi05Expert, Pi0Expert
-from pi0_ros.engine.guidance import steer_full, steering
-from pi0_ros.engine.layers import (
-    after, attend, before, encode, keys_values, leave, leave_along, leave_steered, linear)
-from pi0_ros.engine.packing import (
-    Gemma, Norms, pack_gemma, pack_siglip, plain_norms, unsupported)
-from pi0_ros.weights.pi05 import PI05ForConditionalGeneration
 
 
 def _any_length(*tensors: Tensor) -> None:
@@ -49,7 +51,8 @@ class Engine:
 
     def __init__(self, model: PI0ForConditionalGeneration, steps: int, most_tokens: int,
                  compiled: bool = False, rtc: str = '') -> None:
-        """Pack the weights of ``model``, which stays usable and shares them.
+        """
+        Pack the weights of ``model``, which stays usable and shares them.
 
         :param steps: denoising steps. :param most_tokens: of a prefix, at most.
         :param compiled: let torch compile the layers, in the first calls.
@@ -104,7 +107,8 @@ class Engine:
         return torch.cat([cos, cos], 1)[:, None], torch.cat([-sin, sin], 1)[:, None]
 
     def padding(self, images: int, text: int, padded: int) -> Padding:
-        """Return where a text of ``text`` tokens ends that is padded to ``padded``.
+        """
+        Return where a text of ``text`` tokens ends that is padded to ``padded``.
 
         :param images: tokens of images before it. Only where the expert has no state token.
         """
@@ -116,7 +120,8 @@ class Engine:
     @torch.no_grad()
     def __call__(self, pixels: Tensor, text: Tensor, state: Tensor, noise: Tensor,
                  *guide: Tensor, padding: Padding | None = None) -> Tensor:
-        """Return normalised actions [T, A] float32.
+        """
+        Return normalised actions [T, A] float32.
 
         :param pixels: [C, 3, size, size] in [-1, 1]. :param text: embedded prompt [N, W].
         :param state: [A] normalised and padded. :param noise: [T, A] float32.
@@ -189,7 +194,8 @@ class Engine:
     def _through(self, layers: list[Gemma], norms: Sequence[Norms], x: Tensor, start: int,
                  last: bool = True, alone: int = 0, padding: Padding | None = None
                  ) -> tuple[Tensor, Tensor]:
-        """Take x [L, W], at positions from ``start``, through the layers; they see all before it.
+        """
+        Take x [L, W], at positions from ``start``, through the layers; they see all before it.
 
         :param alone: so many rows, the first, do not see the others.
         :param last: False leaves out what the last layer does after its keys and values.

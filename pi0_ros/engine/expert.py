@@ -1,4 +1,8 @@
-"""What is constant in the action expert, of PI0 and of pi0.5.
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+What is constant in the action expert, of PI0 and of pi0.5.
 
 In PI0 the flow time is an input of every action's token, and the state is a token of its own. In
 pi0.5 the time is the condition of the norms, and the state is in the prompt. Either way, what
@@ -7,13 +11,12 @@ depends on the time alone is a table with a row a step, made once.
 
 from collections.abc import Callable
 
-import torch
-from torch import Tensor
-from transformers import PI0ForConditionalGeneration
-
 from pi0_ros.engine.layers import enter, enter_each, enter_plain, linear
 from pi0_ros.engine.packing import Gemma, Norms, plain_norms
 from pi0_ros.weights.pi05 import PI05ForConditionalGeneration
+import torch
+from torch import Tensor
+from transformers import PI0ForConditionalGeneration
 
 # Of a last norm: the gate of what comes before it, weight, eps, and the product that follows.
 Last = tuple[Tensor | None, Tensor, float, tuple[Tensor, Tensor]]
@@ -26,7 +29,8 @@ class Pi0Expert:
 
     def __init__(self, model: PI0ForConditionalGeneration, layers: list[Gemma], steps: int,
                  each: bool, compiled: Callable[[Callable], Callable]) -> None:
-        """Fold and keep what is constant.
+        """
+        Fold and keep what is constant.
 
         :param each: whether actions may have times of their own.
         :param compiled: returns a function compiled, or as it is.
@@ -43,7 +47,8 @@ class Pi0Expert:
         self._enter = compiled(enter_each if each else enter)
 
     def _fold(self, heads: torch.nn.Module, config: object) -> None:
-        """Join action_in_proj and the first layer of the time MLP, in float64.
+        """
+        Join action_in_proj and the first layer of the time MLP, in float64.
 
         mlp([in(x), time]) = (A W) x + (A b + B time + c): one product, and one bias a step.
         """
@@ -65,7 +70,8 @@ class Pi0Expert:
         return linear(state[None], *self._state).to(self.dtype)
 
     def enter(self, actions: Tensor, step: int, fixed: Tensor | None = None) -> Tensor:
-        """Return the tokens [T, W] of actions [T, A] float32.
+        """
+        Return the tokens [T, W] of actions [T, A] float32.
 
         :param fixed: [T, A] bool, what is given and has no noise.
         """
@@ -84,7 +90,8 @@ class Pi0Expert:
 
 
 class Pi05Expert:
-    """The expert of pi0.5, whose norms know the time.
+    """
+    The expert of pi0.5, whose norms know the time.
 
     The modulations of all steps are constants: scale + 1; shift, multiplied by the product that
     follows, which makes it a bias; gate. The last row is that of an action without noise.
@@ -145,7 +152,8 @@ class Pi05Expert:
         return enter_plain(actions, *self._in, self._others)
 
     def norms(self, step: int, fixed: Tensor | None = None) -> tuple[list[Norms], Last]:
-        """Return what the layers' norms do in a step, and the last one.
+        """
+        Return what the layers' norms do in a step, and the last one.
 
         :param fixed: [T, A] bool, what is given and has no noise.
         """

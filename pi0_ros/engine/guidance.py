@@ -1,4 +1,8 @@
-"""Real-time chunking: a chunk is denoised so that it continues what is being executed.
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+Real-time chunking: a chunk is denoised so that it continues what is being executed.
 
 The equations are those of arXiv 2506.07339, in PI0's sign: flow time t from 1 (noise) to 0
 (actions), tau = 1 - t, and PI0's velocity is minus the paper's. A trained prefix is that of arXiv
@@ -13,14 +17,15 @@ import math
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn, Tensor
 
 KINDS = ('', 'identity', 'full', 'trained')
 BETA = 5.0  # most that the guidance pulls, the paper's
 
 
 def weights(length: int, end: int, delay: int) -> np.ndarray:
-    """Return W [length]: 1 for the first ``delay`` actions, then falling to 0 at ``end``.
+    """
+    Return W [length]: 1 for the first ``delay`` actions, then falling to 0 at ``end``.
 
     :param length: H, of a chunk. :param end: H - s, so many actions are planned already.
     :param delay: d, so many of them will be executed before the chunk comes. The bound of the
@@ -44,7 +49,8 @@ def factor(tau: float, beta: float = BETA) -> float:
 
 
 def steering(steps: int) -> Tensor:
-    """Return [steps, 3] for every denoising step: flow time t, step dt, pull.
+    """
+    Return [steps, 3] for every denoising step: flow time t, step dt, pull.
 
     ``pull`` is the guidance factor times the length of a step, at most 1: with few steps it would
     push beyond the target.
@@ -56,7 +62,8 @@ def steering(steps: int) -> Tensor:
 
 def steer(actions: Tensor, velocity: Tensor, step: Tensor, target: Tensor, weight: Tensor
           ) -> Tensor:
-    """Return actions [T, A] after one step along the velocity, pulled towards the target.
+    """
+    Return actions [T, A] after one step along the velocity, pulled towards the target.
 
     :param step: one row of ``steering``. :param weight: [T, A].
     """
@@ -66,7 +73,8 @@ def steer(actions: Tensor, velocity: Tensor, step: Tensor, target: Tensor, weigh
 
 def steer_full(actions: Tensor, velocity: Tensor, step: Tensor, target: Tensor, weight: Tensor
                ) -> Tensor:
-    """Return the same with the whole Jacobian.
+    """
+    Return the same with the whole Jacobian.
 
     :param actions: requires a gradient, and ``velocity`` was computed from it.
     """
@@ -77,7 +85,8 @@ def steer_full(actions: Tensor, velocity: Tensor, step: Tensor, target: Tensor, 
 
 
 def embed_at(heads: nn.Module, state: Tensor, actions: Tensor, times: Tensor) -> Tensor:
-    """Return the action expert's tokens [B, 1 + T, W], every action at a flow time of its own.
+    """
+    Return the action expert's tokens [B, 1 + T, W], every action at a flow time of its own.
 
     :param heads: ``embed_action_time`` of a PI0ForConditionalGeneration, whose own call knows
         only one time a chunk. :param state: [B, A]. :param actions: [B, T, A].

@@ -1,3 +1,6 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Kernels on a GPU: recorded as CUDA graphs, and counted."""
 
 from collections import OrderedDict
@@ -18,6 +21,7 @@ NO_KERNEL = {
 
 
 class _Counter(TorchDispatchMode):
+
     def __init__(self) -> None:
         super().__init__()
         self.count = 0
@@ -28,7 +32,8 @@ class _Counter(TorchDispatchMode):
 
 
 def count_kernels(call: Callable[[], object]) -> int:
-    """Return how many kernels ``call`` launches: every operation that computes counts as one.
+    """
+    Return how many kernels ``call`` launches: every operation that computes counts as one.
 
     What torch compiled is not seen.
     """
@@ -45,7 +50,8 @@ class _Graph:
 
 
 class Graphs:
-    """A computation on a GPU, one CUDA graph for each number of cameras and prompt tokens.
+    """
+    A computation on a GPU, one CUDA graph for each number of cameras and prompt tokens.
 
     A graph is captured when its numbers first come, in the thread that infers: the control thread
     goes on. The graphs share the engine's memory, so one runs at a time.

@@ -1,4 +1,8 @@
-"""The layers of PI0 and pi0.5 as pure functions over packed weights.
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+The layers of PI0 and pi0.5 as pure functions over packed weights.
 
 Residuals travel beside what is still to be added to them, so that a compiler joins the addition to
 the normalisation that follows it. Letters in shapes: see engine.py. What the norms of pi0.5 do is
@@ -6,12 +10,11 @@ constant, so their shift is a bias of the product that follows, and their gate i
 the residual is added: see expert.py.
 """
 
+from pi0_ros.engine.guidance import steer
+from pi0_ros.engine.packing import Gemma, Norms, Siglip
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-
-from pi0_ros.engine.guidance import steer
-from pi0_ros.engine.packing import Gemma, Norms, Siglip
 
 ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, '_linear_pointwise')
 
@@ -57,7 +60,8 @@ def norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 
 
 def add(x: Tensor, y: Tensor, gate: Tensor | None = None) -> Tensor:
-    """Return x + gate y, in a form that a compiler joins to what follows, not to a product before.
+    """
+    Return x + gate y, in a form that a compiler joins to what follows, not to a product before.
 
     Joined to the product it would copy x first. In float32 and back rounds as the plain sum does.
     """
@@ -83,7 +87,8 @@ def keys_values(w: Gemma, n: Norms, x: Tensor, plus: Tensor, cos: Tensor, sin: T
 
 def before(w: Gemma, n: Norms, gate: Tensor | None, x: Tensor, plus: Tensor, cos: Tensor,
            sin: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-    """Return x + gate plus [L, W] and queries [L * H, D]; write keys and values [L, D].
+    """
+    Return x + gate plus [L, W] and queries [L * H, D]; write keys and values [L, D].
 
     With one key-value head the query heads are rows like any others.
     """
@@ -97,7 +102,8 @@ def before(w: Gemma, n: Norms, gate: Tensor | None, x: Tensor, plus: Tensor, cos
 
 
 def attend(queries: Tensor, keys: Tensor, values: Tensor, hidden: Tensor | None = None) -> Tensor:
-    """Return what queries [N, D] see of keys and values [K, D]: [N, D].
+    """
+    Return what queries [N, D] see of keys and values [K, D]: [N, D].
 
     It stays outside of what is compiled, because nothing else depends on the prompt's length.
 

@@ -1,9 +1,12 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Weights of transformers' layers as the engine reads them: packed, without a second copy."""
 
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import nn, Tensor
 from transformers import PI0ForConditionalGeneration
 from transformers.models.gemma.modeling_gemma import GemmaDecoderLayer
 from transformers.models.siglip.modeling_siglip import SiglipEncoderLayer

@@ -1,19 +1,21 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Which path computes a chunk: our engine, or transformers' own code where that is not certain."""
 
-import inspect
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-
-import torch
-from torch import Tensor, nn
-from transformers import PI0ForConditionalGeneration, PI0Model
+import inspect
+import logging
 
 from pi0_ros.engine.engine import Engine, Padding
 from pi0_ros.engine.guidance import embed_at, steer, steer_full, steering, weights
-from pi0_ros.engine.kernels import Graphs, count_kernels
+from pi0_ros.engine.kernels import count_kernels, Graphs
 from pi0_ros.weights.files import CheckpointError
 from pi0_ros.weights.pi05 import PI05ForConditionalGeneration
+import torch
+from torch import nn, Tensor
+from transformers import PI0ForConditionalGeneration, PI0Model
 
 log = logging.getLogger(__name__)
 # Largest difference from the reference, relative to the largest action. float32 paths differ in
@@ -128,7 +130,8 @@ class Reference:
 
 
 class Fast:
-    """Our engine, on a GPU as CUDA graphs.
+    """
+    Our engine, on a GPU as CUDA graphs.
 
     The prompts of pi0.5 differ in length with the state's digits: for graphs they are padded to a
     multiple of ``BUCKET`` tokens, which nothing sees.
@@ -136,7 +139,8 @@ class Fast:
 
     def __init__(self, model: PI0ForConditionalGeneration, steps: int, most_tokens: int,
                  compiled: bool, rtc: str = '', padded: bool | None = None) -> None:
-        """Pack the weights; ``model`` stays usable.
+        """
+        Pack the weights; ``model`` stays usable.
 
         :param padded: whether prompts are padded; None: where graphs need it.
         """
@@ -156,7 +160,8 @@ class Fast:
             ' in a CUDA graph' if isinstance(self._run, Graphs) else '')
 
     def __call__(self, pixels: Tensor, prompt: Prompt, *given: Tensor) -> Tensor:
-        """Return normalised actions [T, A] float32; see Engine for the arguments.
+        """
+        Return normalised actions [T, A] float32; see Engine for the arguments.
 
         They may lie in memory of the host.
         """
@@ -185,7 +190,8 @@ class Fast:
         return [part.to(self.engine.device) for part in given]
 
     def prepare(self, pixels: Tensor, prompt: Prompt, *given: Tensor) -> None:
-        """Capture graphs for padded prompts that are a little shorter and longer.
+        """
+        Capture graphs for padded prompts that are a little shorter and longer.
 
         The digits of a state make them so, and a capture takes its time, while the robot moves.
         """
@@ -213,7 +219,8 @@ class Fast:
 def choose(model: PI0ForConditionalGeneration, steps: int, cameras: int, prompt_tokens: int,
            engine: str, compiled: str, embed: Callable[[Tensor], Prompt], rtc: str = ''
            ) -> tuple[Path, Report]:
-    """Return the path that computes chunks from now on.
+    """
+    Return the path that computes chunks from now on.
 
     The fast one must agree with the reference on made-up inputs, and with itself.
 
@@ -276,7 +283,8 @@ def made_up(model: PI0ForConditionalGeneration, cameras: int, tokens: int,
 
 def check(fast: Fast, reference: Reference, cameras: int, tokens: int,
           embed: Callable[[Tensor], Prompt]) -> float:
-    """Return how far the fast path is from the reference, of the largest action.
+    """
+    Return how far the fast path is from the reference, of the largest action.
 
     It computes for inputs A, B and A: memory that is not written anew, or an input that is not
     taken over, would show. A CUDA graph must give what its engine gives, bit for bit.

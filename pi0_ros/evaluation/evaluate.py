@@ -1,17 +1,18 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Compares what a policy would do with what was done in bags."""
 
 import argparse
+from collections.abc import Callable, Sequence
 import dataclasses
+from dataclasses import dataclass
 import hashlib
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
-
 from pi0_ros.bags.bag import Bag
 from pi0_ros.bags.bags import Bags
 from pi0_ros.bags.playback import counts_table
@@ -19,8 +20,9 @@ from pi0_ros.configuration.configuration import Configuration
 from pi0_ros.evaluation import critical, measures, moments, ranking
 from pi0_ros.evaluation.execution import Execution
 from pi0_ros.evaluation.store import Store, write_whole
-from pi0_ros.workers.factory import make_local_policy
 from pi0_ros.policy.provenance import configuration
+from pi0_ros.workers.factory import make_local_policy
+from tqdm import tqdm
 
 SHUFFLED = 'wrong instructions'
 
@@ -48,7 +50,8 @@ def decided_by(config: Configuration) -> dict[str, object]:
 
 
 def wrong_instruction(instructions: list[str]) -> Callable[[str], str]:
-    """Return a function to another one of ``instructions`` for each.
+    """
+    Return a function to another one of ``instructions`` for each.
 
     :raises ValueError: there is only one.
     """
@@ -61,7 +64,8 @@ def wrong_instruction(instructions: list[str]) -> Callable[[str], str]:
 
 
 def evaluate(run: Run, args: argparse.Namespace, bags: Bags, bar: tqdm) -> dict[str, Any]:
-    """Evaluate one run; return its records, limits and inputs.
+    """
+    Evaluate one run; return its records, limits and inputs.
 
     :raises CheckpointError: the checkpoint cannot be used. :raises ValueError: it does not fit.
     """
@@ -147,7 +151,8 @@ def _identity(config: Configuration) -> str:
 
 def compare(done: list[dict[str, Any]], names: tuple[str, ...], bags: Sequence[Bag],
             delay_s: float, labels: critical.Intervals | None = None) -> dict[str, Any]:
-    """Return what all runs amount to, in one unit of error.
+    """
+    Return what all runs amount to, in one unit of error.
 
     :param labels: critical intervals, by the names of bags; None: where grippers move.
     :raises ValueError: not one moment could be compared.
@@ -216,7 +221,8 @@ def _ranking(done: list[dict[str, Any]]) -> dict[str, Any] | None:
 
 
 def with_outcomes(result: dict[str, Any], outcomes: dict[str, list[float]]) -> None:
-    """Add what became of runs on the robot, and how well each measure agrees with that.
+    """
+    Add what became of runs on the robot, and how well each measure agrees with that.
 
     :raises ValueError: they are of other checkpoints.
     """
@@ -245,7 +251,7 @@ def as_text(result: dict[str, Any]) -> str:
                   f"  {'joint':24}{'mean':>9}{'p95':>9}{'max':>9}{'still':>9}{'direction':>11}"]
         for joint, one in run['joints'].items():
             agree = one['direction']['agree']
-            lines.append(f"  {joint:24}" + ''.join(f'{value:9.4f}' for value in (
+            lines.append(f'  {joint:24}' + ''.join(f'{value:9.4f}' for value in (
                 *(one['policy'][part] for part in ('mean', 'p95', 'max')),
                 one['hold_still']['mean'])) + (f'{100 * agree:10.0f}%' if agree is not None
                                                else f"{'-':>11}"))

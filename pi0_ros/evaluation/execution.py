@@ -1,9 +1,11 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """What would have become of a policy's chunks between policy and robot."""
 
 from dataclasses import dataclass
 
 import numpy as np
-
 from pi0_ros.configuration.advice import advised
 from pi0_ros.control.config import ControlConfig, SafetyConfig
 from pi0_ros.control.following import LAGS_NS
@@ -12,7 +14,7 @@ from pi0_ros.control.rules import check_chunk
 from pi0_ros.motion.handover import make_handover
 from pi0_ros.motion.limiter import SETTLED
 from pi0_ros.motion.limits import JointLimits, RobotLimits
-from pi0_ros.motion.plan import Plan, leftover
+from pi0_ros.motion.plan import leftover, Plan
 from pi0_ros.motion.splice import Rules, splice
 from pi0_ros.observation.observation import Observation
 from pi0_ros.policy.policy import ActionChunk, Body, Leftover
@@ -33,7 +35,8 @@ class Fate:
 
 
 class Execution:
-    """Chunks as the node would have handed them over, one every moment, late by a fixed delay.
+    """
+    Chunks as the node would have handed them over, one every moment, late by a fixed delay.
 
     The robot that they move is not there: observations are those of whoever was recorded. So what
     is told is how well consecutive chunks agree, not where they would have led.

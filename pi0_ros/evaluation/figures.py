@@ -1,17 +1,19 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Pictures of an evaluation."""
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+import io
 from typing import Any
 
 import matplotlib
 import numpy as np
-
 from pi0_ros.evaluation.measures import Rows
 
 matplotlib.use('Agg')
-from matplotlib import pyplot as plt  # noqa: E402
+from matplotlib import pyplot as plt  # noqa: E402, I100
 from matplotlib.axes import Axes  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
 
@@ -172,7 +174,8 @@ def draw_joint(axis: Axes, run: Shown, bag: int, joint: int, part: tuple[float, 
 
 def joints_figure(runs: Sequence[Shown], bag: int, names: Sequence[str],
                   part: tuple[float, float]) -> Figure:
-    """Return done against predicted, a row for every joint, a column for every run.
+    """
+    Return done against predicted, a row for every joint, a column for every run.
 
     :param part: of the bag, seconds.
     """

@@ -1,4 +1,8 @@
-"""How far predicted actions are from what was done, and from what would be done without a policy.
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+How far predicted actions are from what was done, and from what would be done without a policy.
 
 Errors are radians or metres, and shares of a joint's range. Two baselines: hold still, and go on
 with the last velocity. What is averaged over joints is averaged as shares of their ranges.
@@ -18,7 +22,8 @@ class Rows:
     """The records of one run as arrays: M moments, K samples, T steps, D joints."""
 
     def __init__(self, records: Sequence[dict[str, Any]], turns: np.ndarray) -> None:
-        """Take the moments that were inferred and have something to be compared with.
+        """
+        Take the moments that were inferred and have something to be compared with.
 
         :param turns: [D] bool: joints of which whole turns make no difference.
         """
@@ -66,7 +71,8 @@ class Rows:
         return np.nanmax(seen, axis=0) - np.nanmin(seen, axis=0)
 
     def bag_error(self, bag: int, ranges: np.ndarray) -> float | None:
-        """Return the policy's mean error in one bag, a share of the range; None without moments.
+        """
+        Return the policy's mean error in one bag, a share of the range; None without moments.
 
         The mean over moments, steps and joints, as everywhere.
         """
@@ -80,7 +86,8 @@ class Rows:
 
 def summarise(records: Sequence[dict[str, Any]], rows: Rows, names: Sequence[str],
               ranges: np.ndarray) -> dict[str, Any]:
-    """Return all measures of one run.
+    """
+    Return all measures of one run.
 
     :param names: of the D joints. :param ranges: [D] of what errors are told as shares.
     """

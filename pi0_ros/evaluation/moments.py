@@ -1,12 +1,14 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """One checkpoint at every moment of a bag: what it would have done, and what was done."""
 
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+import time
 from typing import Any
 
 import numpy as np
-
 from pi0_ros.bags.actions import ActionPath, ActionPaths
 from pi0_ros.bags.playback import LATE_NS, Moment, Playback
 from pi0_ros.evaluation.execution import Execution
@@ -37,7 +39,8 @@ class _Pending:
 
 def records(bag: int, playback: Playback, policy: Pi0Policy, execution: Execution,
             setting: Setting, known: dict[int, dict]) -> Iterator[dict[str, Any]]:
-    """Yield a record of every moment, in order.
+    """
+    Yield a record of every moment, in order.
 
     :param bag: its number. :param known: records of moments that were done before, by their
         number; these are not inferred again.

@@ -1,9 +1,12 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Which checkpoint is the best one, and how sure that is; and what success on the robot says."""
 
+from collections.abc import Mapping, Sequence
 import csv
 import json
 import math
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,8 @@ FALSE = ('0', 'false', 'no', 'failure', 'failed')
 
 
 def episodes(records: Sequence[dict[str, Any]]) -> dict[tuple[int, int], int]:
-    """Return the episode of every moment: a bag's stretch under one instruction.
+    """
+    Return the episode of every moment: a bag's stretch under one instruction.
 
     :param records: of all moments, in order. :returns: number by (bag, moment).
     """
@@ -33,7 +37,8 @@ def episodes(records: Sequence[dict[str, Any]]) -> dict[tuple[int, int], int]:
 
 
 def rank(names: Sequence[str], sums: np.ndarray, counts: np.ndarray) -> dict[str, Any]:
-    """Rank runs by their mean error, least first; how sure that is by bootstrap over episodes.
+    """
+    Rank runs by their mean error, least first; how sure that is by bootstrap over episodes.
 
     All runs are drawn with the same episodes, so that a hard one counts for all of them.
 
@@ -60,7 +65,8 @@ def rank(names: Sequence[str], sums: np.ndarray, counts: np.ndarray) -> dict[str
 
 
 def read_outcomes(path: Path) -> dict[str, list[float]]:
-    """Read what became of runs on the robot: CSV with a header, or a JSON list of objects.
+    """
+    Read what became of runs on the robot: CSV with a header, or a JSON list of objects.
 
     Every row has ``checkpoint`` and ``success`` (true, false, or from 0 to 1), and may have more.
 
@@ -97,7 +103,8 @@ def _success(value: object, number: int, path: Path) -> float:
 
 def judge(outcomes: Mapping[str, Sequence[float]], measures: Mapping[str, Mapping[str, float]]
           ) -> dict[str, Any]:
-    """Return success of every checkpoint, and how well each measure orders them by it.
+    """
+    Return success of every checkpoint, and how well each measure orders them by it.
 
     :param measures: of every run by its name, less is better.
     :raises ValueError: no run of the table is a checkpoint that is evaluated.

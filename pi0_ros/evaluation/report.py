@@ -1,3 +1,6 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """The report of an evaluation: one HTML file that needs nothing else, and one picture."""
 
 import base64
@@ -7,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
+import numpy as np
 from pi0_ros.bags.bag import Bag
 from pi0_ros.bags.bags import Bags
 from pi0_ros.bags.routes import Routes
@@ -18,7 +20,6 @@ from pi0_ros.evaluation import figures
 from pi0_ros.evaluation.figures import Shown
 from pi0_ros.evaluation.store import write_whole
 from pi0_ros.observation.decoding import message_to_rgb, to_ns, turned
-
 
 WORST = 10
 APART_S = 1.0        # between two of the worst moments: neighbours show the same
@@ -29,7 +30,8 @@ MOST_BAGS = 6        # that are drawn joint by joint
 
 def write_report(result: dict[str, Any], done: Sequence[dict[str, Any]], bags: Bags,
                  folder: Path) -> None:
-    """Write report.html and report.png of all runs into ``folder``.
+    """
+    Write report.html and report.png of all runs into ``folder``.
 
     :param result: what ``evaluate.compare`` returned. :param done: what its runs returned.
     """

@@ -1,15 +1,16 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Decides again what a live node recorded on ~/inference, and compares bit for bit."""
 
 import argparse
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+import sys
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
-
 from pi0_ros.bags.bag import Bag, BagError
 from pi0_ros.bags.bags import Bags
 from pi0_ros.bags.routes import Wanted
@@ -18,17 +19,18 @@ from pi0_ros.evaluation.evaluate import decided_by, write_json
 from pi0_ros.motion.limits import RobotLimits
 from pi0_ros.observation.decoding import message_to_rgb, to_ns
 from pi0_ros.observation.observation import Observation
-from pi0_ros.workers.factory import make_local_policy
 from pi0_ros.policy.pi0 import Pi0Policy
 from pi0_ros.policy.provenance import image_hash
 from pi0_ros.policy.record import InferenceRecord
-
+from pi0_ros.workers.factory import make_local_policy
+from tqdm import tqdm
 
 PASSED_NS = 20 * 10**9  # of images, after which one of that stamp is not in the bag
 
 
 def reproduce(config: Configuration, args: argparse.Namespace) -> int:
-    """Run ``evaluate --reproduce``; return 0 if every inference came out the same.
+    """
+    Run ``evaluate --reproduce``; return 0 if every inference came out the same.
 
     :raises ValueError: the bags hold no record, or the checkpoint does not fit.
     """
@@ -74,7 +76,8 @@ def _description(bags: Bags) -> str | None:
 
 
 def _records(bags: Bags, other: Path | None, stack: ExitStack) -> list[InferenceRecord]:
-    """Return all records, of the bags or of another one; they hold no images.
+    """
+    Return all records, of the bags or of another one; they hold no images.
 
     :raises BagError: there are none.
     """

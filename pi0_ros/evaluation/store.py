@@ -1,7 +1,10 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """What an evaluation has done so far, and what it leaves."""
 
-import json
 from collections.abc import Sequence
+import json
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +39,8 @@ class Store:
     """Records of one run, each on the disk as soon as it is made."""
 
     def __init__(self, folder: Path, key: dict[str, Any], overwrite: bool) -> None:
-        """Take up what is in ``folder``.
+        """
+        Take up what is in ``folder``.
 
         :param key: what the records follow from.
         :raises ValueError: the folder holds records of something else.
@@ -78,7 +82,8 @@ class Store:
         return self.records.get(bag, {})
 
     def add(self, record: dict[str, Any]) -> None:
-        """Keep a record.
+        """
+        Keep a record.
 
         :raises OSError: the disk is full, for example; what was written before stays.
         """
@@ -91,7 +96,7 @@ class Store:
         self._file.write(json.dumps(value).encode() + b'\n')
         self._file.flush()
 
-    def all(self) -> list[dict]:
+    def all(self) -> list[dict]:  # noqa: A003
         """Return all records in order."""
         return [self.records[bag][moment] for bag in sorted(self.records)
                 for moment in sorted(self.records[bag])]

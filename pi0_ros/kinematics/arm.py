@@ -1,11 +1,13 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """An arm of a robot's description: where its tool is, and how joints move it. By Pinocchio."""
 
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
+import xml.etree.ElementTree as ElementTree
 
 import numpy as np
-
-from pi0_ros.kinematics.urdf import UrdfError, parse
+from pi0_ros.kinematics.urdf import parse, UrdfError
 
 try:
     import pinocchio
@@ -23,7 +25,8 @@ class Arm:
     """The chain of joints between a frame and a tool, both links of the description."""
 
     def __init__(self, urdf: str, joints: Sequence[str], frame: str, tool: str) -> None:
-        """Read the chain; whatever else the description holds does not matter.
+        """
+        Read the chain; whatever else the description holds does not matter.
 
         :param joints: those that move the tool, in the order in which positions come.
         :raises UrdfError: Pinocchio or a link is missing, or other joints move the tool.
@@ -50,7 +53,8 @@ class Arm:
             -1, 1, (SAMPLES, len(joints))))
 
     def pose(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return where the tool is in the frame, [3] metres, and its rotation matrix [3, 3].
+        """
+        Return where the tool is in the frame, [3] metres, and its rotation matrix [3, 3].
 
         :param positions: of ``joints``, radians or metres.
         """
@@ -60,7 +64,8 @@ class Arm:
         return at.translation.copy(), at.rotation.copy()
 
     def jacobian(self, positions: np.ndarray) -> np.ndarray:
-        """Return how the tool moves in the axes of the frame, [6, n]: metres, then radians.
+        """
+        Return how the tool moves in the axes of the frame, [6, n]: metres, then radians.
 
         Of the joints as ``pose`` takes them.
         """
@@ -75,7 +80,8 @@ class Arm:
 
 def _chain(robot: ElementTree.Element, frame: str, tool: str
            ) -> tuple[list[ElementTree.Element], list[ElementTree.Element]]:
-    """Return the joints on the ways from frame, and from tool, up to where these meet.
+    """
+    Return the joints on the ways from frame, and from tool, up to where these meet.
 
     :raises UrdfError: one of the links is missing, or they are of two robots.
     """
@@ -131,7 +137,8 @@ def _require(up: Sequence[ElementTree.Element], chain: Sequence[ElementTree.Elem
 
 
 def _small(chain: Sequence[ElementTree.Element]) -> str:
-    """Return a description of nothing but these joints.
+    """
+    Return a description of nothing but these joints.
 
     A continuous joint is one number here, and two for Pinocchio: it becomes a revolute one.
     """

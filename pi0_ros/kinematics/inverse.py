@@ -1,4 +1,8 @@
-"""Joints for a way of the tool: solved step by step, each from the one before.
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+Joints for a way of the tool: solved step by step, each from the one before.
 
 Levenberg-Marquardt with the damping of Sugihara, "Solvability-Unconcerned Inverse Kinematics by
 the Levenberg-Marquardt Method", IEEE Transactions on Robotics 27(5), 2011: as large as the error
@@ -9,7 +13,6 @@ of what is tolerated.
 from dataclasses import dataclass
 
 import numpy as np
-
 from pi0_ros.kinematics.arm import Arm
 from pi0_ros.kinematics.rotations import turn
 
@@ -39,7 +42,8 @@ class Way:
 
 def follow(arm: Arm, begin: np.ndarray, wanted: np.ndarray, rotations: np.ndarray,
            lower: np.ndarray, upper: np.ndarray, tolerance: Tolerance = Tolerance()) -> Way:
-    """Return joints that bring the tool to each of T poses, one after another.
+    """
+    Return joints that bring the tool to each of T poses, one after another.
 
     :param begin: [n] where the joints are, radians or metres.
     :param wanted: [T, 3] of the tool in the arm's frame, metres. :param rotations: [T, 3, 3].
@@ -100,7 +104,8 @@ def reach(arm: Arm, begin: np.ndarray, place: np.ndarray, rotation: np.ndarray,
 
 
 def _leap(arm: Arm, before: np.ndarray, after: np.ndarray) -> str:
-    """Return whether a joint would fly: to another posture, or by a singularity.
+    """
+    Return whether a joint would fly: to another posture, or by a singularity.
 
     An arm may go through a singularity, as whoever showed it did, but not be thrown by it.
     """

@@ -1,4 +1,8 @@
-"""Rotations as data sets write them, and as matrices.
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+Rotations as data sets write them, and as matrices.
 
 ``rotation_6d`` are the first two columns of the matrix, one after the other (Zhou et al., 2019,
 arXiv 1812.07035); ``rotation_6d_rows`` its first two rows, as pytorch3d has them. ``rpy`` are
@@ -16,7 +20,8 @@ SMALL = 1e-9
 
 
 def matrices(values: np.ndarray, kind: str) -> np.ndarray:
-    """Return rotation matrices [..., 3, 3] of ``values`` [..., numbers], radians.
+    """
+    Return rotation matrices [..., 3, 3] of ``values`` [..., numbers], radians.
 
     What a network says is never quite a rotation: the two axes of 6-D are made orthonormal as in
     the paper, quaternions are normalised.
@@ -45,7 +50,8 @@ def matrices(values: np.ndarray, kind: str) -> np.ndarray:
 
 
 def numbers(matrix: np.ndarray, kind: str, near: np.ndarray | None = None) -> np.ndarray:
-    """Return a rotation matrix [3, 3] as ``kind`` writes it, [numbers], radians.
+    """
+    Return a rotation matrix [3, 3] as ``kind`` writes it, [numbers], radians.
 
     One rotation can be written in several ways: as a turn by 3.1 rad or by -3.2 rad the other way
     around, as a quaternion or its negative.

@@ -1,10 +1,13 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Which links of a description are tools, and which joints move them."""
 
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
 from dataclasses import dataclass
+import xml.etree.ElementTree as ElementTree
 
-from pi0_ros.kinematics.urdf import UrdfError, parse
+from pi0_ros.kinematics.urdf import parse, UrdfError
 
 
 @dataclass(frozen=True)
@@ -18,7 +21,8 @@ class Chain:
 
 def chains(urdf: str, joints: Sequence[str], grippers: Sequence[str], tools: Sequence[str] = ()
            ) -> list[Chain]:
-    """Return a chain for each tool; its frame is the last link above that ``joints`` do not move.
+    """
+    Return a chain for each tool; its frame is the last link above that ``joints`` do not move.
 
     :param joints: that are commanded. :param grippers: those of them that move no tool.
     :param tools: links; none are the ends of the arms: what a last joint that is no gripper
@@ -41,7 +45,7 @@ def chains(urdf: str, joints: Sequence[str], grippers: Sequence[str], tools: Seq
     out = []
     for tool in wanted:
         if tool not in above:
-            raise UrdfError('link_unknown', f"robot_description has no joint that leads to a link "
+            raise UrdfError('link_unknown', f'robot_description has no joint that leads to a link '
                             f"'{tool}', it has {', '.join(sorted(above))}")
         moving = []
         for link in _way(tool, above):

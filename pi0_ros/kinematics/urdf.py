@@ -1,3 +1,6 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """The text of a robot's description (URDF), taken as robot_state_publisher takes it."""
 
 import re
@@ -18,7 +21,8 @@ class UrdfError(ValueError):
 
 
 def parse(urdf: str) -> ElementTree.Element:
-    """Return the <robot> of a description.
+    """
+    Return the <robot> of a description.
 
     :raises UrdfError: it is none.
     """

@@ -1,14 +1,18 @@
-"""What a robot's description (URDF) says of the joints that are commanded, and of their mimics.
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+What a robot's description (URDF) says of the joints that are commanded, and of their mimics.
 
 Whatever else it holds is nobody's business: what robot_state_publisher takes is taken here.
 """
 
-import math
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+import math
+import xml.etree.ElementTree as ElementTree
 
-from pi0_ros.kinematics.urdf import UrdfError, parse
+from pi0_ros.kinematics.urdf import parse, UrdfError
 
 KINDS = ('revolute', 'prismatic', 'continuous')
 
@@ -25,7 +29,8 @@ class Described:
 
 
 def read(urdf: str, names: Sequence[str]) -> tuple[dict[str, Described], list[str]]:
-    """Return those of the joints ``names`` that a description has, and the names of all that move.
+    """
+    Return those of the joints ``names`` that a description has, and the names of all that move.
 
     :raises UrdfError: it is no URDF, or one of these joints, or of their mimics, cannot be read
         or commanded.
@@ -87,7 +92,8 @@ def _mimics(name: str, joints: dict[str, ElementTree.Element]) -> dict[str, tupl
 
 
 def _limits(name: str, joint: ElementTree.Element) -> tuple[float, float, float]:
-    """Return lower, upper and velocity of a joint itself, infinite where they are not said.
+    """
+    Return lower, upper and velocity of a joint itself, infinite where they are not said.
 
     Of its soft limits (safety_controller), those that are tighter count, as for MoveIt and
     ros2_control; a velocity of 0 or less stands for none in many descriptions.

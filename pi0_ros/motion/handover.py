@@ -1,4 +1,8 @@
-"""How a new chunk takes over from what was planned before.
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+How a new chunk takes over from what was planned before.
 
 switch: the new chunk at once, which jumps where two chunks disagree. blend: faded in over a while.
 ensemble: the average of all chunks that speak of a time, as ACT does (arXiv 2304.13705, weights
@@ -18,7 +22,8 @@ class Switch:
     """The new chunk as it is; after a stand or another instruction, faded in evenly."""
 
     def __init__(self, fade_ns: int, waits: bool = False, continues: bool = False) -> None:
-        """Fade over ``fade_ns``.
+        """
+        Fade over ``fade_ns``.
 
         :param waits: ask for a chunk only when the last one has ended, and play it whole.
         :param continues: tell the policy what is planned, so that its chunk continues that.
@@ -27,7 +32,8 @@ class Switch:
 
     def take(self, times_ns: np.ndarray, new: np.ndarray, planned: np.ndarray, begin_ns: int,
              anew: bool, older: tuple = ()) -> tuple[np.ndarray, tuple]:
-        """Return positions [N, D] for ``times_ns`` [N], the due times of a new chunk.
+        """
+        Return positions [N, D] for ``times_ns`` [N], the due times of a new chunk.
 
         :param new: [N, D] of the new chunk. :param planned: [N, D] so far.
         :param begin_ns: where the plan ends that cannot be changed any more.
@@ -91,7 +97,8 @@ STRATEGIES = tuple(HANDOVERS)
 
 
 def make_handover(strategy: str, fade_ns: int) -> Switch:
-    """Return the strategy of that name; ``fade_ns`` is how long a chunk is faded in.
+    """
+    Return the strategy of that name; ``fade_ns`` is how long a chunk is faded in.
 
     :raises ValueError: there is none.
     """

@@ -1,4 +1,8 @@
-"""Makes a plan one that the robot may follow: inside position, velocity and acceleration limits.
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+Makes a plan one that the robot may follow: inside position, velocity and acceleration limits.
 
 The plan is followed in steps of constant acceleration. Each step goes for the planned velocity and
 for what the plan is ahead, all joints slowed by one factor where one would be too fast, and then
@@ -9,11 +13,10 @@ step of h = 10 ms turns at its limit: 0.06 mrad at 5 rad/s^2, which a gripper, t
 may go beyond its limit.
 """
 
-import math
 from dataclasses import replace
+import math
 
 import numpy as np
-
 from pi0_ros.motion.limits import JointLimits
 from pi0_ros.motion.spline import cubic
 from pi0_ros.motion.stops import Knots, stop
@@ -34,7 +37,8 @@ REJOIN_NS = 800_000_000    # after it keeps the limits, in which a plan must be 
 
 def limit(plan: Knots, start_ns: int, limits: JointLimits
           ) -> tuple[Knots, np.ndarray | None, bool]:
-    """Return a plan that keeps ``limits`` from ``start_ns`` on, one of its knots.
+    """
+    Return a plan that keeps ``limits`` from ``start_ns`` on, one of its knots.
 
     :returns: the plan; how far its positions led out [D], None if they did not; whether it was
         slowed down.
@@ -89,7 +93,8 @@ def breaks(plan: Knots, limits: JointLimits) -> np.ndarray:
 
 def _rejoin(plan: Knots, free_ns: int, limits: JointLimits
             ) -> tuple[Knots, np.ndarray | None, bool] | None:
-    """Return the plan followed until it keeps the limits by itself, and as it is from there on.
+    """
+    Return the plan followed until it keeps the limits by itself, and as it is from there on.
 
     None where it cannot be caught up with soon: it is then followed to its end.
 
@@ -120,7 +125,8 @@ def _rejoin(plan: Knots, free_ns: int, limits: JointLimits
 
 def _follow(plan: Knots, start_ns: int, limits: JointLimits
             ) -> tuple[Knots, np.ndarray | None, bool]:
-    """Return the plan from ``start_ns`` on, followed as well as the limits allow.
+    """
+    Return the plan from ``start_ns`` on, followed as well as the limits allow.
 
     Where it ends, what is behind has a little time to catch up, and then stops where it is.
     """
@@ -203,7 +209,8 @@ class _Walk:
                 in zip(target, self.now, self.speed, pace)]
 
     def towards(self, behind: list[float], pace: list[float]) -> list[float]:
-        """Return the velocity straight to the plan, all joints slowed by one factor.
+        """
+        Return the velocity straight to the plan, all joints slowed by one factor.
 
         At the pace from which every joint still stops there: sqrt(2 a x) for the one that takes
         longest, proportional near the goal.
@@ -229,7 +236,8 @@ class _Walk:
         return [wanted if alone else wanted / factor for wanted, alone in zip(goal, self._alone)]
 
     def step(self, goal: list[float], lowest: list[float], highest: list[float]) -> None:
-        """Take a step towards the velocity ``goal``, as each joint may.
+        """
+        Take a step towards the velocity ``goal``, as each joint may.
 
         :param lowest, highest: [D] beyond which it should not go, if it can still stop before.
         """
@@ -256,7 +264,8 @@ class _Walk:
         self.now, self.speed = now, speed
 
     def _stops(self, room: float, velocity: float, acceleration: float) -> float:
-        """Return the highest velocity after a step that still stops within ``room``.
+        """
+        Return the highest velocity after a step that still stops within ``room``.
 
         The step covers h (v + v') / 2 and the stop after it v'^2 / 2a.
         """

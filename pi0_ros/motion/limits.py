@@ -1,13 +1,15 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Joint limits: those of the robot's URDF, and parameters that can only tighten them."""
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 import fnmatch
 import logging
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
-
 from pi0_ros.kinematics.urdf import UrdfError
 from pi0_ros.motion.description import Described, read
 from pi0_ros.policy.policy import Body
@@ -86,7 +88,8 @@ class JointLimits:
         return np.abs(self.shortest(one - other)) > share * self.tracking
 
     def nearest_turn(self, positions: np.ndarray, reference: np.ndarray) -> np.ndarray:
-        """Return ``positions`` [T, D], those of continuous joints without jumps of whole turns.
+        """
+        Return ``positions`` [T, D], those of continuous joints without jumps of whole turns.
 
         :param reference: [D] where the first row is taken to be near.
         """
@@ -106,7 +109,8 @@ def unlimited(joint_count: int) -> JointLimits:
 
 
 def make_limits(joint_names: Sequence[str], rules: Rules, urdf: str | None = None) -> JointLimits:
-    """Return the limits of ``joint_names``.
+    """
+    Return the limits of ``joint_names``.
 
     :param urdf: the robot's description; None: parameters alone.
     :raises UrdfError: the text is no URDF, or a joint cannot be commanded by its position.
@@ -134,7 +138,8 @@ def make_limits(joint_names: Sequence[str], rules: Rules, urdf: str | None = Non
 
 
 class RobotLimits:
-    """The limits of one robot, from the newest description of it that can be used.
+    """
+    The limits of one robot, from the newest description of it that can be used.
 
     The one owner: session, operator and bags ask it. A description that cannot be used is no
     reason for wider limits, or for none: what is configured stays, and everything is unknown.
@@ -181,7 +186,8 @@ class RobotLimits:
 
 def limits_from_urdf(urdf: str, joint_names: Sequence[str], rules: Rules = Rules()
                      ) -> JointLimits:
-    """Return the limits of ``joint_names`` in ``urdf``; see ``make_limits``.
+    """
+    Return the limits of ``joint_names`` in ``urdf``; see ``make_limits``.
 
     :raises UrdfError: also if a limit is missing.
     """

@@ -1,4 +1,8 @@
-"""The plan: what the robot will do next, over time. A value: it is never changed, only replaced.
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+The plan: what the robot will do next, over time. A value: it is never changed, only replaced.
 
 Between its knots positions follow a cubic, so that the velocity has no steps. Before the first and
 after the last it stands still, and it always ends in a smooth stop: a chunk that is never followed
@@ -8,7 +12,6 @@ by another is no reason to stop dead.
 from dataclasses import dataclass, replace
 
 import numpy as np
-
 from pi0_ros.motion.limits import JointLimits
 from pi0_ros.motion.spline import cubic
 from pi0_ros.motion.stops import Knots, stop, way
@@ -83,7 +86,8 @@ class Plan:
         return max(0, self.end_ns - now_ns)
 
     def leftover(self, first_ns: int, dt_ns: int, length: int) -> np.ndarray:
-        """Return what is planned, [M, D], for the first M steps of a chunk of ``length`` steps.
+        """
+        Return what is planned, [M, D], for the first M steps of a chunk of ``length`` steps.
 
         :param first_ns: when its first step is due.
         """
@@ -91,7 +95,8 @@ class Plan:
         return self.sample(due[due <= self.end_ns])
 
     def source(self, time_ns: int) -> ActionChunk | None:
-        """Return the chunk, without its positions, that is executed at a time; None for a stand.
+        """
+        Return the chunk, without its positions, that is executed at a time; None for a stand.
 
         While one chunk fades into the next, it is the next.
         """
@@ -113,7 +118,8 @@ class Plan:
 
     def stopped(self, now_ns: int, limits: JointLimits, least_ns: int,
                 target: np.ndarray | None = None) -> 'Plan':
-        """Return a plan that comes to rest from ``now_ns`` on, and serves nothing any more.
+        """
+        Return a plan that comes to rest from ``now_ns`` on, and serves nothing any more.
 
         :param target: [D] that it then goes to, NaN for joints that stay; None: none does.
         """
@@ -125,7 +131,8 @@ class Plan:
         return Plan(times, *rows, now_ns, now_ns, newest_obs_ns=self.newest_obs_ns)
 
     def past(self, now_ns: int, since_ns: int | None = None) -> Knots:
-        """Return the knots before ``now_ns`` that are still of interest.
+        """
+        Return the knots before ``now_ns`` that are still of interest.
 
         :param since_ns: when the robot was told something last, if that is longer ago.
         """
@@ -137,7 +144,8 @@ class Plan:
 
 def leftover(plan: Plan, first_ns: int, seen: Observation, dt_ns: int, steps: int, delay: int,
              last_delay: int, limits: JointLimits) -> Leftover | None:
-    """Return what of ``plan`` a chunk of ``steps`` shall continue, None where nothing is left.
+    """
+    Return what of ``plan`` a chunk of ``steps`` shall continue, None where nothing is left.
 
     :param first_ns: when its first step is due, on the plan's clock.
     :param delay: in steps, the longest of late; of a plan for another instruction only

@@ -1,9 +1,11 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """How a chunk becomes part of a plan: a new plan is made of the old one, whole or not at all."""
 
 from dataclasses import dataclass, replace
 
 import numpy as np
-
 from pi0_ros.motion.handover import Switch
 from pi0_ros.motion.limiter import limit
 from pi0_ros.motion.limits import JointLimits
@@ -28,7 +30,8 @@ class Rules:
 
 
 def splice(plan: Plan, chunk: ActionChunk, at_ns: int, rules: Rules) -> Plan | str:
-    """Return the plan with ``chunk`` in place of what was planned for its times after ``at_ns``.
+    """
+    Return the plan with ``chunk`` in place of what was planned for its times after ``at_ns``.
 
     Steps that are already due are dropped, and so are those that only repeat the plan. A robot
     that has stood since the observation begins with the first step.
@@ -66,7 +69,8 @@ def splice(plan: Plan, chunk: ActionChunk, at_ns: int, rules: Rules) -> Plan | s
 
 
 def require_well_formed(chunk: ActionChunk, joint_count: int) -> None:
-    """Return if a chunk is one for so many joints.
+    """
+    Return if a chunk is one for so many joints.
 
     :raises ValueError: it is not.
     """
@@ -117,7 +121,8 @@ def _keep_limits(plan: Plan, at_ns: int, rules: Rules
 
 
 def _slow_down(plan: Plan, start_ns: int, stop_ns: int) -> Plan:
-    """Return the plan with a stop of ``stop_ns`` on its path in place of what comes after.
+    """
+    Return the plan with a stop of ``stop_ns`` on its path in place of what comes after.
 
     Time along the plan slows down evenly from its pace to zero, so the stop covers half of what
     the plan would have covered.

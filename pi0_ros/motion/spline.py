@@ -1,10 +1,14 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Cubics through knots: how a plan goes between the places it is made of."""
 
 import numpy as np
 
 
 def knot_velocities(times_ns: np.ndarray, positions: np.ndarray, first: np.ndarray) -> np.ndarray:
-    """Return velocities [N, D] for a cubic through ``positions`` [N, D] that does not overshoot.
+    """
+    Return velocities [N, D] for a cubic through ``positions`` [N, D] that does not overshoot.
 
     Between two slopes their weighted harmonic mean, 0 where the direction reverses (Fritsch and
     Butland 1984, as in PCHIP); ``first`` [D] at the beginning, the last slope at the end.
@@ -23,7 +27,8 @@ def knot_velocities(times_ns: np.ndarray, positions: np.ndarray, first: np.ndarr
 
 def without_overshoot(times_ns: np.ndarray, positions: np.ndarray, velocities: np.ndarray
                       ) -> np.ndarray:
-    """Return velocities [N, D], made small enough that a cubic stays between its knots.
+    """
+    Return velocities [N, D], made small enough that a cubic stays between its knots.
 
     At most three times the smaller slope beside a knot, 0 at a reversal (Fritsch and Carlson
     1980).
@@ -37,7 +42,8 @@ def without_overshoot(times_ns: np.ndarray, positions: np.ndarray, velocities: n
 
 def cubic(times_ns: np.ndarray, positions: np.ndarray, velocities: np.ndarray, at_ns: np.ndarray
           ) -> tuple[np.ndarray, np.ndarray]:
-    """Return positions and velocities, both [M, D], at ``at_ns`` [M]; at rest before and after.
+    """
+    Return positions and velocities, both [M, D], at ``at_ns`` [M]; at rest before and after.
 
     :param times_ns: [N] of the knots. :param positions: [N, D]. :param velocities: [N, D].
     """

@@ -1,18 +1,22 @@
-"""Motions in closed form: stops, and ways to a place, in pieces of constant acceleration.
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+Motions in closed form: stops, and ways to a place, in pieces of constant acceleration.
 
 What has constant acceleration between its knots is a cubic between them, exactly: so is what a
 controller makes of it.
 """
 
 import numpy as np
-
-from pi0_ros.motion.limits import UNLIMITED, JointLimits
+from pi0_ros.motion.limits import JointLimits, UNLIMITED
 
 Knots = tuple[np.ndarray, np.ndarray, np.ndarray]  # times [N] ns, positions and velocities [N, D]
 
 
 def stop(position: np.ndarray, velocity: np.ndarray, limits: JointLimits, least_ns: int) -> Knots:
-    """Return the way to rest from ``position`` with ``velocity``, both [D]; times count from 0.
+    """
+    Return the way to rest from ``position`` with ``velocity``, both [D]; times count from 0.
 
     Straight on with constant deceleration: all joints that are not ``alone`` in the same time, at
     least ``least_ns`` and as long as the slowest needs; a joint that is short of room before its
@@ -23,7 +27,8 @@ def stop(position: np.ndarray, velocity: np.ndarray, limits: JointLimits, least_
 
 def way(position: np.ndarray, velocity: np.ndarray, target: np.ndarray, limits: JointLimits,
         least_ns: int) -> Knots:
-    """Return the way to rest at ``target`` [D]: to rest as in ``stop``, then there.
+    """
+    Return the way to rest at ``target`` [D]: to rest as in ``stop``, then there.
 
     A joint whose target is NaN rests where it stops. From rest to rest each joint goes as fast as
     its limits of velocity and acceleration allow.
@@ -63,7 +68,8 @@ def _whole(seconds: np.ndarray) -> np.ndarray:
 
 def _knots(position: np.ndarray, velocity: np.ndarray, seconds: np.ndarray, pull: np.ndarray,
            begin: float = 0.0, *pieces: tuple[np.ndarray, np.ndarray]) -> Knots:
-    """Return knots wherever a joint's acceleration changes: a stop, and ``pieces`` after it.
+    """
+    Return knots wherever a joint's acceleration changes: a stop, and ``pieces`` after it.
 
     :param begin: seconds from 0 until the first of ``pieces``, each seconds and accelerations [D].
     """

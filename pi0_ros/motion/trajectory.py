@@ -1,4 +1,8 @@
-"""The joint trajectories that are published: windows of the plan, and the first piece of a motion.
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+The joint trajectories that are published: windows of the plan, and the first piece of a motion.
 
 A joint_trajectory_controller that gets a new message goes from a state that it remembers to the
 message's first point, and remembers that state with a wrong time (docs/controller.md). So a window
@@ -9,7 +13,6 @@ handled: the controller then never uses a piece of its own.
 from dataclasses import dataclass
 
 import numpy as np
-
 from pi0_ros.motion import stops as motion
 from pi0_ros.motion.limits import JointLimits
 from pi0_ros.motion.spline import cubic
@@ -45,7 +48,8 @@ class Trajectory:
 
 def window(knots: motion.Knots, joint_names: tuple[str, ...], now_ns: int, follow_ns: int,
            limits: JointLimits, rest_ns: int, stamp_ns: int) -> Trajectory:
-    """Return what a controller is told at ``now_ns``: the plan, and how to stop if no other comes.
+    """
+    Return what a controller is told at ``now_ns``: the plan, and how to stop if no other comes.
 
     The plan's own knots for ``follow_ns``, so that the controller's cubics are the plan; then
     straight on to rest, see ``motion.stop``.
@@ -73,7 +77,8 @@ def window(knots: motion.Knots, joint_names: tuple[str, ...], now_ns: int, follo
 
 def first_piece(positions: np.ndarray, joint_names: tuple[str, ...], length_ns: int,
                 stamp_ns: int) -> Trajectory:
-    """Return one point: rest at ``positions`` [D] after ``length_ns``.
+    """
+    Return one point: rest at ``positions`` [D] after ``length_ns``.
 
     Where the controller holds the joints is not known: it finds the way from there itself, and is
     told nothing else until it is over.

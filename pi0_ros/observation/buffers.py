@@ -1,3 +1,6 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Newest-value buffers between the callbacks that receive and the thread that infers."""
 
 from collections import deque
@@ -64,7 +67,8 @@ class Arrivals:
 
 
 class LatestBuffer(Generic[T]):
-    """Keeps only the newest value of a stream.
+    """
+    Keeps only the newest value of a stream.
 
     One thread may put while another gets: replacing a reference is atomic.
     """
@@ -94,7 +98,8 @@ class JointBuffer:
 
     def __init__(self, joint_names: tuple[str, ...], lags_ns: Mapping[str, int] | None = None
                  ) -> None:
-        """Collect positions of ``joint_names``; joints of other names are ignored.
+        """
+        Collect positions of ``joint_names``; joints of other names are ignored.
 
         :param lags_ns: by how much joints that are told seldom may be behind the others.
         """
@@ -109,7 +114,8 @@ class JointBuffer:
 
     def put(self, names: list[str], positions: np.ndarray, stamp_ns: int,
             received_ns: int) -> None:
-        """Merge one message.
+        """
+        Merge one message.
 
         :raises ValueError: names and positions differ in length, a name occurs twice, or a
             position is not finite; the message is dropped whole.
@@ -147,7 +153,8 @@ class JointBuffer:
         self._message_names = names
 
     def get(self) -> Stamped[np.ndarray] | None:
-        """Return positions [D] and the stamp of the oldest joint, or None while one is missing.
+        """
+        Return positions [D] and the stamp of the oldest joint, or None while one is missing.
 
         A joint that may be behind counts as that much newer, but no newer than the newest.
         """
@@ -174,7 +181,8 @@ class JointBuffer:
                 int(stamps.max()))
 
     def moved(self, over_ns: int) -> tuple[np.ndarray, float]:
-        """Return how far each joint [D] has moved since ``over_ns`` ago, and in how many seconds.
+        """
+        Return how far each joint [D] has moved since ``over_ns`` ago, and in how many seconds.
 
         Told by positions: not every driver sends velocities. 0 where nothing is known.
         """
@@ -187,7 +195,8 @@ class JointBuffer:
         return np.nan_to_num(newest - before), (newest_ns - since_ns) / 1e9
 
     def pace(self, over_ns: int) -> tuple[np.ndarray, float]:
-        """Return how far each joint [D] has moved, and in how many seconds, whatever its noise.
+        """
+        Return how far each joint [D] has moved, and in how many seconds, whatever its noise.
 
         Between the means of the two halves of what came in the last ``over_ns``.
         """

@@ -1,3 +1,6 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """From the bytes of an image message to RGB, without ROS types."""
 
 from dataclasses import dataclass
@@ -45,7 +48,8 @@ IS_DEPTH = "'{}' is a depth image, which the policy cannot use: give the camera'
 
 def raw_to_rgb(data: np.ndarray, encoding: str, height: int, width: int, step: int,
                is_bigendian: bool = False) -> np.ndarray:
-    """Return the image as [height, width, 3] uint8 RGB.
+    """
+    Return the image as [height, width, 3] uint8 RGB.
 
     :param data: the message's bytes, uint8; rows of ``step``, which may be padded at the end.
     :param is_bigendian: whether values of 16 bits have their high byte first.
@@ -78,7 +82,8 @@ def raw_to_rgb(data: np.ndarray, encoding: str, height: int, width: int, step: i
 
 
 def compressed_to_rgb(data: np.ndarray) -> np.ndarray:
-    """Return a JPEG or PNG image as [H, W, 3] uint8 RGB.
+    """
+    Return a JPEG or PNG image as [H, W, 3] uint8 RGB.
 
     :raises ValueError: the bytes are not a whole JPEG or PNG.
     """
@@ -128,7 +133,8 @@ def turned(message: Any, quarters: int) -> Any:
 
 
 def message_to_rgb(message: Any) -> np.ndarray:
-    """Return an Image or CompressedImage, or an object with its fields, as [H, W, 3] uint8 RGB.
+    """
+    Return an Image or CompressedImage, or an object with its fields, as [H, W, 3] uint8 RGB.
 
     :raises ValueError: the message cannot be read.
     """

@@ -1,3 +1,6 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """What a check found: one result for inputs, chunks, commands and the robot."""
 
 from dataclasses import dataclass

@@ -1,3 +1,6 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Camera images as the network wants them: RGB, letterboxed, in [-1, 1]."""
 
 import cv2
@@ -13,7 +16,8 @@ PILLOW = {'openpi': Image.Resampling.BILINEAR, 'transformers': Image.Resampling.
 
 def placement(image_height: int, image_width: int, height: int, width: int, style: str
               ) -> tuple[int, int, int, int, float]:
-    """Return where a letterbox puts an image: new height and width, top, left, border's value.
+    """
+    Return where a letterbox puts an image: new height and width, top, left, border's value.
 
     The longer side decides the ratio and the new size is truncated.
     """
@@ -26,7 +30,8 @@ def placement(image_height: int, image_width: int, height: int, width: int, styl
 
 
 def fitted(image: np.ndarray, height: int, width: int, style: str) -> np.ndarray:
-    """Fit an RGB image as ``letterbox`` does, in whole grey levels, to be sent somewhere.
+    """
+    Fit an RGB image as ``letterbox`` does, in whole grey levels, to be sent somewhere.
 
     openpi's is exact; lerobot's loses what is between grey levels. stretch is no letterbox: the
     whole image, distorted.
@@ -51,7 +56,8 @@ def fitted(image: np.ndarray, height: int, width: int, style: str) -> np.ndarray
 
 def letterbox(image: np.ndarray, height: int, width: int, style: str = 'lerobot',
               out: np.ndarray | None = None, scaling: Scaling | None = None) -> np.ndarray:
-    """Fit an RGB image into ``height`` x ``width`` without distortion, as the trainer did.
+    """
+    Fit an RGB image into ``height`` x ``width`` without distortion, as the trainer did.
 
     lerobot (>= 0.5, ``common/vla_utils.py``): bilinear without antialias, centred on black.
     lerobot_0.4: on -3. lerobot_0.3: at the right and bottom. openpi (``image_tools.py``): Pillow's

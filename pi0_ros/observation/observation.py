@@ -1,3 +1,6 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """The observation: what one inference is based on, and the rules for taking it."""
 
 from collections.abc import Callable, Mapping
@@ -5,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-
 from pi0_ros.observation.buffers import JointBuffer, LatestBuffer
 from pi0_ros.observation.finding import Finding
 
@@ -48,7 +50,8 @@ class Freshness:
 
 
 class ObservationBuilder:
-    """Takes observations from the newest values of every input.
+    """
+    Takes observations from the newest values of every input.
 
     A camera slot without a name is left out of the observation. A camera that is configured but
     silent, late or unreadable is an error that names it: a policy that loses a camera without
@@ -57,7 +60,8 @@ class ObservationBuilder:
 
     def __init__(self, joints: JointBuffer, cameras: Mapping[str, LatestBuffer[Any]],
                  decode: Decode, freshness: Freshness) -> None:
-        """Build from ``joints`` and ``cameras``; ``decode`` turns a stored message into RGB.
+        """
+        Build from ``joints`` and ``cameras``; ``decode`` turns a stored message into RGB.
 
         :raises ValueError: there is no camera at all.
         """
@@ -130,7 +134,8 @@ class ObservationBuilder:
                        'check the clocks', subject, ahead_ns / 1e9, self.freshness.skew_ns / 1e9)
 
     def build(self, now_ns: int, instruction: str) -> Observation:
-        """Return the observation at ``now_ns``.
+        """
+        Return the observation at ``now_ns``.
 
         :raises NotReady: an input is missing, late, or its image cannot be read.
         """

@@ -1,3 +1,6 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """What comes in from a robot, live or from a bag: the same buffers and the same rules."""
 
 from collections.abc import Iterable, Mapping
@@ -5,7 +8,6 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-
 from pi0_ros.observation import decoding
 from pi0_ros.observation.buffers import Arrivals, JointBuffer, LatestBuffer, Stamped
 from pi0_ros.observation.finding import Finding
@@ -15,7 +17,8 @@ MOST_WAIT_NS = 25_000_000  # for a frame: no more than is gained by it
 
 
 class Streams:
-    """Joint states and cameras of one robot, and the observations that are built from them.
+    """
+    Joint states and cameras of one robot, and the observations that are built from them.
 
     Messages are those of sensor_msgs, or objects with their fields.
     """
@@ -25,7 +28,8 @@ class Streams:
                  unstamped: frozenset[str] = frozenset(),
                  turns: Mapping[str, int] | None = None,
                  lags_ns: Mapping[str, int] | None = None) -> None:
-        """Begin empty.
+        """
+        Begin empty.
 
         :param cameras: the checkpoint's names. :param decode: from an image message to RGB.
         :param unstamped: cameras, or joint_states, whose time of receipt counts, not their stamps.
@@ -40,7 +44,8 @@ class Streams:
         self.builder = ObservationBuilder(self.joints, self.cameras, decode, freshness)
 
     def put_joints(self, message: Any, received_ns: int, prefix: str = '') -> None:
-        """Take a JointState; one that cannot be used is dropped and told in ``joint_error``.
+        """
+        Take a JointState; one that cannot be used is dropped and told in ``joint_error``.
 
         One without positions, which tells efforts or velocities alone, is nobody's business.
 
@@ -73,7 +78,8 @@ class Streams:
         return found
 
     def next_frame(self, now_ns: int) -> tuple[LatestBuffer, Stamped, int] | None:
-        """Return the camera to wait for before a decision, its newest frame, and how long, in ns.
+        """
+        Return the camera to wait for before a decision, its newest frame, and how long, in ns.
 
         The one whose newest frame is the oldest, if its next comes within half of its period:
         then waiting makes the robot react sooner. None where it does not pay.

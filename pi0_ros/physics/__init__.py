@@ -1,3 +1,6 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """A robot with weight: models in MuJoCo, moved by the controllers of the simulated robot."""
 
 import ctypes.util

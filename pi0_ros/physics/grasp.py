@@ -1,8 +1,10 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Where the joints go to take the thing: above it, down, closed, up."""
 
 import mujoco
 import numpy as np
-
 from pi0_ros.physics.robot import PhysicsRobot
 
 ABOVE, LIFT = 0.06, 0.06  # m
@@ -32,7 +34,8 @@ def grasp(robot: PhysicsRobot) -> np.ndarray:
 
 
 def reach(robot: PhysicsRobot, target: np.ndarray, near: np.ndarray) -> np.ndarray:
-    """Return joints [D] that put what the hand holds at ``target``, with the fingers down.
+    """
+    Return joints [D] that put what the hand holds at ``target``, with the fingers down.
 
     Damped least squares from ``near``, and as much more as the servos give way under the arm's
     weight; for a robot whose driver has the joints of its arm as they are.

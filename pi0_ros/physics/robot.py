@@ -1,10 +1,12 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """A robot in MuJoCo: bodies, controllers and cameras on one clock, without ROS."""
 
 import mujoco
 import numpy as np
-
 from pi0_ros.physics import HOW_TO_DRAW, NotInstalled
-from pi0_ros.physics.models import STEP_S, Model, load
+from pi0_ros.physics.models import load, Model, STEP_S
 from pi0_ros.sim.controller import Settings, TrajectoryController, TrajectoryMessage
 
 STEP_NS = round(STEP_S * 1e9)
@@ -18,7 +20,8 @@ class PhysicsRobot:
 
     def __init__(self, model: Model, seed: int = 0, start_ns: int = 0,
                  settings: Settings | None = None, size: tuple[int, int] = (320, 240)) -> None:
-        """Set the table for ``seed`` at the time ``start_ns``.
+        """
+        Set the table for ``seed`` at the time ``start_ns``.
 
         :param settings: of the controllers, whose period is a multiple of 2 ms.
         :param size: width and height of the images.
@@ -120,7 +123,8 @@ class PhysicsRobot:
             mujoco.mj_step(self.mjcf, self._data)
 
     def image(self, camera: str) -> np.ndarray:
-        """Return what ``camera`` sees now, [H, W, 3] uint8 RGB.
+        """
+        Return what ``camera`` sees now, [H, W, 3] uint8 RGB.
 
         :raises NotInstalled: this machine cannot draw.
         """

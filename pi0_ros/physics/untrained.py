@@ -1,9 +1,12 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """A checkpoint for any robot, of a network that knows nothing of it: the real path, no skill."""
 
-import json
-import shutil
 from collections.abc import Sequence
+import json
 from pathlib import Path
+import shutil
 
 import numpy as np
 from safetensors.numpy import load_file, save_file
@@ -15,7 +18,8 @@ STATISTICS = {'mean': 0.0, 'std': 1.0, 'min': -3.0, 'max': 3.0, 'q01': -2.0, 'q1
 
 def write_untrained(folder: Path, names: Sequence[str], cameras: Sequence[str],
                     mean: np.ndarray, std: np.ndarray) -> Path:
-    """Write the demo's network for other joints and cameras; return ``folder``.
+    """
+    Write the demo's network for other joints and cameras; return ``folder``.
 
     :param mean, std: [D] of states and actions, in the checkpoint's units.
     """

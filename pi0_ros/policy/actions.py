@@ -1,9 +1,11 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """What a policy's actions mean for the joints, and back."""
 
 from dataclasses import dataclass
 
 import numpy as np
-
 from pi0_ros.checkpoint.mapping import JointMap
 
 
@@ -28,7 +30,8 @@ class Actions:
         return self.velocity[self.joints.columns] * np.sign(self.joints.action_scale)
 
     def out(self, actions: np.ndarray, state: np.ndarray) -> np.ndarray:
-        """Return positions [T, D] for actions [T, width].
+        """
+        Return positions [T, D] for actions [T, width].
 
         :param state: where the joints are measured, the commanded ones first.
         """
@@ -40,7 +43,8 @@ class Actions:
         return positions
 
     def back(self, planned: np.ndarray, width: int) -> np.ndarray:
-        """Return actions [M, width] that make a plan [M, D], not a number where nobody knows.
+        """
+        Return actions [M, width] that make a plan [M, D], not a number where nobody knows.
 
         The last velocity of a plan is not known.
         """
@@ -52,7 +56,8 @@ class Actions:
 
 
 def added_up(velocities: np.ndarray, begin: np.ndarray, dt_s: float) -> np.ndarray:
-    """Return positions [T, D] at the beginning of each period with a velocity [T, D].
+    """
+    Return positions [T, D] at the beginning of each period with a velocity [T, D].
 
     :param begin: [D] where the joints are measured.
     """

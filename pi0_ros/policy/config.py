@@ -1,11 +1,14 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """What can be set of the policy."""
 
 from dataclasses import dataclass
 
 from pi0_ros.checkpoint.config import RobotConfig
 from pi0_ros.checkpoint.hands import PLACE
-from pi0_ros.checkpoint.spec import (
-    ACTIONS, COMPILE, DELTA, ENGINES, LETTERBOXES, POSE, VELOCITIES, Choices)
+from pi0_ros.checkpoint.spec import (ACTIONS, Choices, COMPILE, DELTA, ENGINES, LETTERBOXES, POSE,
+                                     VELOCITIES)
 from pi0_ros.policy import mock
 from pi0_ros.setting import setting
 
@@ -41,7 +44,7 @@ class PolicyConfig:
         "Who computes: fast is this package's own path, reference transformers' code. auto "
         'checks the fast one against the reference at the start and falls back to it; fast '
         'refuses instead.', choices=ENGINES)
-    compile: str = setting(
+    compile: str = setting(  # noqa: A003
         'auto',
         'Let torch compile the fast path, which takes a minute at the start; auto compiles '
         'on a GPU.', choices=COMPILE)
@@ -64,10 +67,10 @@ class PolicyConfig:
     actions: str = setting(
         'auto', 'What the actions mean, which no checkpoint records: positions of joints; '
         "velocities, as DROID's, which are added up from where the robot is; end_effector_pose, "
-        "where the tools of end_effectors shall be, or end_effector_delta, steps from there, as "
+        'where the tools of end_effectors shall be, or end_effector_delta, steps from there, as '
         "LIBERO's. Asked for where they do not look like positions.", choices=('auto', *ACTIONS))
     velocity_of_training: float = setting(
-        0.0, "With actions velocities: what an action of 1 was. 1.0 where the data has rad/s; "
+        0.0, 'With actions velocities: what an action of 1 was. 1.0 where the data has rad/s; '
         "DROID's controller makes 0.2 rad of it in 1/15 s: 3.0.",
         unit='rad/s or m/s', low=0.0, high=100.0)
     position_joints: tuple[str, ...] = setting(
@@ -125,7 +128,7 @@ class PolicyConfig:
         (), 'With server_schema custom: what is sent under which key, a dot for a map in a map: '
         "server_map: {image: 'camera front, hwc, 224x224', images: {wrist: 'camera wrist, chw, "
         "224x224, float32'}, joints: 'state, 0 to 5', gripper: 'state, 6 to 6', prompt: "
-        "instruction}. docs/remote.md has all words.", nested=())
+        'instruction}. docs/remote.md has all words.', nested=())
     server_deadline: float = setting(
         0.8, 'From asking the server to its answer. What comes later is not used: the connection '
         'is closed, the robot comes to rest at the end of its plan and goes on when the server '
@@ -154,7 +157,8 @@ class PolicyConfig:
         return round(1e9 / self.action_rate) if self.action_rate else 0
 
     def choices(self, robot: RobotConfig) -> Choices:
-        """Return what is said of the checkpoint.
+        """
+        Return what is said of the checkpoint.
 
         :param robot: with a name for every number of an action, see ``RobotConfig.in_numbers``.
         :raises ValueError: a joint is named that is none of ``joint_names``, the letterbox is
@@ -181,11 +185,11 @@ class PolicyConfig:
         positions = indices('position_joints')
         if self.actions == VELOCITIES and (positions is None or not self.velocity_of_training):
             raise ValueError("'actions' is velocities: set 'velocity_of_training' to what an "
-                             "action of 1 was (1.0 where the data has rad/s, 3.0 for DROID), and "
+                             'action of 1 was (1.0 where the data has rad/s, 3.0 for DROID), and '
                              "'position_joints' to the gripper, or to [none]")
         if self.actions != VELOCITIES and (positions is not None or self.velocity_of_training):
             raise ValueError("'velocity_of_training' and 'position_joints' are of 'actions' "
-                             f"velocities, which is {self.actions}: set it, or leave them out")
+                             f'velocities, which is {self.actions}: set it, or leave them out')
         self._require_steps()
         return Choices('' if self.letterbox == 'auto' else self.letterbox,
                        indices('relative_joints'), self.assets, self.chunk_length,

@@ -1,12 +1,14 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Makes the policy that the configuration names."""
 
-import logging
 from collections.abc import Callable
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-
 from pi0_ros.checkpoint.config import RobotConfig
 from pi0_ros.checkpoint.fit import fit, table, unfed
 from pi0_ros.checkpoint.mapping import NONE
@@ -15,7 +17,7 @@ from pi0_ros.checkpoint.spec import DELTA, PolicySpec
 from pi0_ros.kinematics.arm import MISSING, pinocchio
 from pi0_ros.kinematics.urdf import UrdfError
 from pi0_ros.policy.config import PolicyConfig
-from pi0_ros.policy.hands import HandPolicy, Seen, require
+from pi0_ros.policy.hands import HandPolicy, require, Seen
 from pi0_ros.policy.mock import MockPolicy
 from pi0_ros.policy.policy import Body, Policy
 from pi0_ros.weights.files import CheckpointError, read_json
@@ -35,7 +37,8 @@ def checkpoint_folder(name: str) -> Path:
 
 
 def declares_training(name: str) -> bool:
-    """Return whether a checkpoint says that it was trained for hand-over rtc_trained.
+    """
+    Return whether a checkpoint says that it was trained for hand-over rtc_trained.
 
     What cannot be read says nothing here; who loads it is told.
     """
@@ -46,7 +49,8 @@ def declares_training(name: str) -> bool:
 
 
 def make_inner(config: PolicyConfig, robot: RobotConfig, rtc: str = '') -> Policy:
-    """Return the policy that is configured, in this process and not loaded yet.
+    """
+    Return the policy that is configured, in this process and not loaded yet.
 
     Without what stands between poses and joints.
 
@@ -64,7 +68,8 @@ def make_inner(config: PolicyConfig, robot: RobotConfig, rtc: str = '') -> Polic
 
 
 def in_numbers(config: PolicyConfig, robot: RobotConfig) -> RobotConfig:
-    """Return the robot with a name for each number of a tool's pose, as the network has them.
+    """
+    Return the robot with a name for each number of a tool's pose, as the network has them.
 
     :raises ValueError: tools and actions do not fit together.
     """
@@ -76,7 +81,8 @@ def in_numbers(config: PolicyConfig, robot: RobotConfig) -> RobotConfig:
 
 def with_hands(inner: Policy, config: PolicyConfig, robot: RobotConfig,
                body: Callable[[], Body] | None = None, spec: PolicySpec | None = None) -> Policy:
-    """Return a policy that speaks of joints, for one that may speak of poses of tools.
+    """
+    Return a policy that speaks of joints, for one that may speak of poses of tools.
 
     :param body: tells what is known of the robot, whenever it is asked; poses need it.
     :param spec: of the checkpoint, where it has been read already.

@@ -1,4 +1,8 @@
-"""A policy whose state or actions are poses of tools, as one whose are joints.
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+A policy whose state or actions are poses of tools, as one whose are joints.
 
 The policy inside sees a robot with a joint for every number of a pose. What it reads comes from
 forward kinematics, what it decides goes through inverse kinematics from where the robot is; the
@@ -9,13 +13,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-
 from pi0_ros.checkpoint.config import RobotConfig
 from pi0_ros.checkpoint.hands import Hand
 from pi0_ros.checkpoint.mapping import JointMap
-from pi0_ros.checkpoint.spec import DELTA, POSE, PolicySpec
+from pi0_ros.checkpoint.spec import DELTA, PolicySpec, POSE
 from pi0_ros.kinematics.arm import Arm
-from pi0_ros.kinematics.inverse import Tolerance, follow
+from pi0_ros.kinematics.inverse import follow, Tolerance
 from pi0_ros.kinematics.rotations import matrices, numbers, turn
 from pi0_ros.kinematics.urdf import UrdfError
 from pi0_ros.observation.observation import Observation
@@ -54,7 +57,8 @@ class HandPolicy:
 
     def __init__(self, inner: Policy, config: PolicyConfig, robot: RobotConfig,
                  seen: Seen | None, body: Callable[[], Body]) -> None:
-        """Prepare.
+        """
+        Prepare.
 
         :param seen: in training; None where only the policy inside knows it, once it is loaded.
         :param body: tells what is known of the robot, whenever it is asked.
@@ -107,7 +111,8 @@ class HandPolicy:
 
     def infer(self, observation: Observation, noise: np.ndarray | None = None,
               leftover: Leftover | None = None) -> ActionChunk:
-        """Decide a chunk of joint positions [T, D].
+        """
+        Decide a chunk of joint positions [T, D].
 
         :raises UrdfError: there is no description, or it does not have these tools.
         """
@@ -131,7 +136,8 @@ class HandPolicy:
                        offset=max(chunk.offset, 1) if self._adds else chunk.offset)
 
     def check(self) -> None:
-        """Raise why the newest description does not have the tools; from any thread.
+        """
+        Raise why the newest description does not have the tools; from any thread.
 
         :raises UrdfError: so it is.
         """
@@ -155,7 +161,8 @@ class HandPolicy:
         return np.concatenate([place, numbers(rotation, hand.state_rotation, near)])
 
     def _planned(self, hand: Hand, planned: np.ndarray, now: np.ndarray) -> np.ndarray:
-        """Return poses [M, numbers] as actions write them, each close to the one before.
+        """
+        Return poses [M, numbers] as actions write them, each close to the one before.
 
         The first is close to the mean of training, where actions are not relative; else to the
         state.
@@ -243,7 +250,8 @@ class HandPolicy:
 
     def _poses(self, hand: Hand, said: np.ndarray, now: tuple[np.ndarray, np.ndarray]
                ) -> tuple[np.ndarray, np.ndarray]:
-        """Return where the tool is wanted, [T, 3] and [T, 3, 3], for actions [T, numbers].
+        """
+        Return where the tool is wanted, [T, 3] and [T, 3, 3], for actions [T, numbers].
 
         Steps are added up from where it is: step k leads to where it shall be a period after k.
         """
@@ -283,7 +291,8 @@ def _all(known: Mapping[str, float], names: Sequence[str]) -> np.ndarray | None:
 
 
 def require(config: PolicyConfig, robot: RobotConfig) -> None:
-    """Refuse actions that are poses without tools, and tools without actions that are poses.
+    """
+    Refuse actions that are poses without tools, and tools without actions that are poses.
 
     :raises ValueError: so it is, or a tool is nowhere named.
     """

@@ -1,7 +1,9 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Policies without a network, for tests and the first bring-up of a robot."""
 
 import numpy as np
-
 from pi0_ros.observation.observation import Observation
 from pi0_ros.policy.policy import ActionChunk, Leftover
 
@@ -11,7 +13,8 @@ SCRIPT_STEP_S = 2.0
 
 
 class MockPolicy:
-    """Decides without looking.
+    """
+    Decides without looking.
 
     hold: stay at the measured joints. sine: swing every joint about where it stood first.
     scripted: visit given poses, two seconds each. faulty: raise, then return a chunk of NaN,
@@ -21,7 +24,8 @@ class MockPolicy:
     def __init__(self, kind: str, *, joints: int | None = None, dt_ns: int = 20_000_000,
                  chunk_length: int = 50, amplitude: float = 0.1,
                  script: np.ndarray | None = None) -> None:
-        """Choose the behaviour.
+        """
+        Choose the behaviour.
 
         :param joints: how many of the observed joints are commanded, the first ones; None: all.
         :param amplitude: of the sine, radians or metres.

@@ -1,23 +1,25 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """PI0 and pi0.5: from an observation to joint positions."""
 
 import logging
 from pathlib import Path
 
 import numpy as np
-import torch
-
 from pi0_ros.checkpoint import reader as checkpoint
 from pi0_ros.checkpoint.mapping import JointMap
-from pi0_ros.checkpoint.spec import NETWORKS, PI05, Choices
+from pi0_ros.checkpoint.spec import Choices, NETWORKS, PI05
 from pi0_ros.engine import guidance
-from pi0_ros.engine.paths import Fast, Prompt, Reference, Report, choose
+from pi0_ros.engine.paths import choose, Fast, Prompt, Reference, Report
 from pi0_ros.observation.observation import Observation
 from pi0_ros.policy.actions import Actions
-from pi0_ros.policy.pixels import Pixels, host_buffer
+from pi0_ros.policy.pixels import host_buffer, Pixels
 from pi0_ros.policy.policy import ActionChunk, Leftover
 from pi0_ros.policy.prompt import load_tokenizer, prompt_ids, state_digits
 from pi0_ros.weights import loading as weights
 from pi0_ros.weights.files import CheckpointError
+import torch
 
 log = logging.getLogger(__name__)
 USUAL_PROMPT = 'pick up the red block and put it in the box'  # in its length
@@ -30,7 +32,8 @@ class Pi0Policy:
                  device: str = 'auto', dtype: str = 'auto', steps: int = 0, seed: int = 0,
                  threads: int = 1, tokenizer: str = '', choices: Choices = Choices(),
                  engine: str = 'auto', compiled: str = 'auto', rtc: str = '') -> None:
-        """Read what the checkpoint is; ``load`` reads the weights.
+        """
+        Read what the checkpoint is; ``load`` reads the weights.
 
         :param dt_ns: control period of the training data; 0 takes the checkpoint's.
         :param offset: periods until the first action is due; -1 takes the checkpoint's.
@@ -77,7 +80,8 @@ class Pi0Policy:
         self.joints = JointMap.identity(self.spec.state_width, self.spec.action_width)
 
     def load(self) -> None:
-        """Load weights and tokenizer.
+        """
+        Load weights and tokenizer.
 
         :raises CheckpointError: either cannot be used.
         """
@@ -100,7 +104,8 @@ class Pi0Policy:
                      f'given up to {self.spec.trained_delay} actions that are executed meanwhile')
 
     def warm_up(self) -> None:
-        """Choose the path that computes chunks, check it, and infer once on grey images.
+        """
+        Choose the path that computes chunks, check it, and infer once on grey images.
 
         :raises CheckpointError: the engine that was asked for cannot be used.
         """
@@ -134,7 +139,8 @@ class Pi0Policy:
 
     def infer(self, observation: Observation, noise: np.ndarray | None = None,
               leftover: Leftover | None = None) -> ActionChunk:
-        """Decide a chunk of [chunk_length, D] absolute positions of the commanded joints.
+        """
+        Decide a chunk of [chunk_length, D] absolute positions of the commanded joints.
 
         :raises ValueError: the observation does not fit the checkpoint.
         """
@@ -159,7 +165,8 @@ class Pi0Policy:
 
     def _guide(self, leftover: Leftover | None, raw: np.ndarray
                ) -> tuple[int, tuple[torch.Tensor, ...]]:
-        """Return how many first actions are given, and what the network reads of a leftover.
+        """
+        Return how many first actions are given, and what the network reads of a leftover.
 
         Relative actions are relative to the state of the new observation, ``raw``. What no joint
         takes, what is only padding and what stood still in training is not guided; a trained
@@ -212,7 +219,8 @@ class Pi0Policy:
 
     def prepare(self, observation: Observation
                 ) -> tuple[np.ndarray, torch.Tensor, Prompt, torch.Tensor]:
-        """Return what the network reads.
+        """
+        Return what the network reads.
 
         :returns: raw state [state_width] in the checkpoint's units, normalised and padded state
             [max_state_dim], the prompt, images [C, 3, S, S].
@@ -243,7 +251,8 @@ class Pi0Policy:
         return self.spec.chunk_length, self.model.config.max_action_dim
 
     def _prompted(self, instruction: str, raw: np.ndarray) -> Prompt:
-        """Return the prompt of an instruction, and of pi0.5 of a raw state; the last one is kept.
+        """
+        Return the prompt of an instruction, and of pi0.5 of a raw state; the last one is kept.
 
         Tokenising the whole of it takes some 0.06 ms, so its parts are not kept.
         """

@@ -1,14 +1,16 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """From camera images to the network's pixels, on the host or on the GPU."""
 
-import logging
 from collections.abc import Sequence
+import logging
 
 import numpy as np
+from pi0_ros.observation.images import letterbox, placement, Scaling
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-
-from pi0_ros.observation.images import Scaling, letterbox, placement
 
 log = logging.getLogger(__name__)
 ON_DEVICE = ('lerobot', 'lerobot_0.4', 'lerobot_0.3')  # torch's own resize is what they trained on
@@ -35,7 +37,8 @@ class Pixels:
 
     def __call__(self, images: Sequence[np.ndarray], scalings: Sequence[Scaling | None] = ()
                  ) -> Tensor:
-        """Return [C, 3, height, width] float32 of [H, W, 3] uint8 RGB images.
+        """
+        Return [C, 3, height, width] float32 of [H, W, 3] uint8 RGB images.
 
         In [-1, 1], but for images with a scaling that are not fitted. The result is overwritten by
         the next call.

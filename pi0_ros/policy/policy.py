@@ -1,3 +1,6 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """The seam between whoever decides and whoever moves the robot."""
 
 from collections.abc import Mapping
@@ -5,14 +8,14 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
-
 from pi0_ros.observation.finding import Finding
 from pi0_ros.observation.observation import Observation
 
 
 @dataclass(frozen=True)
 class ActionChunk:
-    """Joint positions for the near future, decided from one observation.
+    """
+    Joint positions for the near future, decided from one observation.
 
     Step k is due at ``t_obs_ns + (k + offset) * dt_ns``: 0 where the training data has with an
     observation the command that was sent after it (LeRobot, openpi, ALOHA), 1 where it has the
@@ -65,7 +68,8 @@ class Unserved(Exception):
     """Nobody answers just now, or wrongly; ``finding`` says why. The policy looks after it."""
 
     def __init__(self, finding: Finding, fresh: bool = True) -> None:
-        """Keep ``finding``; the text is its sentence.
+        """
+        Keep ``finding``; the text is its sentence.
 
         :param fresh: whether somebody was asked; else it is what was found before.
         """
@@ -95,7 +99,8 @@ class Policy(Protocol):
 
     def infer(self, observation: Observation, noise: np.ndarray | None = None,
               leftover: Leftover | None = None) -> ActionChunk:
-        """Decide a chunk.
+        """
+        Decide a chunk.
 
         :param noise: [T, max_action_dim] standard normal start of the denoising; drawn from the
             policy's own seeded generator when None.

@@ -1,19 +1,22 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """What the network is told in words: the instruction, and of pi0.5 the state."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from tokenizers import Tokenizer
-
-from pi0_ros.checkpoint.spec import NETWORKS, PALIGEMMA, PI05, PolicySpec, find_tokenizer
+from pi0_ros.checkpoint.spec import find_tokenizer, NETWORKS, PALIGEMMA, PI05, PolicySpec
 from pi0_ros.weights.files import CheckpointError
+from tokenizers import Tokenizer
 
 ZERO_DIGIT = 128  # of a normalised state of 0
 
 
 def load_tokenizer(name: str, spec: PolicySpec) -> Tokenizer:
-    """Return the tokenizer that a user named, or that the checkpoint has.
+    """
+    Return the tokenizer that a user named, or that the checkpoint has.
 
     :raises CheckpointError: there is none, or it is none of PaliGemma's kind.
     """
@@ -42,7 +45,8 @@ def load_tokenizer(name: str, spec: PolicySpec) -> Tokenizer:
 
 
 def state_digits(raw: np.ndarray, spec: PolicySpec, rows: np.ndarray) -> tuple[int, ...]:
-    """Return the digits of a raw state in a prompt: the robot's own, without what is only padding.
+    """
+    Return the digits of a raw state in a prompt: the robot's own, without what is only padding.
 
     openpi's statistics may be padded, its states are not when they become digits.
 
@@ -57,7 +61,8 @@ def state_digits(raw: np.ndarray, spec: PolicySpec, rows: np.ndarray) -> tuple[i
 
 def prompt_ids(tokenizer: Tokenizer, instruction: str, style: str, digits: Sequence[int] = ()
                ) -> list[int]:
-    """Return the token ids of an instruction, after one <bos>.
+    """
+    Return the token ids of an instruction, after one <bos>.
 
     lerobot: the text as it is, with a newline unless it ends with one. openpi (``tokenizer.py``):
     stripped, underscores and inner newlines become spaces, the newline is a piece of its own.

@@ -1,12 +1,14 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """What a decision follows from: one hash for configuration and checkpoint, one for images."""
 
 import hashlib
 import json
-import zlib
 from pathlib import Path
+import zlib
 
 import numpy as np
-
 from pi0_ros.checkpoint.config import RobotConfig
 from pi0_ros.checkpoint.spec import VELOCITIES
 from pi0_ros.policy.config import PolicyConfig
@@ -30,7 +32,8 @@ SAMPLE = 4096
 
 
 def fingerprint(folder: Path) -> str:
-    """Return a hash of a checkpoint's JSON and safetensors files, and of an adapter's base.
+    """
+    Return a hash of a checkpoint's JSON and safetensors files, and of an adapter's base.
 
     Of a large file it reads the header and samples: training moves every weight. It takes
     milliseconds for gigabytes. What cannot be read counts as such.
@@ -63,7 +66,8 @@ def _content(path: Path) -> bytes:
 
 def configuration(config: PolicyConfig, robot: RobotConfig, handover: str, jacobian: str
                   ) -> dict[str, object]:
-    """Return what a chunk follows from: settings, and the checkpoint's fingerprint.
+    """
+    Return what a chunk follows from: settings, and the checkpoint's fingerprint.
 
     The names are those of the records that were made so far.
     """

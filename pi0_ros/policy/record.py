@@ -1,11 +1,13 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """One inference, so that it can be made again from a bag, bit for bit."""
 
-import json
 from dataclasses import asdict, dataclass
+import json
 from typing import Any
 
 import numpy as np
-
 from pi0_ros.observation.observation import Observation
 from pi0_ros.policy.policy import ActionChunk, Leftover
 from pi0_ros.policy.provenance import image_hash
@@ -31,7 +33,7 @@ class InferenceRecord:
     positions: list[list[float]]    # [T, D] the chunk
     engine: str
     configuration: dict[str, Any]   # what decides, see provenance.configuration
-    hash: str                       # of that
+    hash: str                       # noqa: A003 - of that
     version: int = VERSION
 
     @staticmethod
@@ -52,7 +54,8 @@ class InferenceRecord:
 
     @staticmethod
     def from_json(text: str) -> 'InferenceRecord':
-        """Return the record in ``text``.
+        """
+        Return the record in ``text``.
 
         :raises ValueError: it is none, or of another version.
         """

@@ -1,14 +1,16 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """A policy that asks a server: joints, units and cameras are ours, what is decided is not."""
 
+from collections import deque
 import logging
+from pathlib import Path
 import re
 import ssl
 import time
-from collections import deque
-from pathlib import Path
 
 import numpy as np
-
 from pi0_ros.checkpoint.config import RobotConfig
 from pi0_ros.checkpoint.fit import fit, table
 from pi0_ros.checkpoint.spec import VELOCITIES
@@ -19,7 +21,7 @@ from pi0_ros.policy.actions import Actions
 from pi0_ros.policy.config import PolicyConfig
 from pi0_ros.policy.policy import ActionChunk, Leftover, Unserved
 from pi0_ros.remote import metadata, schemas
-from pi0_ros.remote.link import CONNECT_S, Link, ServerError, read_key
+from pi0_ros.remote.link import CONNECT_S, Link, read_key, ServerError
 from pi0_ros.remote.wire import pack
 from pi0_ros.weights.files import CheckpointError
 
@@ -33,14 +35,16 @@ USUAL_PROMPT = 'pick up the red block and put it in the box'
 
 
 class RemotePolicy:
-    """Decides on another machine. One thread calls all methods but ``describe`` and ``abort``.
+    """
+    Decides on another machine. One thread calls all methods but ``describe`` and ``abort``.
 
     Whoever cannot be reached is looked for again, with growing pauses, whenever something is to be
     decided; after that it says again what it is, and its first answer is not executed.
     """
 
     def __init__(self, config: PolicyConfig, robot: RobotConfig, rtc: str = '') -> None:
-        """Prepare; ``load`` connects.
+        """
+        Prepare; ``load`` connects.
 
         :param robot: with a name for every number of an action, see ``RobotConfig.in_numbers``.
         :raises CheckpointError: the server or its schema is not told whole.
@@ -84,7 +88,8 @@ class RemotePolicy:
     # ---- connecting ----
 
     def load(self) -> None:
-        """Connect and see what the server is; one that cannot be reached yet is looked for later.
+        """
+        Connect and see what the server is; one that cannot be reached yet is looked for later.
 
         :raises CheckpointError, ValueError: the server has another checkpoint than this robot is
             configured for.
@@ -111,7 +116,8 @@ class RemotePolicy:
         return self._link.up
 
     def ensure_loaded(self) -> None:
-        """Connect again, if it is time for it.
+        """
+        Connect again, if it is time for it.
 
         :raises ServerError: there is still no server, or it is another one.
         """
@@ -211,7 +217,8 @@ class RemotePolicy:
 
     def infer(self, observation: Observation, noise: np.ndarray | None = None,
               leftover: Leftover | None = None) -> ActionChunk:
-        """Decide a chunk there.
+        """
+        Decide a chunk there.
 
         :raises ServerError: no answer came in time, or one that is none.
         """
@@ -267,7 +274,8 @@ class RemotePolicy:
                                     observation.instruction)
 
     def _actions(self, answer: dict) -> np.ndarray:
-        """Return the actions [T, width] of an answer.
+        """
+        Return the actions [T, width] of an answer.
 
         :raises ServerError: they are none.
         """

@@ -1,25 +1,28 @@
-"""One connection to a server: a question, its answer, and a deadline for both.
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+One connection to a server: a question, its answer, and a deadline for both.
 
 The protocol numbers nothing. So whatever comes late, twice or unasked ends the connection: it
 would be taken for the answer to the next question.
 """
 
+from collections.abc import Mapping
 import contextlib
 import logging
+from pathlib import Path
 import socket
 import ssl
 import threading
 import time
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
-
-from websockets.exceptions import ConnectionClosed, InvalidStatus
-from websockets.sync.client import ClientConnection, connect
 
 from pi0_ros.observation.finding import Finding
 from pi0_ros.policy.policy import Unserved
-from pi0_ros.remote.wire import MOST, WireError, pack, unpack
+from pi0_ros.remote.wire import MOST, pack, unpack, WireError
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import ClientConnection, connect
 
 CONNECT_S = 1.0   # until a server has been reached and has spoken
 MOST_ANSWER = 2**20  # bytes; a thousand steps of 32 numbers are a quarter of it
@@ -40,7 +43,8 @@ class Link:
     """A connection. One thread calls all methods but ``abort``."""
 
     def __init__(self, address: str, key: str = '', authority: str = '') -> None:
-        """Prepare.
+        """
+        Prepare.
 
         :param address: ws:// or wss://. :param key: that the server asks for, '' for none.
         :param authority: file with the certificate that signed the server's, '' for the system's.
@@ -57,7 +61,8 @@ class Link:
         return self._socket is not None
 
     def connect(self, patience_s: float = CONNECT_S) -> dict[Any, Any]:
-        """Connect; return what the server says of itself, a map that may be empty.
+        """
+        Connect; return what the server says of itself, a map that may be empty.
 
         :raises ServerError: there is no such server.
         """
@@ -90,7 +95,8 @@ class Link:
                               f'{_first_line(error)}') from error
 
     def ask(self, question: Mapping[str, Any], patience_s: float) -> dict[Any, Any]:
-        """Return the answer to a question.
+        """
+        Return the answer to a question.
 
         :raises ServerError: it does not come within the deadline, or is none; the connection is
             closed then.
@@ -170,7 +176,8 @@ def _cut(link: ClientConnection | None) -> None:
 
 
 def _tend(raw: socket.socket) -> None:
-    """Let the system notice within some seconds that a peer is no more, whatever it was doing.
+    """
+    Let the system notice within some seconds that a peer is no more, whatever it was doing.
 
     Pings of websockets would not do: openpi's server answers none while it infers or compiles.
     """
@@ -183,7 +190,8 @@ def _tend(raw: socket.socket) -> None:
 
 
 def read_key(path: str) -> str:
-    """Return the key in a file, '' for no file.
+    """
+    Return the key in a file, '' for no file.
 
     :raises ValueError: it cannot be read, or has no key.
     """

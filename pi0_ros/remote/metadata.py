@@ -1,12 +1,14 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """What a server of this package says of itself, and what is assumed of others."""
 
-import math
 from collections.abc import Mapping
+import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-
 from pi0_ros.checkpoint.normalise import Normaliser
 from pi0_ros.checkpoint.spec import NETWORKS, PI0, PolicySpec
 
@@ -41,7 +43,8 @@ def describe(spec: PolicySpec, rate_hz: float, offset: int, rtc: str, noise: tup
 
 
 def read(metadata: Mapping[Any, Any]) -> tuple[PolicySpec, dict[str, Any]] | None:
-    """Return the checkpoint that a server of this package has, and all it says; None of another.
+    """
+    Return the checkpoint that a server of this package has, and all it says; None of another.
 
     :raises ValueError: it says it wrongly.
     """

@@ -1,4 +1,8 @@
-"""What a server calls the parts of an observation: aloha, droid and libero as openpi has them.
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+What a server calls the parts of an observation: aloha, droid and libero as openpi has them.
 
 A schema is a text for each key of the request, a dot for a map inside a map:
 
@@ -10,14 +14,13 @@ An image without a size goes as it comes; one with a size is fitted with openpi'
 stretched. float32 is from 0 to 1. Of a state the numbers FIRST to LAST, LAST included, from 0.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+import re
 from typing import Any
 
 import numpy as np
-
 from pi0_ros.observation.images import fitted
 
 CUSTOM, OURS = 'custom', 'pi0_ros'
@@ -58,7 +61,8 @@ class Image:
         return np.ascontiguousarray(image.transpose(2, 0, 1) if self.first else image)
 
     def unpacked(self, image: np.ndarray) -> np.ndarray:
-        """Return an [H, W, 3] uint8 RGB image of what came; channels first are told by the shape.
+        """
+        Return an [H, W, 3] uint8 RGB image of what came; channels first are told by the shape.
 
         As openpi's ``_parse_image`` does it.
 
@@ -123,7 +127,8 @@ class Schema:
 
     def observation(self, request: Mapping[str, Any]
                     ) -> tuple[np.ndarray, dict[str, np.ndarray], str]:
-        """Return state, images by camera, and instruction of a request.
+        """
+        Return state, images by camera, and instruction of a request.
 
         :raises ValueError: something is missing or of another kind.
         """
@@ -154,7 +159,8 @@ class Schema:
 
 
 def parse(texts: Sequence[str]) -> Schema:
-    """Return the schema of ``KEY: TEXT`` lines, see this module.
+    """
+    Return the schema of ``KEY: TEXT`` lines, see this module.
 
     :raises ValueError: a text says something else.
     """
@@ -187,7 +193,8 @@ def named(name: str, texts: Sequence[str] = ()) -> Schema:
 
 def ours(cameras: Sequence[str], size: tuple[int, int] | None = None, style: str = 'openpi'
          ) -> Schema:
-    """Return the schema of a server of this package.
+    """
+    Return the schema of a server of this package.
 
     :param size: to which images are fitted before they are sent; None: as they come.
     """

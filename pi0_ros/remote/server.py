@@ -1,4 +1,8 @@
-"""Our engine behind openpi's protocol, for openpi's own clients and for nodes of this package.
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+Our engine behind openpi's protocol, for openpi's own clients and for nodes of this package.
 
 Inference is off the event loop, in one thread: health checks and other clients are answered
 meanwhile. Questions are decided one at a time, in the order in which they came; a client has at
@@ -6,32 +10,31 @@ most one open, so that two robots on one GPU take turns.
 """
 
 import asyncio
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 import hmac
 import http
 import logging
 import re
 import ssl
 import time
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
-from websockets.asyncio.server import Server, ServerConnection, serve
-from websockets.exceptions import ConnectionClosed
-from websockets.http11 import Request, Response
-from websockets.protocol import State
-
 from pi0_ros.observation.observation import Observation
 from pi0_ros.policy.policy import ActionChunk, Leftover
 from pi0_ros.remote import metadata
 from pi0_ros.remote.schemas import Schema
-from pi0_ros.remote.wire import MOST, WireError, pack, unpack
+from pi0_ros.remote.wire import MOST, pack, unpack, WireError
+from websockets.asyncio.server import serve, Server, ServerConnection
+from websockets.exceptions import ConnectionClosed
+from websockets.http11 import Request, Response
+from websockets.protocol import State
 
 log = logging.getLogger(__name__)
 MOST_TEXT = 1000  # characters, as the node accepts
 HEALTH = '/healthz'
-PATH = re.compile(r'''(?:(?<![\w.:/])(?:[A-Za-z]:\\|~?/)|(?<=file:)/)[^\s'",:;()]+''')
+PATH = re.compile(r"""(?:(?<![\w.:/])(?:[A-Za-z]:\\|~?/)|(?<=file:)/)[^\s'",:;()]+""")
 Infer = Callable[[Observation, 'np.ndarray | None', 'Leftover | None'], ActionChunk]
 
 
@@ -41,7 +44,8 @@ class PolicyServer:
     def __init__(self, infer: Infer, described: Mapping[str, Any], schema: Schema,
                  cameras: Mapping[str, str], state_width: int, thread: ThreadPoolExecutor,
                  key: str = '', padded: bool = False) -> None:
-        """Prepare; ``listen`` listens.
+        """
+        Prepare; ``listen`` listens.
 
         :param infer: decides, from an observation in the order of the schema's state.
         :param described: what is told of the checkpoint, see ``metadata.describe``.
@@ -123,7 +127,8 @@ class PolicyServer:
 
     def _read(self, question: Mapping[str, Any]
               ) -> tuple[Observation, np.ndarray | None, Leftover | None]:
-        """Return what a question asks.
+        """
+        Return what a question asks.
 
         :raises ValueError: it does not fit the checkpoint.
         """

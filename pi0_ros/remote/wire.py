@@ -1,11 +1,15 @@
-"""openpi's messages: msgpack, with arrays of numbers as maps of their bytes.
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+openpi's messages: msgpack, with arrays of numbers as maps of their bytes.
 
 Nothing but plain values and arrays of numbers, booleans and text is packed or unpacked: no pickle,
 no extension type, no object. openpi's ``msgpack_numpy.py`` is what the bytes are equal to.
 """
 
-import math
 from collections.abc import Mapping
+import math
 from typing import Any
 
 import msgpack
@@ -23,7 +27,8 @@ class WireError(ValueError):
 
 
 def pack(tree: Any) -> bytes:
-    """Return a message.
+    """
+    Return a message.
 
     :param tree: maps, lists, text, bytes, numbers, booleans, None, and arrays.
     :raises WireError: something else is in it.
@@ -46,7 +51,8 @@ def _packed(value: object) -> dict[bytes, object]:
 
 
 def unpack(message: bytes | str) -> dict[Any, Any]:
-    """Return the map in a message; its arrays are read-only.
+    """
+    Return the map in a message; its arrays are read-only.
 
     :raises WireError: it is none, too long, too deep, or has something that is refused.
     """

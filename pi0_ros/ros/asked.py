@@ -1,11 +1,13 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """What a person asked for: written by the operator, read by the session and by who tells of it."""
 
-import threading
 from dataclasses import dataclass
-
-from rclpy.task import Future
+import threading
 
 from pi0_ros.observation.finding import Finding
+from rclpy.task import Future
 
 
 @dataclass

@@ -1,15 +1,17 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """The control thread: absolute deadlines on the node's clock."""
 
+from collections import deque
+from collections.abc import Callable
 import os
 import threading
 import time
-from collections import deque
-from collections.abc import Callable
 
 import numpy as np
-from rclpy.clock import Clock, ROSClock
-
 from pi0_ros.observation.finding import Finding
+from rclpy.clock import Clock, ROSClock
 
 SIMULATED_POLL_S = 0.002
 CLOCK_JUMP_NS = 1_000_000_000
@@ -21,7 +23,8 @@ KEPT = 6000  # intervals kept for statistics: two minutes at 50 Hz
 
 
 class ControlLoop:
-    """Calls ``tick(now_ns)`` once a period.
+    """
+    Calls ``tick(now_ns)`` once a period.
 
     An overrun is counted and the grid goes on at the next period that is still to come: missed
     ticks are never made up for in a burst. Simulated time and clock jumps are followed.
@@ -29,7 +32,8 @@ class ControlLoop:
 
     def __init__(self, clock: Clock, period_ns: int, tick: Callable[[int], None],
                  failed: Callable[[BaseException], None], priority: int = 0) -> None:
-        """Prepare; ``start`` starts. ``failed`` gets what ``tick`` raised; the loop goes on.
+        """
+        Prepare; ``start`` starts. ``failed`` gets what ``tick`` raised; the loop goes on.
 
         :param priority: real-time priority (SCHED_FIFO) of the thread, where the system allows
             it; 0 asks for none.

@@ -1,13 +1,17 @@
-"""SIGINT, SIGTERM, SIGHUP: an exception where something long is waited for, else a flag.
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+SIGINT, SIGTERM, SIGHUP: an exception where something long is waited for, else a flag.
 
 An exception anywhere would cut a stop of the robot short.
 """
 
+from collections.abc import Iterator
 import contextlib
 import signal
 import threading
 import traceback
-from collections.abc import Iterator
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # the last when a terminal is closed
 

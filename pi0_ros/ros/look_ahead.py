@@ -1,3 +1,6 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """What the policy would do first, for whoever arms: asked in one thread, decided in another."""
 
 from collections.abc import Callable
@@ -15,7 +18,8 @@ class LookAhead:
 
     def __init__(self, guard: Guard, wake: Callable[[], None], now: Callable[[], int],
                  steady: Callable[[], int], show: Callable[[ActionChunk], None]) -> None:
-        """Prepare.
+        """
+        Prepare.
 
         :param wake: lets the policy's thread call ``decide`` if ``asked``.
         :param show: gets what was decided, for who looks.
@@ -25,7 +29,8 @@ class LookAhead:
         self.asked: Preview | None = None
 
     def ask(self, instruction: str) -> Preview:
-        """Ask why the robot should not be armed for what comes first.
+        """
+        Ask why the robot should not be armed for what comes first.
 
         Without an instruction nothing comes yet, and only the images are looked at.
         """

@@ -1,20 +1,22 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Entry points of the ROS nodes."""
 
 import argparse
-import re
-import sys
 from collections.abc import Callable
 from functools import partial
+import re
+import sys
 
+from pi0_ros.configuration.file import parameter_files
+from pi0_ros.ros.interrupt import INTERRUPT
 import rclpy
 from rclpy._rclpy_pybind11 import RCLError
 from rclpy.exceptions import InvalidParameterValueException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.node import Node
-
-from pi0_ros.configuration.file import parameter_files
-from pi0_ros.ros.interrupt import INTERRUPT
 
 SWITCH_INTERVAL_S = 1e-4  # lets the control thread in when another thread computes in Python
 

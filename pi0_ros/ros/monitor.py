@@ -1,8 +1,9 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Watches over a session on the executor's thread: says what fails and what recovers."""
 
 import time
-
-from rclpy.clock import Clock, ClockType
 
 from pi0_ros.checkpoint.spec import VELOCITIES
 from pi0_ros.configuration.advice import advised
@@ -12,6 +13,7 @@ from pi0_ros.ros import status
 from pi0_ros.ros.asked import Asked
 from pi0_ros.ros.links.preview import Preview
 from pi0_ros.ros.session import Session
+from rclpy.clock import Clock, ClockType
 
 DISCOVERY_S = 1.0   # in which a missing input is not news
 WATCH_PERIOD_S = 0.1
@@ -19,7 +21,8 @@ NEWS_AFTER_S = 1.0  # for which inputs must be fresh before that is told: some c
 
 
 class Monitor:
-    """Status when it changes, diagnostics once a second, and logs at the edges.
+    """
+    Status when it changes, diagnostics once a second, and logs at the edges.
 
     Its time is a steady one: a simulator that stands is no reason to say nothing.
     """

@@ -1,14 +1,12 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """The lifecycle node pi0: reads parameters, and opens and closes sessions."""
 
+from collections.abc import Callable
 import logging
 import sys
 import traceback
-from collections.abc import Callable
-
-from rcl_interfaces.msg import ParameterDescriptor, SetParametersResult
-from rclpy._rclpy_pybind11 import RCLError
-from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
-from rclpy.parameter import Parameter
 
 from pi0_ros.configuration.advice import advised
 from pi0_ros.configuration.file import parameter_files, sections_missing
@@ -16,9 +14,14 @@ from pi0_ros.configuration.parameters import ParameterError
 from pi0_ros.ros import parameters
 from pi0_ros.ros.interrupt import INTERRUPT
 from pi0_ros.ros.monitor import Monitor
-from pi0_ros.ros.operator import Operator
+from pi0_ros.ros.person import Operator
 from pi0_ros.ros.session import Session
 from pi0_ros.weights.files import CheckpointError
+from rcl_interfaces.msg import ParameterDescriptor, SetParametersResult
+from rclpy._rclpy_pybind11 import RCLError
+from rclpy.clock import Clock, ClockType
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.parameter import Parameter
 
 
 def _close(session: Session, monitor: Monitor | None) -> None:
@@ -67,7 +70,8 @@ class Pi0Node(LifecycleNode):
         self._problems = parameters.declare(self) + sections_missing(
             parameter_files(kwargs.get('cli_args') or sys.argv), self.get_fully_qualified_name())
         self.add_on_set_parameters_callback(self._validate_parameters)
-        self.add_post_set_parameters_callback(self._apply_parameters)
+        if hasattr(self, 'add_post_set_parameters_callback'):
+            self.add_post_set_parameters_callback(self._apply_parameters)
         self.operator = Operator(self)
         core = logging.getLogger('pi0_ros')
         core.setLevel(logging.INFO)
@@ -112,7 +116,8 @@ class Pi0Node(LifecycleNode):
 
     def _LifecycleNodeMixin__change_state(self, transition_id: int  # noqa: N802
                                           ) -> TransitionCallbackReturn:
-        """Refuse a transition that this state does not have; rclpy of Jazzy raises out of spin.
+        """
+        Refuse a transition that this state does not have; rclpy of Jazzy raises out of spin.
 
         So that who asks, such as nav2's lifecycle_manager, is answered, and the node lives on.
         """
@@ -171,7 +176,17 @@ class Pi0Node(LifecycleNode):
 
     def _validate_parameters(self, changed: list[Parameter]) -> SetParametersResult:
         problem = parameters.validate_change(changed, self.session is not None)
+        if problem is None and not hasattr(self, 'add_post_set_parameters_callback'):
+            self._apply_soon(changed)  # Humble, which only asks before
         return SetParametersResult(successful=problem is None, reason=problem or '')
+
+    def _apply_soon(self, changed: list[Parameter]) -> None:
+        """Apply a change from the executor, when it has been made."""
+        def once() -> None:
+            self.destroy_timer(timer)
+            self._apply_parameters(changed)
+
+        timer = self.create_timer(0.0, once, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def _apply_parameters(self, changed: list[Parameter]) -> None:
         for one in changed:  # what was wrong at the start may be right now

@@ -1,16 +1,19 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """The node's parameters: declared, read and changed."""
 
+from pi0_ros.configuration.configuration import Configuration
+from pi0_ros.configuration.parameters import check, finish, unknown
+from pi0_ros.configuration.table import blocks, Entry, find, NESTED, TABLE
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from pi0_ros.configuration.configuration import Configuration
-from pi0_ros.configuration.parameters import check, finish, unknown
-from pi0_ros.configuration.table import NESTED, TABLE, Entry, blocks, find
-
 
 def declare(node: Node) -> list[str]:
-    """Declare the table on ``node``; return one sentence for every override that is wrong.
+    """
+    Declare the table on ``node``; return one sentence for every override that is wrong.
 
     The node must have been made with ``automatically_declare_parameters_from_overrides``, so that
     a wrong type or an unknown name is a sentence at configuration and not a crash before it.
@@ -57,7 +60,8 @@ def descriptor(entry: Entry) -> ParameterDescriptor:
 
 
 def read(node: Node, problems: list[str]) -> Configuration:
-    """Return the configuration that all parameters make; see ``finish``.
+    """
+    Return the configuration that all parameters make; see ``finish``.
 
     :raises ParameterError: ``problems`` is not empty, or values do not fit together.
     """

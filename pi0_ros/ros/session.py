@@ -1,3 +1,6 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """What a configured node holds: inputs, policy, control, and who watches over them."""
 
 import contextlib
@@ -5,13 +8,9 @@ import gc
 import threading
 import time
 
-from rclpy.lifecycle import LifecycleNode
-from std_msgs.msg import String
-from trajectory_msgs.msg import JointTrajectory
-
 from pi0_ros.configuration.advice import advised
 from pi0_ros.configuration.configuration import Configuration
-from pi0_ros.control.controllers import STREAMS, interfaces
+from pi0_ros.control.controllers import interfaces, STREAMS
 from pi0_ros.control.guard import Guard
 from pi0_ros.control.pilot import ClockJump, Pilot
 from pi0_ros.control.states import State
@@ -34,6 +33,9 @@ from pi0_ros.ros.links.inputs import Inputs
 from pi0_ros.ros.look_ahead import LookAhead
 from pi0_ros.workers.factory import make_policy
 from pi0_ros.workers.worker import PolicyWorker
+from rclpy.lifecycle import LifecycleNode
+from std_msgs.msg import String
+from trajectory_msgs.msg import JointTrajectory
 
 STOP_TIMEOUT_S = 1.0         # after a stop should have ended
 CLOSE_TIMEOUT_S = 10.0       # for an inference that is under way
@@ -42,7 +44,8 @@ INACTIVE = Finding('inactive', 'the node was deactivated', 'node')
 
 
 class Session:
-    """Everything between configure and cleanup.
+    """
+    Everything between configure and cleanup.
 
     Callbacks run on the executor's thread, ``_tick`` on the control thread, ``_think`` on the
     policy thread. They share pilot and guard, which are made for it, and plain values that are
@@ -50,7 +53,8 @@ class Session:
     """
 
     def __init__(self, node: LifecycleNode, config: Configuration, asked: Asked) -> None:
-        """Create topics and services on ``node``; ``load`` loads the policy.
+        """
+        Create topics and services on ``node``; ``load`` loads the policy.
 
         :param asked: what a person asks for, meanwhile.
         :raises CheckpointError: the checkpoint cannot be used.
@@ -93,7 +97,8 @@ class Session:
         return self.loop is not None
 
     def load(self) -> None:
-        """Load the policy and warm it up; return when it is ready.
+        """
+        Load the policy and warm it up; return when it is ready.
 
         :raises Exception: what the policy raised.
         """
@@ -116,7 +121,7 @@ class Session:
         self.loop.start()
         if priority and not self.loop.realtime:
             self._log.info(f'the control thread has no real-time priority '
-                           f"{priority}: the system does not grant it "
+                           f'{priority}: the system does not grant it '
                            '(rtprio in /etc/security/limits.conf); it runs as other threads do')
 
     def deactivate(self) -> None:
@@ -141,7 +146,8 @@ class Session:
             self.commands.rest()
 
     def close(self) -> None:
-        """Stop moving, then publishing, then the policy; then forget the topics.
+        """
+        Stop moving, then publishing, then the policy; then forget the topics.
 
         Each of these whatever became of the one before.
         """

@@ -1,10 +1,11 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """What the node tells its operator: status on change, diagnostics once a second."""
 
 import re
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
-from rclpy.lifecycle import LifecycleNode
-
 from pi0_ros.configuration.advice import advised
 from pi0_ros.control.states import State
 from pi0_ros.observation.buffers import Arrivals, Stamped
@@ -14,6 +15,7 @@ from pi0_ros.ros.links import qos
 from pi0_ros.ros.links.inputs import Inputs
 from pi0_ros.ros.links.run_server import Situation
 from pi0_ros.ros.session import Session
+from rclpy.lifecycle import LifecycleNode
 
 NUMBER = re.compile(r'\d+\.\d+')
 # What a policy tells of itself; one that has nothing to tell has these keys too.
@@ -103,7 +105,8 @@ def situation(session: Session, asked: Asked) -> Situation | None:
 
 
 def node_report(session: Session, instruction: str, controller: str) -> list[DiagnosticStatus]:
-    """Return the node's diagnostics: policy, control, and one for each input.
+    """
+    Return the node's diagnostics: policy, control, and one for each input.
 
     :param instruction: that is followed.
     :param controller: what is wrong with the controller's settings.

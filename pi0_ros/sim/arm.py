@@ -1,4 +1,8 @@
-"""Kinematics of the simulated tabletop arm: four revolute joints and a parallel gripper.
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+Kinematics of the simulated tabletop arm: four revolute joints and a parallel gripper.
 
 Lengths are metres, angles radians. The base stands at the origin, x points away from it over the
 table, z up. Pitch angles count upwards from the horizontal, each joint relative to the link
@@ -22,7 +26,8 @@ GRIPPER_OPEN = 0.06
 
 
 def forward(joints: np.ndarray) -> np.ndarray:
-    """Return the positions of shoulder, elbow, wrist and tool tip.
+    """
+    Return the positions of shoulder, elbow, wrist and tool tip.
 
     :param joints: [..., 5] joint positions, in the order of ``JOINT_NAMES``.
     :returns: [..., 4, 3] points.
@@ -51,7 +56,8 @@ def tool_polar(joints: np.ndarray) -> np.ndarray:
 
 
 def inverse(polar: np.ndarray) -> np.ndarray:
-    """Return the [..., 4] arm joints that put the tool tip at (pan, radius, height), hand down.
+    """
+    Return the [..., 4] arm joints that put the tool tip at (pan, radius, height), hand down.
 
     Two-link planar inverse kinematics, elbow up. A point out of reach is pulled back to the
     sphere of reach, so that the result is always finite.

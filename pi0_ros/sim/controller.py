@@ -1,4 +1,8 @@
-"""ROS 2's joint_trajectory_controller: what it accepts, and what it commands at every update.
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+ROS 2's joint_trajectory_controller: what it accepts, and what it commands at every update.
 
 As the branches of ros2_controllers do it, for a position command interface: ``humble`` (2.x);
 ``jazzy`` (4.22 and newer, Kilted, 6.x to 6.9.0); ``master`` (after 6.9.0), which is jazzy with
@@ -11,7 +15,6 @@ commanded. A rule of its own: numbers are finite.
 from dataclasses import dataclass, field
 
 import numpy as np
-
 from pi0_ros.sim.trajectory import Point, Trajectory
 
 KINDS = ('humble', 'jazzy', 'master')
@@ -67,7 +70,8 @@ class TrajectoryController:
 
     def __init__(self, joint_names: tuple[str, ...], positions: np.ndarray,
                  settings: Settings = Settings(), held: bool = True) -> None:
-        """Be activated, and hold ``positions`` [D] until the first trajectory.
+        """
+        Be activated, and hold ``positions`` [D] until the first trajectory.
 
         :param held: whether the controller has updated already while it held.
         """
@@ -120,7 +124,8 @@ class TrajectoryController:
         return self.commanded if state is None else state.position
 
     def accept(self, message: TrajectoryMessage, now_ns: int) -> None:
-        """Follow ``message`` from the next update on, instead of the old trajectory.
+        """
+        Follow ``message`` from the next update on, instead of the old trajectory.
 
         :raises TrajectoryRejected: it breaks a rule; the old trajectory goes on.
         """
@@ -144,7 +149,8 @@ class TrajectoryController:
 
     def update(self, now_ns: int, measured: np.ndarray, measured_velocity: np.ndarray
                ) -> np.ndarray:
-        """Return the commanded positions [D] of the update at ``now_ns``.
+        """
+        Return the commanded positions [D] of the update at ``now_ns``.
 
         :param measured, measured_velocity: [D] of the joints.
         """
@@ -182,7 +188,8 @@ class TrajectoryController:
         return self.commanded
 
     def run(self, times_ns: np.ndarray, measured: np.ndarray) -> np.ndarray:
-        """Return the commanded positions [N, D] of updates at ``times_ns`` [N], a period apart.
+        """
+        Return the commanded positions [N, D] of updates at ``times_ns`` [N], a period apart.
 
         :param measured: [D] where the joints are meanwhile, at rest.
         """
@@ -255,7 +262,8 @@ class TrajectoryController:
         self._current = pending
 
     def _blend(self, old: Trajectory, new: Trajectory, now_ns: int) -> Trajectory:
-        """Return master's join: the rest of ``old`` until ``new`` begins, then that.
+        """
+        Return master's join: the rest of ``old`` until ``new`` begins, then that.
 
         It counts from where the old one was at the last update, and plays from now: one stamped in
         the past begins now, whole.
@@ -277,7 +285,8 @@ class TrajectoryController:
 
 def trajectory_problem(message: TrajectoryMessage, joint_names: tuple[str, ...],
                        now_ns: int, moving_end: bool = False) -> str | None:
-    """Return the rule that ``message`` breaks, or None.
+    """
+    Return the rule that ``message`` breaks, or None.
 
     :param moving_end: whether the last point may have a velocity.
     """

@@ -1,21 +1,23 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Verb ``demonstrate``: a bag of the expert at work, to try evaluation and export on."""
 
 import argparse
-import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+import sys
+import tempfile
 
 import cv2
 import numpy as np
-from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer, WriterError
-from rosbags.typesys import Stores, get_typestore
-from tqdm import tqdm
-
 from pi0_ros.sim import arm, expert, world
 from pi0_ros.sim.description import urdf
 from pi0_ros.sim.render import CAMERAS, render
 from pi0_ros.sim.world import COLOURS
+from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer, WriterError
+from rosbags.typesys import get_typestore, Stores
+from tqdm import tqdm
 
 STEP_NS = 10_000_000     # of joint states; commands and physics at half that rate
 COMMAND_STEPS = 2
@@ -31,7 +33,8 @@ class BagWriter:
     """Writes messages of standard types into a bag."""
 
     def __init__(self, path: Path, storage: str = 'mcap', compression: str = 'none') -> None:
-        """Begin a bag.
+        """
+        Begin a bag.
 
         :param storage: mcap or sqlite3. :param compression: none, file, or message.
         """
@@ -44,7 +47,8 @@ class BagWriter:
 
     def write(self, topic: str, kind: str, at_ns: int, stamp_ns: int | None = None,
               **fields: object) -> None:
-        """Write a message as it is received at ``at_ns``.
+        """
+        Write a message as it is received at ``at_ns``.
 
         :param kind: such as sensor_msgs/msg/Image. :param stamp_ns: of its header, if it has one.
         """
@@ -83,7 +87,8 @@ def trajectory(points: Sequence[tuple[int, Sequence[float]]]) -> list[object]:
 
 def demonstrate(out: BagWriter, seed: int, colours: Sequence[str], cameras: Sequence[str]
                 ) -> int:
-    """Write the expert taking blocks one after another; return when it ends, nanoseconds.
+    """
+    Write the expert taking blocks one after another; return when it ends, nanoseconds.
 
     The topics are those of the simulated robot; its driver has some milliseconds of delay.
     """

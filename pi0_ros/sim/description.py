@@ -1,8 +1,11 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """The URDF of the simulated arm, from the numbers of its kinematics."""
 
 from dataclasses import replace
 
-from pi0_ros.motion.limits import UNLIMITED, Rules
+from pi0_ros.motion.limits import Rules, UNLIMITED
 from pi0_ros.sim import arm
 
 RULES = Rules(grippers=('gripper',))  # as config/sim.yaml has them

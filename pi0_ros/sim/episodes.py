@@ -1,21 +1,23 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Closed-loop episodes: simulated robot and policy through the core, without ROS."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-
 from pi0_ros.control.controllers import Report
 from pi0_ros.control.guard import Guard, GuardRules
 from pi0_ros.control.pilot import Pilot, Timing
-from pi0_ros.motion.limits import Rules, limits_from_urdf
+from pi0_ros.motion.limits import limits_from_urdf, Rules
 from pi0_ros.observation.buffers import JointBuffer, LatestBuffer
 from pi0_ros.observation.observation import Freshness, ObservationBuilder
 from pi0_ros.policy.policy import Policy
 from pi0_ros.sim import arm
 from pi0_ros.sim.controller import TrajectoryMessage
 from pi0_ros.sim.description import RULES, urdf
-from pi0_ros.sim.robot import STEP_NS, SimulatedRobot
+from pi0_ros.sim.robot import SimulatedRobot, STEP_NS
 from pi0_ros.sim.world import COLOURS
 
 TICK_NS = 20_000_000
@@ -50,7 +52,8 @@ def run_episode(policy: Policy, seed: int, delay_s: float = 0.0, replan_s: float
                 instruction: str | None = None, named: str | None = None,
                 handover: str = 'blend', watch: Watch = lambda *given: None,
                 task: str = 'blocks', rules: Rules = RULES) -> Episode:
-    """Run one seeded episode: instruction given at once, ``delay_s`` of inference delay.
+    """
+    Run one seeded episode: instruction given at once, ``delay_s`` of inference delay.
 
     As on a robot, joint states are measured some milliseconds before a tick, by an offset that the
     seed decides, and a chunk comes between two ticks, up to one later than ``delay_s``.

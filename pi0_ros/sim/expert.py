@@ -1,11 +1,14 @@
-"""The demonstrator: a rule that takes the named block, from wherever the arm stands.
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+The demonstrator: a rule that takes the named block, from wherever the arm stands.
 
 It has no memory. What to do next follows from the joints, the blocks and what is held, so every
 state has one right continuation and a policy can learn it from positions alone.
 """
 
 import numpy as np
-
 from pi0_ros.sim import arm
 from pi0_ros.sim.world import BLOCK_SIZE, NOTHING, REST_HEIGHT, World
 
@@ -19,7 +22,8 @@ PEG_TURN, PEG_ASIDE, PEG_PASSED = 0.062, 0.06, 0.03  # before, beside and behind
 
 
 def goal(world: World, command: np.ndarray, target: np.ndarray, side: np.ndarray) -> np.ndarray:
-    """Return where tool and gripper should go next, [n, 4]: pan, radius, height, opening.
+    """
+    Return where tool and gripper should go next, [n, 4]: pan, radius, height, opening.
 
     :param command: [n, 5] current joint command.
     :param target: [n] index of the named block in ``COLOURS``, or ``NO_BLOCK`` to hold still.
@@ -54,7 +58,8 @@ def goal(world: World, command: np.ndarray, target: np.ndarray, side: np.ndarray
 
 def _past_peg(peg: np.ndarray, tool: np.ndarray, wanted: np.ndarray, side: np.ndarray
               ) -> np.ndarray:
-    """Return [3, n] pan, radius and height that lead around a peg between tool and goal.
+    """
+    Return [3, n] pan, radius and height that lead around a peg between tool and goal.
 
     Straight towards it, then aside and past. Which side is told by where the tool is, by ``side``
     while it is straight ahead: two right ways, which no average of the two is.

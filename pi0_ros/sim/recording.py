@@ -1,3 +1,6 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Pictures of a run: an animation of a camera, and commanded against measured joints."""
 
 from collections.abc import Sequence
@@ -52,7 +55,8 @@ def write_animation(recording: Recording, path: Path) -> None:
 
 
 def plot_joints(recording: Recording, path: Path, metres: Sequence[str] = ('gripper',)) -> None:
-    """Plot every joint, commanded against measured, with chunk borders and instructions.
+    """
+    Plot every joint, commanded against measured, with chunk borders and instructions.
 
     :param metres: the joints that slide.
     """

@@ -1,3 +1,6 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """The cameras of the simulated robot: pinhole projections drawn with OpenCV."""
 
 from dataclasses import dataclass
@@ -5,7 +8,6 @@ from functools import lru_cache
 
 import cv2
 import numpy as np
-
 from pi0_ros.sim import arm
 from pi0_ros.sim.world import BLOCK_SIZE, PEG_HEIGHT, World
 

@@ -1,9 +1,11 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """The simulated robot: table, controller and cameras on one clock, without ROS."""
 
 from collections.abc import Sequence
 
 import numpy as np
-
 from pi0_ros.sim import arm, world
 from pi0_ros.sim.controller import Settings, TrajectoryController, TrajectoryMessage
 from pi0_ros.sim.render import render
@@ -21,7 +23,8 @@ class SimulatedRobot:
     def __init__(self, seed: int, start_ns: int = 0, settings: Settings = Settings(),
                  task: str = 'blocks', groups: Sequence[tuple[str, ...]] = (arm.JOINT_NAMES,)
                  ) -> None:
-        """Set the table of ``task``, one of world.TASKS, for ``seed`` at the time ``start_ns``.
+        """
+        Set the table of ``task``, one of world.TASKS, for ``seed`` at the time ``start_ns``.
 
         :param settings: of the controllers, whose update rate is the step of the physics.
         :param groups: the joints of every controller.

@@ -1,3 +1,6 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """The class Trajectory of joint_trajectory_controller (``trajectory.cpp``)."""
 
 from bisect import bisect_right
@@ -57,7 +60,8 @@ class Trajectory:
                 points[row].time_ns, True)
 
     def positions(self, times_ns: np.ndarray) -> np.ndarray | None:
-        """Return what ``sample`` does at many times [N], increasing: positions [N, D].
+        """
+        Return what ``sample`` does at many times [N], increasing: positions [N, D].
 
         None where not all pieces are cubics, and before the first of them.
         """

@@ -1,4 +1,8 @@
-"""Physics of the table: joints that lag behind their commands, blocks that can be grasped.
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+Physics of the table: joints that lag behind their commands, blocks that can be grasped.
 
 Everything has a leading batch dimension n, so that the ROS simulator (n = 1) and the making of
 demonstrations (n = thousands) run the very same rules.
@@ -7,7 +11,6 @@ demonstrations (n = thousands) run the very same rules.
 from dataclasses import dataclass
 
 import numpy as np
-
 from pi0_ros.sim import arm
 
 COLOURS = ('red', 'green', 'blue')
@@ -37,7 +40,8 @@ class World:
 
 
 def random_world(rng: np.random.Generator, n: int = 1, task: str = 'blocks') -> World:
-    """Return n tables with the arm at home and three blocks at random reachable places.
+    """
+    Return n tables with the arm at home and three blocks at random reachable places.
 
     :param task: peg: one block, ``behind``, stands behind a peg that the arm is drawn back from.
     """

@@ -1,4 +1,8 @@
-"""Attention for training on a processor: one key-value head, queries folded into its rows.
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+Attention for training on a processor: one key-value head, queries folded into its rows.
 
 On a CPU the fused kernels are slow in bfloat16 with a mask, and the eager form repeats the one
 key-value head for every query head. This form does two matrix products and a softmax.

@@ -1,4 +1,8 @@
-"""Demonstrations of the expert in the simulated robot, as arrays on disk.
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+Demonstrations of the expert in the simulated robot, as arrays on disk.
 
 One sample is what the robot saw and measured at one moment, and what the expert would command in
 the next second for each colour that might have been named.
@@ -8,7 +12,6 @@ from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
-
 from pi0_ros.observation.images import letterbox
 from pi0_ros.sim import arm, expert, world
 from pi0_ros.sim.render import render
@@ -22,7 +25,8 @@ LONGEST = 180           # control periods that a demonstration may have run befo
 
 
 def make_shard(seed: int, image_size: int, task: str = 'blocks') -> dict[str, np.ndarray]:
-    """Return ``SHARD`` samples, the same for the same seed.
+    """
+    Return ``SHARD`` samples, the same for the same seed.
 
     :param task: one of world.TASKS.
     :returns: ``images`` [n, 2, 3, S, S] uint8 (0 is -1, 255 is 1), ``state`` [n, 5] measured

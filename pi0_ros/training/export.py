@@ -1,11 +1,10 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Writes the demo checkpoint in LeRobot's layout."""
 
 import json
 from pathlib import Path
-
-import torch
-from safetensors.numpy import save_file
-from tokenizers import Tokenizer
 
 from pi0_ros.sim import arm
 from pi0_ros.sim.render import HEIGHT, WIDTH
@@ -14,13 +13,17 @@ from pi0_ros.training.instructions import MAX_TOKENS
 from pi0_ros.training.learning import Samples
 from pi0_ros.training.model import IMAGE_SIZE, small_config
 from pi0_ros.weights.loading import save_as_lerobot
+from safetensors.numpy import save_file
+from tokenizers import Tokenizer
+import torch
 
 NORMALISES = 'normalizer_processor'
 
 
 def export(folder: Path, weights: dict[str, torch.Tensor], samples: Samples,
            tokenizer: Tokenizer, trained_delay: int = 0) -> None:
-    """Write a checkpoint that LeRobot's own loader and ours can read.
+    """
+    Write a checkpoint that LeRobot's own loader and ours can read.
 
     :param trained_delay: how many actions the network was trained to be given, see Learner.
     """

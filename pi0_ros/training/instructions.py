@@ -1,12 +1,14 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """What people say to the demo robot, and the small tokenizer that reads it."""
 
 import random
 
-from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
-from tokenizers import processors, trainers
-
 from pi0_ros.sim.expert import NO_BLOCK
 from pi0_ros.sim.world import COLOURS
+from tokenizers import (AddedToken, decoders, models, normalizers, pre_tokenizers, processors,
+                        Tokenizer, trainers)
 
 VERBS = ('pick up', 'take', 'grab', 'get', 'grasp', 'lift', 'fetch', 'pick', 'reach for',
          'move to', 'go to', 'bring me', 'hold', 'find')
@@ -46,7 +48,8 @@ def sample(rng: random.Random, target: int) -> str:
 
 
 def build_tokenizer(vocabulary: int, network: str = 'pi0') -> Tokenizer:
-    """Return a byte-pair tokenizer with whole words for the corpus and letters for the rest.
+    """
+    Return a byte-pair tokenizer with whole words for the corpus and letters for the rest.
 
     Like PaliGemma's it starts a text with ``<bos>`` and knows the newline as a token of its own.
     For pi05 every digit of a state is a token of its own, too, behind the others.

@@ -1,31 +1,33 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """One training step of the small PI0, and everything that must survive a restart."""
 
-import random
 from dataclasses import dataclass
 from pathlib import Path
+import random
 
 import numpy as np
-import torch
-from safetensors.torch import load_file, save_file
-from tokenizers import Tokenizer
-from torch import nn
-from torch.nn import functional as F
-from transformers import PI0ForConditionalGeneration
-from transformers.cache_utils import DynamicCache
-
 from pi0_ros.checkpoint.normalise import lerobot_normaliser
 from pi0_ros.engine.guidance import embed_at
 from pi0_ros.engine.paths import CACHE
 from pi0_ros.policy.prompt import prompt_ids
 from pi0_ros.sim.arm import home
 from pi0_ros.sim.expert import NO_BLOCK
+from pi0_ros.sim.render import camera
 from pi0_ros.sim.render import HEIGHT as HEIGHT_PIXELS
 from pi0_ros.sim.render import WIDTH as WIDTH_PIXELS
-from pi0_ros.sim.render import camera
 from pi0_ros.sim.world import REST_HEIGHT
 from pi0_ros.training import attention, instructions
 from pi0_ros.training.model import IMAGE_SIZE, PATCH, READABLE, WIDTH
 from pi0_ros.weights.pi05 import PI05ForConditionalGeneration
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import PI0ForConditionalGeneration
+from transformers.cache_utils import DynamicCache
 
 UNNAMED = 0.06          # share of instructions that name no block: the arm holds still
 BEHIND = 0.9            # share of instructions that name the block behind a peg, if there is one
@@ -129,7 +131,8 @@ class Learner:
 
     def __init__(self, model: PI0ForConditionalGeneration, steps: int, rate: float,
                  device: torch.device, trained_delay: int = 0) -> None:
-        """Train ``model`` for ``steps`` steps: warm-up, then a cosine down to a fiftieth.
+        """
+        Train ``model`` for ``steps`` steps: warm-up, then a cosine down to a fiftieth.
 
         :param trained_delay: half of the chunks begin with up to so many actions that are given
             (arXiv 2512.05964): they enter without noise, at flow time 0, and have no loss.
@@ -141,7 +144,7 @@ class Learner:
         if device.type == 'cpu':
             model.set_attn_implementation(attention.register())
         self.device, self.steps, self.number = device, steps, 0
-        self.parameters = [p for p in model.parameters()] + [p for p in self.head.parameters()]
+        self.parameters = [*model.parameters(), *self.head.parameters()]
         decays = [p for p in self.parameters if p.ndim >= 2]
         plain = [p for p in self.parameters if p.ndim < 2]
         self.optimiser = torch.optim.AdamW([{'params': decays, 'weight_decay': 0.01},
@@ -171,7 +174,8 @@ class Learner:
         return flow.item(), place.item()
 
     def losses(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the flow-matching loss of ``PI0ForConditionalGeneration`` and the auxiliary ones.
+        """
+        Return the flow-matching loss of ``PI0ForConditionalGeneration`` and the auxiliary ones.
 
         Binding the colour word to the right block is what is hard to learn. The auxiliary heads
         read the named block off the prompt and off the image; they are not part of the checkpoint.

@@ -1,13 +1,15 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """The small PI0: transformers' own classes at a width that two processor cores can train."""
 
 import math
 
-import torch
-from transformers import PI0Config, PI0ForConditionalGeneration
-
 from pi0_ros.training.demonstrations import CHUNK
 from pi0_ros.training.instructions import ADDED
 from pi0_ros.weights.pi05 import AdaptiveNorm, PI05ForConditionalGeneration
+import torch
+from transformers import PI0Config, PI0ForConditionalGeneration
 
 IMAGE_SIZE = 64
 PATCH = 8
@@ -36,7 +38,8 @@ def architecture(*, width: int, expert_width: int, layers: int, heads: int, head
 
 
 def small_config(network: str = 'pi0') -> PI0Config:
-    """Return the architecture of the demo checkpoint, about 1.8 million parameters.
+    """
+    Return the architecture of the demo checkpoint, about 1.8 million parameters.
 
     pi0.5 reads a token more for every digit of a state.
     """
@@ -50,7 +53,8 @@ def small_config(network: str = 'pi0') -> PI0Config:
 
 def new_model(seed: int, config: PI0Config | None = None, network: str = 'pi0'
               ) -> PI0ForConditionalGeneration:
-    """Return a model with random weights scaled by the width of each layer.
+    """
+    Return a model with random weights scaled by the width of each layer.
 
     transformers' fixed deviation of 0.02 suits a width of 2048; at 128 it all but silences the
     layers and training does not begin.
@@ -80,7 +84,8 @@ def new_model(seed: int, config: PI0Config | None = None, network: str = 'pi0'
 
 
 def start_from(model: PI0ForConditionalGeneration, before: PI0ForConditionalGeneration) -> None:
-    """Give ``model`` the weights of another of this size; what that lacks stays as it is.
+    """
+    Give ``model`` the weights of another of this size; what that lacks stays as it is.
 
     From PI0 to pi0.5: norms begin with its weights for scale, and tokens are added behind its own.
 

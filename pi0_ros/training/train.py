@@ -1,20 +1,21 @@
-"""Verb ``train``: make the small demo checkpoint from scratch.
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+Verb ``train``: make the small demo checkpoint from scratch.
 
 Demonstrations of an expert in the simulated robot, then flow matching on transformers' own PI0
 classes. Ending the process loses at most a hundred steps: the same command goes on.
 """
 
 import argparse
+from concurrent.futures import ProcessPoolExecutor
 import json
 import os
-import time
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+import time
 
 import numpy as np
-import torch
-from tqdm import tqdm
-
 from pi0_ros.checkpoint.spec import NETWORKS
 from pi0_ros.policy.factory import checkpoint_folder
 from pi0_ros.policy.pi0 import Pi0Policy
@@ -23,8 +24,10 @@ from pi0_ros.sim.world import TASKS
 from pi0_ros.training import demonstrations, learning
 from pi0_ros.training.export import export
 from pi0_ros.training.instructions import build_tokenizer
-from pi0_ros.training.model import IMAGE_SIZE, PATCH, VOCABULARY, new_model, start_from
+from pi0_ros.training.model import IMAGE_SIZE, new_model, PATCH, start_from, VOCABULARY
 from pi0_ros.weights.loading import load_model
+import torch
+from tqdm import tqdm
 
 SAVE_EVERY = 100
 LOG_EVERY = 10
@@ -59,7 +62,8 @@ class Training:
 
     @staticmethod
     def _require_same(args: argparse.Namespace) -> None:
-        """Refuse to go on with what was begun in another way: its weights would be mislabelled.
+        """
+        Refuse to go on with what was begun in another way: its weights would be mislabelled.
 
         :raises SystemExit: the folder belongs to another run.
         """

@@ -1,32 +1,34 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Verb ``evaluate``: compare what a policy would do with what was done in bags."""
 
 import argparse
+from contextlib import ExitStack
+from dataclasses import replace
 import importlib.metadata
 import logging
 import os
+from pathlib import Path
 import platform
 import sys
-from contextlib import ExitStack
-from dataclasses import replace
-from pathlib import Path
-
-from tqdm import tqdm
 
 from pi0_ros import __version__
-from pi0_ros.bags.bags import FULL, KEPT, Bags, add_bag_arguments
+from pi0_ros.bags.bags import add_bag_arguments, Bags, FULL, KEPT
 from pi0_ros.bags.routes import Wanted
 from pi0_ros.configuration.advice import advised
 from pi0_ros.configuration.configuration import Configuration
 from pi0_ros.configuration.file import read_all_parameters, read_description, read_parameters
 from pi0_ros.evaluation.critical import read_intervals
-from pi0_ros.evaluation.evaluate import (SHUFFLED, Run, as_text, compare, evaluate,
-                                         with_outcomes, write_json, wrong_instruction)
+from pi0_ros.evaluation.evaluate import (as_text, compare, evaluate, Run, SHUFFLED, with_outcomes,
+                                         write_json, wrong_instruction)
 from pi0_ros.evaluation.ranking import read_outcomes
 from pi0_ros.policy.factory import checkpoint_folder
 from pi0_ros.policy.policy import Unserved
 from pi0_ros.remote.schemas import OURS
 from pi0_ros.verbs.servers import is_server, of_server
 from pi0_ros.weights.files import CheckpointError
+from tqdm import tqdm
 
 
 def parser() -> argparse.ArgumentParser:
@@ -41,7 +43,7 @@ def parser() -> argparse.ArgumentParser:
                      help='folder of a rosbag2 recording, or a .mcap or .db3 file')
     out.add_argument('--checkpoint', action='append', metavar='[NAME=]DIR',
                      help="checkpoint folder, 'demo' for the one in the package, or a server's "
-                     "address, ws://HOST:PORT; several are compared (default: the parameter "
+                     'address, ws://HOST:PORT; several are compared (default: the parameter '
                      "file's)")
     out.add_argument('--params-file', action='append', type=Path, metavar='YAML',
                      help='parameter file of the node; one for all checkpoints, or one each')
@@ -72,7 +74,7 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument('--threads', type=int, default=os.cpu_count() or 1, metavar='N',
                      help='processor threads of torch (default: all)')
     out.add_argument('--reproduce', action='store_true',
-                     help="decide again what the live node recorded on its topic ~/inference, and "
+                     help='decide again what the live node recorded on its topic ~/inference, and '
                      'compare bit for bit; nothing else is evaluated')
     out.add_argument('--records', type=Path, metavar='BAG',
                      help='for --reproduce: bag with ~/inference, where it is another one, as '
@@ -81,7 +83,8 @@ def parser() -> argparse.ArgumentParser:
 
 
 def read_values(args: argparse.Namespace) -> list[tuple[str, Configuration]]:
-    """Return name and parameters of every checkpoint.
+    """
+    Return name and parameters of every checkpoint.
 
     :raises ValueError: they do not fit together.
     """

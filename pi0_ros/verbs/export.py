@@ -1,17 +1,19 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Verb ``export``: make a LeRobotDataset v3 of bags."""
 
 import argparse
-import itertools
-import sys
 from contextlib import ExitStack
+import itertools
 from pathlib import Path
+import sys
 
 import numpy as np
-
 from pi0_ros.bags import actions
 from pi0_ros.bags import routes as topics
 from pi0_ros.bags.bag import Bag, BagError
-from pi0_ros.bags.bags import FULL, KEPT, Bags, add_bag_arguments
+from pi0_ros.bags.bags import add_bag_arguments, Bags, FULL, KEPT
 from pi0_ros.bags.routes import Wanted
 from pi0_ros.configuration.advice import advised
 from pi0_ros.configuration.configuration import Configuration

@@ -1,23 +1,25 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Verb ``infer``: decide one action chunk from a file, without ROS."""
 
 import argparse
-import json
-import logging
-import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+import json
+import logging
 from pathlib import Path
+import sys
+import time
 from typing import TYPE_CHECKING
 from zipfile import BadZipFile
 
 import numpy as np
-
 from pi0_ros.checkpoint.config import RobotConfig
 from pi0_ros.checkpoint.fit import fit
 from pi0_ros.checkpoint.layout_lerobot import IMAGES
 from pi0_ros.checkpoint.mapping import JointMap
-from pi0_ros.checkpoint.spec import POSITIONS, Choices, PolicySpec, Unrecorded
+from pi0_ros.checkpoint.spec import Choices, PolicySpec, POSITIONS, Unrecorded
 from pi0_ros.configuration.advice import advised
 from pi0_ros.configuration.configuration import Configuration
 from pi0_ros.configuration.file import read_description, read_parameters
@@ -52,7 +54,7 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument('--camera', action='append', default=[], metavar='ROBOT=CHECKPOINT',
                      help='which camera of the checkpoint image.ROBOT is; without it, equal names '
                           'belong together; repeatable')
-    out.add_argument('--tokenizer', default='', help="folder with tokenizer.json, or a "
+    out.add_argument('--tokenizer', default='', help='folder with tokenizer.json, or a '
                      "name in the hub's cache on this disk")
     out.add_argument('--params-file', type=Path, metavar='YAML',
                      help='parameter file of the node: joints, conversions, cameras and what it '
@@ -78,7 +80,8 @@ def parser() -> argparse.ArgumentParser:
 
 def read_observation(path: Path, routes: Sequence[str], slots: Sequence[str] = ()
                      ) -> Observation:
-    """Return the observation in ``path``.
+    """
+    Return the observation in ``path``.
 
     :param routes: ``ROBOT=CHECKPOINT`` camera names.
     :param slots: the same, for cameras that need not be there.
@@ -123,7 +126,8 @@ def read_observation(path: Path, routes: Sequence[str], slots: Sequence[str] = (
 
 
 def read_noise(path: Path | None, shape: tuple[int, int]) -> np.ndarray | None:
-    """Return the noise in ``path``, None without one.
+    """
+    Return the noise in ``path``, None without one.
 
     :raises ValueError: it is not finite numbers of ``shape``.
     """
@@ -142,7 +146,8 @@ def read_noise(path: Path | None, shape: tuple[int, int]) -> np.ndarray | None:
 
 def joint_map(spec: PolicySpec, robot: RobotConfig, given: np.ndarray
               ) -> tuple[JointMap, np.ndarray]:
-    """Return the map for a file's joints, which come in the order of the checkpoint's state.
+    """
+    Return the map for a file's joints, which come in the order of the checkpoint's state.
 
     :param given: the file's state; what is at the place of a '-' does not matter.
     :returns: the map, and the state in the order that it reads.
@@ -163,7 +168,8 @@ def joint_map(spec: PolicySpec, robot: RobotConfig, given: np.ndarray
 
 
 def in_order(observation: Observation, spec: PolicySpec) -> Observation:
-    """Return the observation with the checkpoint's names of cameras, where it only numbers them.
+    """
+    Return the observation with the checkpoint's names of cameras, where it only numbers them.
 
     Images are then taken in the order of the file, and that is told.
     """
@@ -171,7 +177,7 @@ def in_order(observation: Observation, spec: PolicySpec) -> Observation:
     if spec.layout != 'transformers' or set(names) & set(spec.cameras):
         return observation
     if len(names) > len(spec.cameras):
-        raise ValueError(f"the observation has {len(names)} images, expected at most the "
+        raise ValueError(f'the observation has {len(names)} images, expected at most the '
                          f'{len(spec.cameras)} of the checkpoint: {", ".join(spec.cameras)}')
     log.info('the checkpoint only numbers its cameras, so the images go by their order: '
              + ', '.join(f'{name} is {slot}' for name, slot in zip(names, spec.cameras)))
@@ -236,7 +242,8 @@ def _told(chunk: ActionChunk) -> dict[str, str]:
 
 def _body(args: argparse.Namespace, config: Configuration, observation: Observation
           ) -> Callable[[], Body]:
-    """Return what is known of a robot with tools.
+    """
+    Return what is known of a robot with tools.
 
     :raises ValueError: the state is not that of its joints.
     """

@@ -1,12 +1,14 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Where a policy would lead a tool from where training had it, before there is a robot."""
 
 import numpy as np
-
 from pi0_ros.checkpoint.fit import fit
 from pi0_ros.checkpoint.hands import Hand
 from pi0_ros.configuration.configuration import Configuration
 from pi0_ros.kinematics.arm import Arm
-from pi0_ros.kinematics.inverse import Tolerance, reach
+from pi0_ros.kinematics.inverse import reach, Tolerance
 from pi0_ros.kinematics.rotations import matrices
 from pi0_ros.motion.limits import RobotLimits
 from pi0_ros.observation.observation import Observation
@@ -18,7 +20,8 @@ STARTS = 50  # from which the mean pose of training is looked for
 
 
 def preview(policy: Pi0Policy, config: Configuration, urdf: str | None) -> str:
-    """Return where the tools would go from the mean pose of training, on grey images.
+    """
+    Return where the tools would go from the mean pose of training, on grey images.
 
     If joints cannot bring them to that pose, frame, link or rotation are not those of training.
 

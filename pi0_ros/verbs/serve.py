@@ -1,22 +1,24 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Verb ``serve``: decide for robots on other machines, over openpi's websocket protocol."""
 
 import argparse
 import asyncio
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 import contextlib
+from dataclasses import replace
 import ipaddress
 import logging
+from pathlib import Path
 import signal
 import ssl
 import sys
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-
-from pi0_ros.checkpoint.spec import NETWORKS, POSITIONS, PolicySpec
+from pi0_ros.checkpoint.spec import NETWORKS, PolicySpec, POSITIONS
 from pi0_ros.configuration.advice import advised
 from pi0_ros.configuration.configuration import Configuration
 from pi0_ros.configuration.file import read_parameters
@@ -67,7 +69,7 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument('--rtc', choices=RTC, default='auto',
                      help='how chunks continue what a node of this package executes meanwhile; '
                      'auto: trained, if the checkpoint was trained for it, else identity')
-    out.add_argument('--tokenizer', default='', help="folder with tokenizer.json, or a name in "
+    out.add_argument('--tokenizer', default='', help='folder with tokenizer.json, or a name in '
                      "the hub's cache on this disk")
     out.add_argument('--steps', type=int, default=0, choices=range(101), metavar='N',
                      help="denoising steps, at most 100 (default: the checkpoint's)")
@@ -196,7 +198,8 @@ def _of_robot(policy: 'Pi0Policy', config: Configuration
 
 
 def _cameras(schema: schemas.Schema, spec: PolicySpec, given: list[str]) -> Mapping[str, str]:
-    """Return the checkpoint's camera for each of the schema's that it has.
+    """
+    Return the checkpoint's camera for each of the schema's that it has.
 
     :raises ValueError: one that is given is not there, or the checkpoint gets no image at all.
     """

@@ -1,14 +1,16 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Servers in place of checkpoints, on the command line."""
 
 from typing import Any
 
 import numpy as np
-
 from pi0_ros.checkpoint.config import RobotConfig
 from pi0_ros.configuration.configuration import Configuration
 from pi0_ros.observation.observation import Observation
 from pi0_ros.remote import metadata, schemas
-from pi0_ros.remote.client import USUAL_PROMPT, RemotePolicy
+from pi0_ros.remote.client import RemotePolicy, USUAL_PROMPT
 from pi0_ros.remote.link import Link, read_key
 
 CONNECT_S = 10.0
@@ -28,7 +30,8 @@ def of_server(config: Configuration, address: str) -> Configuration:
 
 
 def metadata_of(config: Configuration) -> dict[Any, Any]:
-    """Return what a server says of itself.
+    """
+    Return what a server says of itself.
 
     :raises ServerError: there is none. :raises ValueError: the key cannot be read.
     """
@@ -41,7 +44,8 @@ def metadata_of(config: Configuration) -> dict[Any, Any]:
 
 
 def connected(config: Configuration) -> RemotePolicy:
-    """Return a policy that is loaded; without joint_names the robot speaks as the server does.
+    """
+    Return a policy that is loaded; without joint_names the robot speaks as the server does.
 
     :raises ServerError: there is no server. :raises ValueError: it does not fit.
     """
@@ -69,7 +73,8 @@ def connected(config: Configuration) -> RemotePolicy:
 
 
 def describe(address: str, config: Configuration) -> str:
-    """Return what a server says of itself, and, where it is told how to ask, how it answers.
+    """
+    Return what a server says of itself, and, where it is told how to ask, how it answers.
 
     :raises ServerError: there is none, or it answers wrongly.
     """

@@ -1,15 +1,18 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Adapters (LoRA) as PEFT saves them: which base they belong to, and what they change in it."""
 
-import math
-import re
 from collections.abc import Mapping
 from dataclasses import replace
+import math
 from pathlib import Path
+import re
 from typing import Any
 
 from pi0_ros.weights import places
 from pi0_ros.weights.files import CheckpointError, read_json
-from pi0_ros.weights.tensors import ADAPTER, Change, Stored, read_raw, stored_names
+from pi0_ros.weights.tensors import ADAPTER, Change, read_raw, Stored, stored_names
 
 CONFIG = 'adapter_config.json'
 PREFIX = 'base_model.model.'
@@ -23,7 +26,8 @@ STARTS = (True, False, 'gaussian', 'eva', 'orthogonal', None)  # others change t
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """Return the adapter's configuration.
+    """
+    Return the adapter's configuration.
 
     :raises CheckpointError: it is of another kind than LoRA, or asks for what is not done here.
     """
@@ -46,7 +50,8 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def base_folder(folder: Path, config: Mapping[str, Any]) -> Path:
-    """Return the folder of the checkpoint that an adapter belongs to.
+    """
+    Return the folder of the checkpoint that an adapter belongs to.
 
     :raises CheckpointError: it is not on this disk.
     """
@@ -67,13 +72,14 @@ def base_folder(folder: Path, config: Mapping[str, Any]) -> Path:
     fetch = f'fetch it (hf download {name}{which}), or ' if places.HUB_NAME.fullmatch(
         name) else ''
     raise CheckpointError(f"checkpoint '{folder}' is an adapter (LoRA) of '{name}', which is not "
-                          f"on this disk: {fetch}put or link the folder of that checkpoint at "
+                          f'on this disk: {fetch}put or link the folder of that checkpoint at '
                           f"'{folder / 'base'}'")
 
 
 def changed(folder: Path, config: Mapping[str, Any], base: Mapping[str, Stored]
             ) -> dict[str, Stored]:
-    """Return what ``base`` stores, by transformers' names, with what the adapter changes.
+    """
+    Return what ``base`` stores, by transformers' names, with what the adapter changes.
 
     :raises CheckpointError: it is damaged, or changes what the base does not have.
     """

@@ -1,9 +1,11 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Files of a checkpoint folder, and what is wrong with one."""
 
 import json
 from pathlib import Path
 from typing import Any
-
 
 WORDS = {dict: 'an object', list: 'a list', str: 'text', float: 'a number', bool: 'true or false'}
 LFS = b'version https://git-lfs'
@@ -26,7 +28,8 @@ def pointer(path: Path) -> str:
 
 
 def inside(folder: Path, name: str, what: str) -> Path:
-    """Return a file that a checkpoint names.
+    """
+    Return a file that a checkpoint names.
 
     :raises ValueError: it is not in the checkpoint: who reads it would read somebody else's.
     """
@@ -36,7 +39,8 @@ def inside(folder: Path, name: str, what: str) -> Path:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Return the JSON object in ``path``.
+    """
+    Return the JSON object in ``path``.
 
     :raises CheckpointError: it is missing, or not a JSON object.
     """
@@ -56,7 +60,8 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def part(value: dict[str, Any], key: str, kind: type, where: str, *default: Any) -> Any:
-    """Return what a JSON object has under a key; ``default``, if given, for nothing or null.
+    """
+    Return what a JSON object has under a key; ``default``, if given, for nothing or null.
 
     :param where: what the object is, for people.
     :raises ValueError: it is missing, or of another kind.

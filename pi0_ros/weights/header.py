@@ -1,10 +1,13 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """What the weights of a folder are: one file, several, or an adapter and its base."""
 
 from pathlib import Path
 
 from pi0_ros.weights import adapter
 from pi0_ros.weights.files import CheckpointError, inside, read_json
-from pi0_ros.weights.tensors import ADAPTER, WEIGHTS, Stored, read_raw, stored_names
+from pi0_ros.weights.tensors import ADAPTER, read_raw, Stored, stored_names, WEIGHTS
 
 INDEX = WEIGHTS + '.index.json'
 PICKLES = ('pytorch_model.bin', 'adapter_model.bin', 'model.pt',
@@ -12,7 +15,8 @@ PICKLES = ('pytorch_model.bin', 'adapter_model.bin', 'model.pt',
 
 
 def read_header(folder: Path) -> tuple[list[str], dict[str, Stored]]:
-    """Return all names in the files, and what the network reads under transformers' names.
+    """
+    Return all names in the files, and what the network reads under transformers' names.
 
     Of an adapter that is what its base stores, with what the adapter changes.
 
@@ -39,7 +43,8 @@ def described_by(folder: Path) -> Path:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """Return the files that hold the weights: one, or those of an index.
+    """
+    Return the files that hold the weights: one, or those of an index.
 
     :raises CheckpointError: there are none.
     """

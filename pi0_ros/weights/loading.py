@@ -1,24 +1,26 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Weights of a checkpoint in transformers' classes, or pi0.5's own, loaded strictly."""
 
-import gc
-import logging
-import threading
-import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+import gc
+import logging
 from pathlib import Path
-
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import nn
-from transformers import PI0Config, PI0ForConditionalGeneration
+import threading
+import traceback
 
 from pi0_ros.weights.files import CheckpointError
 from pi0_ros.weights.header import described_by, read_header
 from pi0_ros.weights.network import network_config
 from pi0_ros.weights.pi05 import PI05ForConditionalGeneration
-from pi0_ros.weights.tensors import MARK, TABLE, UNUSED, Stored
+from pi0_ros.weights.tensors import MARK, Stored, TABLE, UNUSED
+from safetensors import safe_open, SafetensorError
+from safetensors.torch import save_file
+import torch
+from torch import nn
+from transformers import PI0Config, PI0ForConditionalGeneration
 
 log = logging.getLogger(__name__)
 LARGE = 2**30    # bytes, from which on loading tells how far it is
@@ -28,7 +30,8 @@ _making = threading.Lock()
 
 def load_model(folder: Path, dtype: torch.dtype, device: torch.device, chunk_length: int = 50
                ) -> PI0ForConditionalGeneration:
-    """Return the network of the checkpoint in ``folder``, in evaluation mode.
+    """
+    Return the network of the checkpoint in ``folder``, in evaluation mode.
 
     Every tensor of the network must be in the file, in its shape, and nothing else may be. The
     text embedding is ``embed_tokens`` where the file has it, ``lm_head`` where it does not:

@@ -1,12 +1,14 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """The widths of a checkpoint's network: written down beside it, or read off its tensors."""
 
 import math
 from pathlib import Path
 
-from transformers import PI0Config
-
 from pi0_ros.weights.files import CheckpointError, read_json
-from pi0_ros.weights.tensors import TABLE, Shapes
+from pi0_ros.weights.tensors import Shapes, TABLE
+from transformers import PI0Config
 
 HEAD_DIM = 256                 # of every published PI0
 VISION_HEADS = {1152: 16}      # SigLIP So400m: hidden size to attention heads
@@ -14,7 +16,8 @@ TEXT, EXPERT, VISION = 'model.vlm.language_model.', 'model.dit.', 'model.vlm.vis
 
 
 def network_config(folder: Path, shapes: Shapes, chunk_length: int) -> PI0Config:
-    """Return the configuration of the network in ``folder``.
+    """
+    Return the configuration of the network in ``folder``.
 
     :param shapes: of the stored tensors under transformers' names.
     :param chunk_length: steps; nothing in the weights depends on it.

@@ -1,4 +1,8 @@
-"""pi0.5, which transformers has no class for: its PaliGemma and Gemma with adaptive norms.
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+pi0.5, which transformers has no class for: its PaliGemma and Gemma with adaptive norms.
 
 As openpi's ``gemma.py`` and ``pi0_pytorch.py`` (``pi05``) and LeRobot's ``modeling_pi05.py`` have
 it. Small and slow; the engine is checked against it.
@@ -7,7 +11,7 @@ it. Small and slow; the engine is checked against it.
 import inspect
 
 import torch
-from torch import Tensor, nn
+from torch import nn, Tensor
 from torch.nn import functional as F
 from transformers import PI0Config, PI0ForConditionalGeneration
 from transformers.models.gemma.modeling_gemma import GemmaAttention
@@ -26,7 +30,8 @@ class AdaptiveNorm(nn.Module):
         self.dense, self.eps = nn.Linear(width, 3 * width), eps
 
     def forward(self, x: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
-        """Return x [B, T, W] normed, and the gate of what the block adds to its residual.
+        """
+        Return x [B, T, W] normed, and the gate of what the block adds to its residual.
 
         :param condition: [B, T, W], or [B, 1, W] for all tokens.
         """
@@ -48,7 +53,8 @@ class ActionTime(nn.Module):
         self.periods = config.min_period, config.max_period
 
     def conditions(self, times: Tensor) -> Tensor:
-        """Return the norms' conditions [..., W] for flow times [...]; 1 is noise, 0 an action.
+        """
+        Return the norms' conditions [..., W] for flow times [...]; 1 is noise, 0 an action.
 
         The waves are in float64, as LeRobot's; the rest in float32, whatever the weights are.
         """
@@ -77,7 +83,8 @@ class PI05ForConditionalGeneration(PI0ForConditionalGeneration):
 
     def velocity(self, actions: Tensor, times: Tensor, cache: object,
                  mask: Tensor | None = None) -> Tensor:
-        """Return the velocity [B, T, A] of actions [B, T, A] that see ``cache`` and each other.
+        """
+        Return the velocity [B, T, A] of actions [B, T, A] that see ``cache`` and each other.
 
         :param times: [B, T] or [B, 1]. :param cache: keys and values of images and text, to which
             this adds its own. :param mask: [B, P], 0 where ``cache`` has padding at its end.

@@ -1,8 +1,11 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Where a checkpoint lies: what people point at, and what is meant. Nothing is fetched."""
 
 import os
-import re
 from pathlib import Path
+import re
 
 from huggingface_hub import constants, try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
@@ -16,7 +19,8 @@ HUB_NAME = re.compile(r'[\w.-]+/[\w.-]+')
 
 
 def locate(name: str) -> Path:
-    """Return the folder that is meant by a folder, or by a name of the hub that is in its cache.
+    """
+    Return the folder that is meant by a folder, or by a name of the hub that is in its cache.
 
     A folder may be a run's, one of its ``checkpoints``, ``last`` or a step there, or lie in the
     hub's cache. What leads nowhere is returned as it is, see ``hint``.

@@ -1,14 +1,16 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """The tensors of a checkpoint's files: names, shapes and types, without reading them."""
 
-import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+import math
 from pathlib import Path
-
-from safetensors import SafetensorError, safe_open
+import re
 
 from pi0_ros.weights.files import CheckpointError, pointer
+from safetensors import safe_open, SafetensorError
 
 WEIGHTS = 'model.safetensors'
 ADAPTER = 'adapter_model.safetensors'
@@ -60,7 +62,8 @@ class Change:
 
 
 def read_raw(paths: Sequence[Path]) -> tuple[dict[str, Stored], dict[str, str]]:
-    """Return the tensors in ``paths`` under their own names, and the files' metadata.
+    """
+    Return the tensors in ``paths`` under their own names, and the files' metadata.
 
     :raises CheckpointError: one is damaged.
     """
@@ -90,7 +93,8 @@ def _unreadable(path: Path, error: Exception) -> CheckpointError:
 
 def stored_names(names: Iterable[str], aliases: Mapping[str, str] | None = None
                  ) -> dict[str, str]:
-    """Return transformers' names of a trainer's tensors, without those that nothing reads.
+    """
+    Return transformers' names of a trainer's tensors, without those that nothing reads.
 
     :param aliases: the file's metadata; safetensors notes there which tensors it left out because
         they share the memory of another.

@@ -1,23 +1,26 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """The process of a ProcessPolicy: answers its requests until the pipe is closed."""
 
 import ctypes
+from dataclasses import replace
 import logging
+from multiprocessing.connection import Connection
 import os
 import signal
 import sys
-from dataclasses import replace
-from multiprocessing.connection import Connection
 
 from pi0_ros.policy.policy import Unserved
 from pi0_ros.workers.factory import make_inner
 from pi0_ros.workers.process import SharedImages
-
 
 PR_SET_PDEATHSIG = 1
 NICE = 10  # the node, which must answer cameras and ticks, comes first
 
 
 class _ToPipe(logging.Handler):
+
     def __init__(self, pipe: Connection) -> None:
         super().__init__(logging.INFO)
         self._pipe = pipe

@@ -1,3 +1,6 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Makes the policy that the configuration names, where it says that it runs."""
 
 from collections.abc import Callable
@@ -12,7 +15,8 @@ from pi0_ros.workers.process import ProcessPolicy
 
 def make_policy(config: PolicyConfig, robot: RobotConfig, rtc: str = '', hang_s: float = 2.0,
                 body: Callable[[], Body] | None = None) -> Policy:
-    """Return the policy that is configured, in a process of its own if it says so.
+    """
+    Return the policy that is configured, in a process of its own if it says so.
 
     :param rtc: one of guidance.KINDS that the hand-over wants, '' for none.
     :param hang_s: that an inference may take in a process, before that is killed.
@@ -34,7 +38,8 @@ def make_local_policy(config: PolicyConfig, robot: RobotConfig, rtc: str = '',
 
 
 def make_inner(config: PolicyConfig, robot: RobotConfig, rtc: str = '') -> Policy:
-    """Return the same without what stands between poses and joints.
+    """
+    Return the same without what stands between poses and joints.
 
     :param robot: as ``in_numbers`` returns it.
     """

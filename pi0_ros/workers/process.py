@@ -1,21 +1,24 @@
-"""A policy in a process of its own: its Python code never makes the control thread wait.
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+A policy in a process of its own: its Python code never makes the control thread wait.
 
 Images travel through shared memory, everything else through a pipe. The other end is
 ``workers/child.py``.
 """
 
+from collections import deque
+from collections.abc import Mapping
 import logging
 import math
 import mmap
+from multiprocessing.connection import Connection, Pipe
 import os
 import subprocess
 import sys
-from collections import deque
-from collections.abc import Mapping
-from multiprocessing.connection import Connection, Pipe
 
 import numpy as np
-
 from pi0_ros.checkpoint.config import RobotConfig
 from pi0_ros.observation.observation import Observation
 from pi0_ros.policy.config import PolicyConfig
@@ -73,7 +76,8 @@ class SharedImages:
 
 
 class ProcessPolicy:
-    """Stands for a policy in another process. One thread calls all methods but the constructor.
+    """
+    Stands for a policy in another process. One thread calls all methods but the constructor.
 
     A process that ends or hangs is killed, and the next call starts another.
     """
@@ -98,7 +102,8 @@ class ProcessPolicy:
         return process.pid if process else None
 
     def load(self) -> None:
-        """Start the process and load the policy there.
+        """
+        Start the process and load the policy there.
 
         :raises CheckpointError, ValueError: what loading there raised.
         :raises PolicyGone: the process ended.
@@ -145,7 +150,8 @@ class ProcessPolicy:
 
     def infer(self, observation: Observation, noise: np.ndarray | None = None,
               leftover: Leftover | None = None) -> ActionChunk:
-        """Decide a chunk there.
+        """
+        Decide a chunk there.
 
         :raises PolicyGone: the process ended or hung. The next call starts another.
         """

@@ -1,7 +1,10 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """The thread that owns the policy and, with it, the GPU."""
 
-import threading
 from collections.abc import Callable
+import threading
 
 from pi0_ros.policy.policy import Policy
 
@@ -13,7 +16,8 @@ class PolicyWorker:
 
     def __init__(self, policy: Policy, work: Callable[[Policy], None],
                  failed: Callable[[Exception], None]) -> None:
-        """Prepare; ``start`` starts.
+        """
+        Prepare; ``start`` starts.
 
         :param work: called in the thread after every ``wake``; it observes, infers, delivers.
         :param failed: called in the thread with what ``work`` raised; the thread goes on.
@@ -24,7 +28,8 @@ class PolicyWorker:
         self._thread = threading.Thread(target=self._run, name='policy', daemon=True)
 
     def start(self) -> None:
-        """Load the policy and warm it up; return when it is ready.
+        """
+        Load the policy and warm it up; return when it is ready.
 
         :raises Exception: what loading or warming up raised; the thread has ended.
         """

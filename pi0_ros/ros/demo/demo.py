@@ -1,4 +1,8 @@
-"""Verb ``demo``: a simulated robot takes three blocks that it is told to take.
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+Verb ``demo``: a simulated robot takes three blocks that it is told to take.
 
 Starts the simulated robot and the node as processes of their own, arms the robot, gives three
 instructions through the instruction topic and watches what happens.
@@ -7,20 +11,19 @@ instructions through the instruction topic and watches what happens.
 import argparse
 import json
 import os
+from pathlib import Path
 import select
 import sys
-from pathlib import Path
 
 import numpy as np
-import rclpy
-
 from pi0_ros.ros.demo.observer import Observer, Run, Watched
 from pi0_ros.ros.demo.processes import Children, private_environment
 from pi0_ros.ros.demo.starting import grouped, start_processes, start_verbs
 from pi0_ros.sim import arm
 from pi0_ros.sim.controller import KINDS
-from pi0_ros.sim.recording import Recording, plot_joints, write_animation
+from pi0_ros.sim.recording import plot_joints, Recording, write_animation
 from pi0_ros.sim.world import COLOURS
+import rclpy
 
 PHRASES = ('pick up the {} block', 'now take the {} cube', 'grab the {} one please')
 ATTEMPT_S, REST_S = 12.0, 0.7
@@ -38,7 +41,8 @@ class Demo(Run):
         self.args = args
 
     def start(self) -> None:
-        """Start robot and node, and arm the robot when both are ready.
+        """
+        Start robot and node, and arm the robot when both are ready.
 
         :raises RuntimeError: they did not become ready.
         """
@@ -82,7 +86,7 @@ class Demo(Run):
         print('\nThe robot is armed. In another terminal, with ROS 2 at hand:\n'
               f"  export ROS_DOMAIN_ID={os.environ['ROS_DOMAIN_ID']} "
               'ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST\n'
-              "  ros2 topic pub --once /instruction std_msgs/msg/String "
+              '  ros2 topic pub --once /instruction std_msgs/msg/String '
               '"{data: \'pick up the red block\'}"\n'
               'or type an instruction here. Ctrl-C ends it.\n', flush=True)
         self.observer.records = False
@@ -113,7 +117,7 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument('--delay', type=float, default=0.0, metavar='S',
                      help='added to every inference (default: 0)')
     out.add_argument('--controller', choices=KINDS, default=KINDS[1],
-                     help="whose joint_trajectory_controller the robot has, at 500 Hz (default: "
+                     help='whose joint_trajectory_controller the robot has, at 500 Hz (default: '
                           '%(default)s)')
     out.add_argument('--groups', action='store_true',
                      help='arm and gripper on controllers of their own, the gripper behind an '

@@ -1,4 +1,8 @@
-"""A gripper behind an action, by the rules of GripperActionController.
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+A gripper behind an action, by the rules of GripperActionController.
 
 As they are read in ``gripper_action_controller_impl.hpp`` of ros2_controllers (jazzy; its
 successor ``parallel_gripper_action_controller`` the same), which was not run beside this; with its
@@ -25,7 +29,8 @@ class Gripper:
 
     def __init__(self, node: Node, robot: object, number: int,
                  tolerance: float = GOAL_TOLERANCE) -> None:
-        """Be the action ~/gripper_cmd of ``node``, for controller ``number`` of a ``robot``.
+        """
+        Be the action ~/gripper_cmd of ``node``, for controller ``number`` of a ``robot``.
 
         :param tolerance: goal_tolerance, in the unit of the joint.
         """

@@ -1,11 +1,18 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Watching a run: what is heard, what is waited for."""
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+import time
 
-import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+import numpy as np
+from pi0_ros.observation.decoding import to_ns
+from pi0_ros.ros.demo.processes import Children
+from pi0_ros.ros.links import conversions, qos
+from pi0_ros.sim.recording import Recording
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
@@ -13,11 +20,6 @@ from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import String
 from std_srvs.srv import SetBool
 from trajectory_msgs.msg import JointTrajectory
-
-from pi0_ros.observation.decoding import to_ns
-from pi0_ros.ros.demo.processes import Children
-from pi0_ros.ros.links import conversions, qos
-from pi0_ros.sim.recording import Recording
 
 READY_S = 30.0
 PAUSE_NS = 200_000_000  # a longer gap between commands is silence, not jitter
@@ -176,7 +178,8 @@ class Run:
         self._executor.add_node(observer)
 
     def wait(self, done: Callable[[], bool], timeout_s: float) -> bool:
-        """Let callbacks run until ``done`` or the time is over.
+        """
+        Let callbacks run until ``done`` or the time is over.
 
         :raises RuntimeError: a process ended by itself.
         """
@@ -191,7 +194,8 @@ class Run:
         return True
 
     def arm(self) -> None:
-        """Arm the robot as soon as it and the node are ready.
+        """
+        Arm the robot as soon as it and the node are ready.
 
         :raises RuntimeError: they did not become ready.
         """

@@ -1,15 +1,17 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """A robot in MuJoCo as a ROS node, on a time of its own that it publishes as ``/clock``."""
 
 from collections.abc import Callable
 
+from pi0_ros.physics.models import Model
+from pi0_ros.physics.robot import PhysicsRobot
+from pi0_ros.ros.demo.robot_node import RobotNode, stamp
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.clock import Clock, ClockType
 from rosgraph_msgs.msg import Clock as ClockMessage
 from std_msgs.msg import Float64
-
-from pi0_ros.physics.models import Model
-from pi0_ros.physics.robot import PhysicsRobot
-from pi0_ros.ros.demo.robot_node import RobotNode, stamp
 
 STEP_NS = 4_000_000  # of the clock
 CAMERA_HZ, JOINT_HZ, STATE_HZ = 30, 100, 50
@@ -19,13 +21,15 @@ START_NS = 1_000_000_000  # a time of zero is no time
 
 
 class PhysicsNode(RobotNode):
-    """Publishes what a robot would, and obeys the controllers of its profile.
+    """
+    Publishes what a robot would, and obeys the controllers of its profile.
 
     The time is the robot's: as fast as the parameter ``speed`` says, or as this machine can.
     """
 
     def __init__(self, model: Model, **kwargs: object) -> None:
-        """Set the table and start. Arguments go to Node.
+        """
+        Set the table and start. Arguments go to Node.
 
         :raises NotInstalled: a package that has the robot's files is not there, or this machine
             cannot draw.
@@ -53,7 +57,7 @@ class PhysicsNode(RobotNode):
         self._since = self._wall.now().nanoseconds, START_NS
         self.create_timer(STEP_NS / 1e9 / self.value('speed'), self._step, clock=self._wall)
         self.get_logger().info(f"{model.name} is there; cameras {', '.join(robot.cameras)}; "
-                               f"a {model.thing} at {robot.thing.round(3).tolist()}")
+                               f'a {model.thing} at {robot.thing.round(3).tolist()}')
 
     def _declare(self) -> None:
         def described(text: str, **ranges: object) -> ParameterDescriptor:

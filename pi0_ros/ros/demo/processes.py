@@ -1,15 +1,18 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Child processes that end with their parent, whatever ends it."""
 
 import ctypes
+from importlib import metadata
 import os
+from pathlib import Path
 import random
 import re
 import signal
 import socket
 import subprocess
 import sys
-from importlib import metadata
-from pathlib import Path
 
 from pi0_ros.launching import profile
 
@@ -33,6 +36,8 @@ def private_environment(domain: int | None = None) -> dict[str, str]:
     """Return an environment in which ROS stays on this host, in a domain of its own."""
     out = dict(os.environ)
     out['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
+    if out.get('ROS_DISTRO') == 'humble':
+        out['ROS_LOCALHOST_ONLY'] = '1'
     out['ROS_DOMAIN_ID'] = str(domain if domain is not None else free_domain())
     out |= profile({'ROS_DISTRO': _distro(), **out}, str(share_file(PROFILE)))
     out['PYTHONUNBUFFERED'] = '1'

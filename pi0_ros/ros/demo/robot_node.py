@@ -1,23 +1,25 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """A robot as a ROS node: cameras, joint states and controllers, as drivers have them."""
 
 from collections.abc import Sequence
 from functools import partial
 from typing import Protocol
 
+from builtin_interfaces.msg import Time
 import cv2
 import numpy as np
-from builtin_interfaces.msg import Time
-from rclpy.node import Node
-from rclpy.publisher import Publisher
-from sensor_msgs.msg import CompressedImage, Image, JointState
-from std_msgs.msg import String
-from trajectory_msgs.msg import JointTrajectory
-
 from pi0_ros.observation.decoding import to_ns
 from pi0_ros.ros.demo.gripper_server import Gripper
 from pi0_ros.ros.links import qos
 from pi0_ros.ros.links.controller_link import JointTrajectoryControllerState
 from pi0_ros.sim.controller import TrajectoryController, TrajectoryMessage, TrajectoryRejected
+from rclpy.node import Node
+from rclpy.publisher import Publisher
+from sensor_msgs.msg import CompressedImage, Image, JointState
+from std_msgs.msg import String
+from trajectory_msgs.msg import JointTrajectory
 
 JPEG_QUALITY = 90
 
@@ -83,7 +85,8 @@ class RobotNode(Node):
 
     def add_controller(self, name: str, number: int, prefix: str = '',
                        gripper: float | None = None) -> None:
-        """Have controller ``number`` as a node of its own.
+        """
+        Have controller ``number`` as a node of its own.
 
         :param prefix: of the robot's names, which the controller's lack.
         :param gripper: its goal_tolerance if it is an action, where control_msgs is there.
@@ -166,7 +169,8 @@ class RobotNode(Node):
             out.header.stamp = stamp(self.now())
             out.reference.positions = controller.reference.tolist()
             out.feedback.positions = [measured[name] for name in controller.joint_names]
-            out.speed_scaling_factor = scaling
+            if hasattr(out, 'speed_scaling_factor'):  # not on Humble
+                out.speed_scaling_factor = scaling
             publisher.publish(out)
 
     def publish_images(self) -> None:

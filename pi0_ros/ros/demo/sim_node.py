@@ -1,17 +1,19 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """The simulated robot as a ROS node."""
 
 from collections.abc import Sequence
 
 import numpy as np
-from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
-from std_msgs.msg import Float64
-from std_srvs.srv import Trigger
-
 from pi0_ros.ros.demo.robot_node import RobotNode
 from pi0_ros.sim import arm, render
 from pi0_ros.sim.controller import KINDS, Settings
 from pi0_ros.sim.description import urdf
 from pi0_ros.sim.robot import SimulatedRobot
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from std_msgs.msg import Float64
+from std_srvs.srv import Trigger
 
 CAMERA_HZ, JOINT_HZ, STATE_HZ = 30, 100, 50
 GROUPS = {'arm': arm.JOINT_NAMES[:arm.GRIPPER], 'gripper': arm.JOINT_NAMES[arm.GRIPPER:]}

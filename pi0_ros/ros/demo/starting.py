@@ -1,7 +1,10 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Starts the simulated robot and the node."""
 
-import shutil
 from collections.abc import Sequence
+import shutil
 
 from pi0_ros.ros.demo.processes import Children, share_file
 from pi0_ros.ros.links.gripper import actions
@@ -43,9 +46,9 @@ def grouped() -> list[str]:
 
 def _launchable() -> bool:
     try:
+        from ament_index_python.packages import get_package_share_directory
         import launch  # noqa: F401
         import launch_ros  # noqa: F401
-        from ament_index_python.packages import get_package_share_directory
         return bool(get_package_share_directory('pi0_ros'))
     except (ImportError, LookupError):
         return False

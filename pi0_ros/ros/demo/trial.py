@@ -1,4 +1,8 @@
-"""The demo with ``--robot``: a robot in physics, driven with its profile by three policies.
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+The demo with ``--robot``: a robot in physics, driven with its profile by three policies.
 
 For each policy the robot and the node are started anew: ``mock_sine`` swings every joint,
 ``mock_scripted`` takes the thing on the table, and ``pi0`` is a network that knows nothing of the
@@ -6,28 +10,27 @@ robot. The robot's time may be slower than real time.
 """
 
 import argparse
+from collections.abc import Callable
 import dataclasses
 import json
 import os
+from pathlib import Path
 import sys
 import time
-from collections.abc import Callable
-from pathlib import Path
 
 import cv2
 import numpy as np
-import rclpy
-
 from pi0_ros.checkpoint.mapping import Conversion, parse_conversions
 from pi0_ros.configuration.file import read_all_parameters
 from pi0_ros.physics.grasp import grasp
-from pi0_ros.physics.models import MODELS, Model
+from pi0_ros.physics.models import Model, MODELS
 from pi0_ros.physics.robot import PhysicsRobot
 from pi0_ros.physics.untrained import write_untrained
 from pi0_ros.ros.demo.observer import Observer, Run, Watched
 from pi0_ros.ros.demo.processes import Children, private_environment, share_file
 from pi0_ros.ros.links.gripper import actions
-from pi0_ros.sim.recording import Recording, plot_joints, write_animation
+from pi0_ros.sim.recording import plot_joints, Recording, write_animation
+import rclpy
 
 POLICIES = ('mock_sine', 'mock_scripted', 'pi0')
 MOVES_S = {'mock_sine': 8.0, 'mock_scripted': 14.0, 'pi0': 6.0}
@@ -76,7 +79,8 @@ class Trial(Run):
     """One policy on one robot."""
 
     def start(self, model: Model, policy: str, seed: int, out: Path, width: int) -> None:
-        """Start robot and node, and arm the robot.
+        """
+        Start robot and node, and arm the robot.
 
         :raises RuntimeError: they did not become ready.
         """
@@ -118,7 +122,8 @@ def run(args: argparse.Namespace) -> int:
 def trial(model: Model, policy: str, seed: int, out: Path,
           act: Callable[[Trial], None] | None = None, width: int = 320
           ) -> tuple[dict[str, object], Recording]:
-    """Let one policy move one robot, and write pictures of it; return the figures and all else.
+    """
+    Let one policy move one robot, and write pictures of it; return the figures and all else.
 
     :param act: what is done once the robot is armed, instead of waiting.
     :raises RuntimeError: robot or node did not become ready, or ended.

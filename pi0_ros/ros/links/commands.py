@@ -1,21 +1,23 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """How commands leave the node: each controller is told its joints in its own way."""
 
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from rclpy.lifecycle import LifecycleNode
-from rclpy.qos_overriding_options import QoSOverridingOptions
-from sensor_msgs.msg import JointState
-from std_msgs.msg import Float64MultiArray
-from trajectory_msgs.msg import JointTrajectory
-
-from pi0_ros.control.controllers import GRIPPER, TRAJECTORY, VELOCITIES, Group, columns
+from pi0_ros.control.controllers import columns, GRIPPER, Group, TRAJECTORY, VELOCITIES
 from pi0_ros.control.pilot import Pilot
 from pi0_ros.motion.trajectory import Trajectory
 from pi0_ros.observation.buffers import Stamped
 from pi0_ros.observation.finding import Finding
 from pi0_ros.ros.links import conversions, qos
-from pi0_ros.ros.links.gripper import GripperClient, check
+from pi0_ros.ros.links.gripper import check, GripperClient
+from rclpy.lifecycle import LifecycleNode
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from sensor_msgs.msg import JointState
+from std_msgs.msg import Float64MultiArray
+from trajectory_msgs.msg import JointTrajectory
 
 # Message, topic of the only controller, and topic of one of several, below its name.
 TOPICS = {TRAJECTORY: (JointTrajectory, 'joint_trajectory', 'joint_trajectory'),
@@ -26,7 +28,8 @@ CATCH_UP = 2.0  # 1/s: how fast a joint that is commanded by its velocity makes 
 
 
 class CommandPublisher:
-    """Tells one controller by a topic.
+    """
+    Tells one controller by a topic.
 
     A joint_trajectory_controller follows a window to its end when the node dies. The others know
     no time and no end: positions stop dead at the last, velocities go on.
@@ -53,7 +56,8 @@ class CommandPublisher:
         return f"no controller subscribes to '{self.topic}': start it, or remap the topic"
 
     def followers(self) -> dict[str, frozenset[bytes]]:
-        """Return the nodes that subscribe as controllers do, and what names their subscriptions.
+        """
+        Return the nodes that subscribe as controllers do, and what names their subscriptions.
 
         The node that the topic belongs to, such as /arm of /arm/joint_trajectory; where there is
         none, all: who records and who moves cannot be told apart.
@@ -111,7 +115,8 @@ class Commands:
 
     def __init__(self, node: LifecycleNode, groups: Sequence[Group],
                  joint_names: tuple[str, ...], dry_run: bool = False) -> None:
-        """Create topics and actions.
+        """
+        Create topics and actions.
 
         :raises ValueError: what an interface needs is not installed.
         """
@@ -162,7 +167,8 @@ class Commands:
             self.publish(trajectory, pilot, joints)
 
     def publish(self, trajectory: Trajectory, pilot: Pilot, joints: Stamped | None) -> None:
-        """Tell every controller its part of a window of ``pilot``'s plan.
+        """
+        Tell every controller its part of a window of ``pilot``'s plan.
 
         :param joints: as they were measured last.
         """

@@ -1,25 +1,26 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """What can be known of the controller: its parameters, what it holds, how fast its time passes."""
 
-import math
 from collections.abc import Iterator
-
-from rcl_interfaces.msg import ParameterType, ParameterValue
-from rcl_interfaces.srv import GetParameters
-from rclpy.client import Client
-from rclpy.node import Node
-from rclpy.task import Future
-from std_msgs.msg import Float64
+import math
 
 import numpy as np
-
 from pi0_ros.control.config import USUAL_UPDATE_HZ
-from pi0_ros.control.controllers import TRAJECTORY, Controller, Controllers, Report
+from pi0_ros.control.controllers import Controller, Controllers, Report, TRAJECTORY
 from pi0_ros.motion.limits import JointLimits
 from pi0_ros.observation.decoding import to_ns
 from pi0_ros.observation.finding import Finding
 from pi0_ros.ros.links import qos
 from pi0_ros.ros.links.commands import CommandPublisher, Commands
 from pi0_ros.ros.links.managers import ControllerManagers
+from rcl_interfaces.msg import ParameterType, ParameterValue
+from rcl_interfaces.srv import GetParameters
+from rclpy.client import Client
+from rclpy.node import Node
+from rclpy.task import Future
+from std_msgs.msg import Float64
 
 try:  # it comes with ros2_control, and is not needed without a controller
     from control_msgs.msg import JointTrajectoryControllerState
@@ -37,7 +38,8 @@ SLOWEST_UPDATE = 1.0  # Hz
 
 def sentences(name: str, known: dict[str, object], limits: JointLimits, joints: tuple[str, ...],
               told: bool) -> list[str]:
-    """Return one sentence for each setting of controller ``name`` that does not fit.
+    """
+    Return one sentence for each setting of controller ``name`` that does not fit.
 
     :param known: what it answered, by parameter. :param told: whether its state is heard.
     """
@@ -57,7 +59,7 @@ def sentences(name: str, known: dict[str, object], limits: JointLimits, joints: 
                    'sags drops. Set it to true (before ros2_controllers 4.22: open_loop_control)')
     loops = {'velocity', 'effort'} & set(known.get('command_interfaces') or ())
     if known.get('open_loop_control') and loops:
-        out.append(f"has open_loop_control true, which turns its feedback off for {loops.pop()} "
+        out.append(f'has open_loop_control true, which turns its feedback off for {loops.pop()} '
                    'commands. Set it to false')
     for joint, tracking in zip(joints, limits.tracking):
         path = known.get(f'constraints.{joint}.trajectory') or math.inf
@@ -79,7 +81,8 @@ class ControllerLink:
 
     def __init__(self, node: Node, command: CommandPublisher, controller: Controller,
                  scaling: str) -> None:
-        """Prepare; ``ask`` asks.
+        """
+        Prepare; ``ask`` asks.
 
         :param controller: that hears what is told. :param scaling: topic of the speed scaling in
             per cent, ``auto`` to look for one, ``none``.
@@ -103,7 +106,8 @@ class ControllerLink:
                                       self._controller.newest is not None)]
 
     def refusal(self) -> str | None:
-        """Return why no robot may be moved through these controllers, or None.
+        """
+        Return why no robot may be moved through these controllers, or None.
 
         One that replaces trajectories commands up to 14 times the plan's velocity
         (docs/controller.md); there is no form of message that it plays as it is meant.

@@ -1,22 +1,25 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Between ROS messages and the core's own types."""
 
-import re
 from collections.abc import Sequence
+import re
 from typing import Any
 
-import numpy as np
 from builtin_interfaces.msg import Duration
+import numpy as np
+from pi0_ros.motion.trajectory import Trajectory
+from pi0_ros.observation.decoding import DEPTH, ENCODINGS, message_to_rgb, SECOND_NS, Turned
+from pi0_ros.policy.policy import ActionChunk
 from rclpy.time import Time
 from sensor_msgs.msg import CompressedImage, Image
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
-from pi0_ros.motion.trajectory import Trajectory
-from pi0_ros.observation.decoding import DEPTH, ENCODINGS, SECOND_NS, Turned, message_to_rgb
-from pi0_ros.policy.policy import ActionChunk
-
 
 def load_cv_bridge() -> tuple[Any | None, str]:
-    """Return a working CvBridge, or None, and a sentence on which it is.
+    """
+    Return a working CvBridge, or None, and a sentence on which it is.
 
     The apt package is built against numpy 1 and fails beside numpy 2; the PyPI package of that
     name is ROS 1 code. So it is tried on a small image before it is trusted.
@@ -40,7 +43,8 @@ class ImageDecoder:
     """Turns image messages into RGB arrays."""
 
     def __init__(self) -> None:
-        """Use cv_bridge for what it adds, where it works.
+        """
+        Use cv_bridge for what it adds, where it works.
 
         What is known here is converted here, with it and without it: it cuts rows by whole pixels,
         which shears an image whose padding is none.
@@ -48,7 +52,8 @@ class ImageDecoder:
         self.bridge, self.note = load_cv_bridge()
 
     def __call__(self, message: Image | CompressedImage) -> np.ndarray:
-        """Return [H, W, 3] uint8 RGB.
+        """
+        Return [H, W, 3] uint8 RGB.
 
         :raises ValueError: the message cannot be read.
         """
@@ -59,7 +64,7 @@ class ImageDecoder:
             return message_to_rgb(message)
         pixel = _pixel_bytes(message.encoding)
         if message.step % pixel:
-            raise ValueError(f"rows of {message.step} bytes hold no whole pixels of encoding "
+            raise ValueError(f'rows of {message.step} bytes hold no whole pixels of encoding '
                              f"'{message.encoding}', {pixel} bytes each: cv_bridge would shear "
                              'the image; let the driver send another encoding')
         try:

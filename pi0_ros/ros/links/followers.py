@@ -1,3 +1,6 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Who follows the commands, and who else gives some."""
 
 from pi0_ros.observation.finding import Finding

@@ -1,17 +1,19 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """A gripper behind an action: goals when the wanted width changes, and what became of them."""
 
-import time
 from collections.abc import Sequence
+import time
 
 import numpy as np
+from pi0_ros.control.controllers import GRIPPER, Group
+from pi0_ros.motion.trajectory import Trajectory
+from pi0_ros.observation.finding import Finding
 from rclpy.action import ActionClient, get_action_names_and_types
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode
 from rclpy.task import Future
-
-from pi0_ros.control.controllers import GRIPPER, Group
-from pi0_ros.motion.trajectory import Trajectory
-from pi0_ros.observation.finding import Finding
 
 try:  # it comes with ros2_control
     from control_msgs import action as actions
@@ -28,7 +30,8 @@ NEEDS = ('a gripper_command needs the package control_msgs: install it (it comes
 
 
 def check(groups: Sequence[Group]) -> None:
-    """Look whether gripper actions can be used, if a group asks for it.
+    """
+    Look whether gripper actions can be used, if a group asks for it.
 
     :raises ValueError: control_msgs is not installed.
     """
@@ -37,14 +40,16 @@ def check(groups: Sequence[Group]) -> None:
 
 
 class GripperClient:
-    """Tells one gripper where to be; used by the control thread, works on the executor's.
+    """
+    Tells one gripper where to be; used by the control thread, works on the executor's.
 
     A goal goes where the window ends. There is never a second one under way before the first is
     accepted; an accepted one is replaced by the next, or, with ``sequential``, has ended before.
     """
 
     def __init__(self, node: LifecycleNode, group: Group, dry_run: bool = False) -> None:
-        """Create the client; its type is that of the server, once that is there.
+        """
+        Create the client; its type is that of the server, once that is there.
 
         See ``check``: control_msgs must be there.
         """

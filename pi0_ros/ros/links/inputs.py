@@ -1,15 +1,13 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Subscriptions: every callback keeps the newest message and its stamp, and nothing else."""
 
-import threading
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-
-from rclpy.lifecycle import LifecycleNode
-from rclpy.qos import QoSProfile
-from rclpy.qos_overriding_options import QoSOverridingOptions
-from sensor_msgs.msg import CompressedImage, Image, JointState
+import threading
+import time
 
 from pi0_ros.checkpoint.config import RobotConfig
 from pi0_ros.control.controllers import Group, lags_ns
@@ -17,6 +15,10 @@ from pi0_ros.observation.config import InputConfig
 from pi0_ros.observation.finding import Finding
 from pi0_ros.observation.streams import Streams
 from pi0_ros.ros.links import conversions, qos
+from rclpy.lifecycle import LifecycleNode
+from rclpy.qos import QoSProfile
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from sensor_msgs.msg import CompressedImage, Image, JointState
 
 POLL_S = 0.0005  # between two looks for the next frame
 LATE_S = 0.002   # that it may come later than usual
@@ -71,7 +73,8 @@ class Inputs(Streams):
         return found
 
     def await_frame(self, allowed: Callable[[int], bool], closing: threading.Event) -> None:
-        """Wait for the next frame where that pays, see ``next_frame``.
+        """
+        Wait for the next frame where that pays, see ``next_frame``.
 
         :param allowed: whether there is time for so many nanoseconds. :param closing: ends it.
         """

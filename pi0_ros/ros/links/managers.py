@@ -1,12 +1,14 @@
-"""Whether the controllers are active, as controller managers of ros2_control tell it."""
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
 
-from rclpy.client import Client
-from rclpy.node import Node
-from rclpy.task import Future
+"""Whether the controllers are active, as controller managers of ros2_control tell it."""
 
 from pi0_ros.control.controllers import GRIPPER
 from pi0_ros.observation.finding import Finding
 from pi0_ros.ros.links.commands import Commands
+from rclpy.client import Client
+from rclpy.node import Node
+from rclpy.task import Future
 
 try:  # it comes with ros2_control
     from controller_manager_msgs.srv import ListControllers
@@ -19,7 +21,8 @@ PATIENCE = 5  # rounds that an answer is waited for
 
 
 class ControllerManagers:
-    """Asks every controller manager that there is for its controllers.
+    """
+    Asks every controller manager that there is for its controllers.
 
     One that is inactive may still subscribe to its topic, and takes no message.
     """

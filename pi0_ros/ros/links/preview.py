@@ -1,24 +1,26 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """What the robot will do, as pictures for RViz and Foxglove, while someone looks."""
 
-import logging
 from collections.abc import Sequence
+import logging
 
-import numpy as np
 from builtin_interfaces.msg import Duration
 from geometry_msgs.msg import Point
-from rclpy.lifecycle import LifecycleNode
-from rclpy.time import Time
-from std_msgs.msg import ColorRGBA
-from visualization_msgs.msg import Marker, MarkerArray
-
+import numpy as np
 from pi0_ros.control.pilot import Pilot
 from pi0_ros.kinematics.arm import Arm
 from pi0_ros.kinematics.tools import chains
-from pi0_ros.kinematics.urdf import UrdfError, parse
+from pi0_ros.kinematics.urdf import parse, UrdfError
 from pi0_ros.motion.trajectory import Trajectory
 from pi0_ros.observation.buffers import Stamped
 from pi0_ros.policy.policy import ActionChunk
 from pi0_ros.ros.links.conversions import trajectory_message
+from rclpy.lifecycle import LifecycleNode
+from rclpy.time import Time
+from std_msgs.msg import ColorRGBA
+from visualization_msgs.msg import Marker, MarkerArray
 
 try:  # it comes with MoveIt
     from moveit_msgs.msg import DisplayTrajectory, RobotTrajectory
@@ -53,7 +55,8 @@ class Preview:
 
     def tell(self, now_ns: int, urdf: str | None, decided: ActionChunk | None,
              joints: Stamped | None) -> None:
-        """Publish what is in force and what was decided last, if someone listens.
+        """
+        Publish what is in force and what was decided last, if someone listens.
 
         A picture is no reason to stop: what fails is told once.
 

@@ -1,18 +1,20 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """The action ~/run: programs ask for an instruction to be followed, and hear how it ends."""
 
-import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
+import math
+import time
 
+from pi0_ros.ros.asked import Asked
 from rclpy.action import ActionServer, CancelResponse
 from rclpy.action.server import ServerGoalHandle
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode
 from rclpy.task import Future
-
-from pi0_ros.ros.asked import Asked
 
 try:  # a package of its own, in the folder beside this one
     from pi0_interfaces.action import RunPolicy
@@ -53,14 +55,16 @@ class _Run:
 
 
 class RunServer:
-    """One run at a time; a new one replaces the old without a stop in between.
+    """
+    One run at a time; a new one replaces the old without a stop in between.
 
     Everything happens on the executor's thread.
     """
 
     def __init__(self, node: LifecycleNode, asked: Asked, instruct: Callable[[str], str],
                  look: Callable[[], Situation | None]) -> None:
-        """Offer the action, where its type is installed.
+        """
+        Offer the action, where its type is installed.
 
         :param asked: has the instruction that is followed.
         :param instruct: follows an instruction, '' to hold; returns why not, '' if it does.

@@ -1,3 +1,6 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Normalisation statistics as LeRobot names them."""
 
 from typing import Any
@@ -17,7 +20,8 @@ def of_rows(rows: np.ndarray) -> dict[str, list]:
 
 
 def of_images(counts: np.ndarray, frames: int) -> dict[str, Any]:
-    """Return statistics of images, in 0 to 1, shaped [3, 1, 1].
+    """
+    Return statistics of images, in 0 to 1, shaped [3, 1, 1].
 
     :param counts: [3, 256] how often each value occurs in each channel. :param frames: that were
         counted.

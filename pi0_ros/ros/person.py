@@ -1,12 +1,9 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """What a person tells the node: the instruction, to arm, to stop and to go on after a fault."""
 
 import fnmatch
-
-from rclpy.callback_groups import ReentrantCallbackGroup
-from rclpy.clock import Clock, ClockType
-from rclpy.lifecycle import LifecycleNode
-from std_msgs.msg import Bool, String
-from std_srvs.srv import SetBool, Trigger
 
 from pi0_ros.configuration.advice import advised
 from pi0_ros.control.states import State
@@ -17,6 +14,11 @@ from pi0_ros.ros.links.descriptions import publishers
 from pi0_ros.ros.links.run_server import RunServer, Situation
 from pi0_ros.ros.session import Session
 from pi0_ros.ros.status import situation
+from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.clock import Clock, ClockType
+from rclpy.lifecycle import LifecycleNode
+from std_msgs.msg import Bool, String
+from std_srvs.srv import SetBool, Trigger
 
 MAX_INSTRUCTION = 1000  # characters
 NOT_ARMED = Finding('not_armed', 'not armed', 'operator')
@@ -24,7 +26,8 @@ AUTO_PERIOD_S = 0.5     # between two attempts to arm a dry run
 
 
 class Operator:
-    """Topics and services of the operator, as long as the node lives.
+    """
+    Topics and services of the operator, as long as the node lives.
 
     All callbacks run on the executor's thread. A session is there while the node is configured.
     """
@@ -190,7 +193,8 @@ class Operator:
         await self._arm(quiet=True)
 
     async def _arm(self, quiet: bool = False) -> Finding | str | None:
-        """Arm; return why not, or None. An armed robot stays armed.
+        """
+        Arm; return why not, or None. An armed robot stays armed.
 
         :param quiet: whether a refusal is no news.
         """

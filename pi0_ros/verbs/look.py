@@ -1,19 +1,21 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
 """Verb ``inspect``: tell what a checkpoint is, wants and gives."""
 
 import argparse
-import json
-import logging
-import sys
-import time
 from collections.abc import Collection
 from dataclasses import replace
+import json
+import logging
 from pathlib import Path
+import sys
+import time
 
 import numpy as np
-
 from pi0_ros.checkpoint.normalise import Normaliser
 from pi0_ros.checkpoint.reader import read
-from pi0_ros.checkpoint.spec import NETWORKS, Choices, PolicySpec, Unrecorded, find_tokenizer
+from pi0_ros.checkpoint.spec import Choices, find_tokenizer, NETWORKS, PolicySpec, Unrecorded
 from pi0_ros.configuration.advice import advised
 from pi0_ros.configuration.configuration import Configuration
 from pi0_ros.configuration.file import read_description, read_parameters
@@ -41,7 +43,7 @@ def parser() -> argparse.ArgumentParser:
     """Return the command line of this verb."""
     out = argparse.ArgumentParser(prog='pi0_ros inspect', description=__doc__)
     out.add_argument('checkpoint', help="folder, 'demo', or a server's address, ws://HOST:PORT")
-    out.add_argument('--tokenizer', default='', help="folder with tokenizer.json, or a name in "
+    out.add_argument('--tokenizer', default='', help='folder with tokenizer.json, or a name in '
                      "the hub's cache on this disk")
     out.add_argument('--json', action='store_true', help='for programs')
     out.add_argument('--params-file', type=Path, metavar='YAML',
@@ -135,7 +137,8 @@ def measure(folder: Path, choices: Choices, tokenizer: str, config: Configuratio
 
 def parameter_yaml(spec: PolicySpec, given: str, missing: Collection[str] = (),
                    tokenizer: str = '') -> str:
-    """Return a parameter file to start from.
+    """
+    Return a parameter file to start from.
 
     :param missing: settings that must be made. :param tokenizer: that was given, '' for none.
     """
@@ -200,7 +203,7 @@ def as_text(facts: dict) -> str:
         ('tokenizer', facts['tokenizer'] or 'not found: set parameter tokenizer'),
         ('chunk', f"{facts['chunk_length']} steps{seconds}; {facts['denoising_steps']} denoising "
          'steps'),
-        ('actions', f"{kind}; the first is due " + (
+        ('actions', f'{kind}; the first is due ' + (
             'with the observation' if not facts['action_offset'] else
             f"{facts['action_offset']} x 1 / rate after the observation"))]
     out = [f'{name:11} {value}' for name, value in lines]
@@ -212,7 +215,7 @@ def as_text(facts: dict) -> str:
 def _called(facts: dict, name: str) -> str:
     """Return a camera's name, and what the data set calls it."""
     other = [mine for mine, its in facts['renamed'].items() if its == name]
-    return f"{name} (in the data set {other[0]})" if other else name
+    return f'{name} (in the data set {other[0]})' if other else name
 
 
 def _size(gib: float) -> str:

@@ -1,0 +1,154 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""What the docs tell to type exists, links lead somewhere, every page is in the index."""
+
+import ast
+import importlib
+from pathlib import Path
+import re
+import shlex
+
+from pi0_ros import cli
+from pi0_ros.configuration.parameters import BY_NAME
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').rglob('*.md'))]
+TEXTS = {str(page.relative_to(ROOT)): page.read_text() for page in PAGES}
+NAMES = list(TEXTS)
+BLOCK = re.compile(r'^( *)```(\w*)\n(.*?)^ *```$', re.M | re.S)
+OWN = ('make', 'python', '.venv/bin/python', 'ros2', 'pip', 'docker', 'rosdep', 'PYTHONPATH=.')
+INTERFACES = (ROOT / 'docs' / 'interface.md').read_text()
+
+
+def commands(text):
+    """Yield the words of every command in fenced blocks without a language."""
+    for _, language, block in BLOCK.findall(text):
+        if language:
+            continue
+        for line in block.replace('\\\n', ' ').splitlines():
+            for part in re.split(r'\s&&\s', line):
+                words = shlex.split(part, comments=True)
+                if words and words[0] in OWN:
+                    yield words
+
+
+def parser_of(verb):
+    """Return the options of a verb; None where it takes those of ROS."""
+    module = importlib.import_module(cli.VERBS[verb][0])
+    made = getattr(module, 'parser', None) or getattr(module, '_parser', None)
+    if made is None or verb in cli.NEEDS_ROS:
+        return None
+    return {option for action in made()._actions for option in action.option_strings}
+
+
+def check_verb(verb, words):
+    """Look whether a verb has the options that are given."""
+    assert verb in cli.VERBS, verb
+    known = parser_of(verb)
+    if known is not None:
+        given = {word.partition('=')[0] for word in words if word.startswith('--')}
+        assert given <= known, (verb, given - known)
+
+
+def launch_arguments(name):
+    """Return the arguments that a launch file declares."""
+    text = (ROOT / 'launch' / name).read_text()
+    declared = set(re.findall(r"DeclareLaunchArgument\(\s*'(\w+)'", text))
+    for node in ast.parse(text).body:  # tables of arguments and what they are for
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict):
+            declared |= {key.value for key in node.value.keys}
+    return declared
+
+
+def check_ros2(words):
+    """Look at a command of ros2 that speaks of this package."""
+    kind, rest = words[1], words[2:]
+    if kind == 'run' and rest[0] == 'pi0_ros':
+        check_verb(rest[1], rest[2:])
+    elif kind == 'launch' and rest[0] == 'pi0_ros':
+        given = {word.partition(':=')[0] for word in rest[2:] if ':=' in word}
+        assert given <= launch_arguments(rest[1]), (rest[1], given - launch_arguments(rest[1]))
+    elif kind in ('topic', 'service', 'action'):
+        own = [word for word in rest if word.startswith('/pi0/')]
+        for word in own:
+            assert f"`~/{word.removeprefix('/pi0/')}`" in INTERFACES, word
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_commands_exist(name):
+    targets = set(re.findall(r'^(\w+):', (ROOT / 'Makefile').read_text(), re.M))
+    for words in commands(TEXTS[name]):
+        if words[0] == 'PYTHONPATH=.':
+            words = words[1:]
+        if words[0] == 'make':
+            assert {word for word in words[1:] if '=' not in word} <= targets, words
+        elif words[0] == 'ros2':
+            check_ros2(words)
+        elif words[:3] == [words[0], '-m', 'pi0_ros']:
+            check_verb(words[3], words[4:])
+        elif words[0].endswith('python') and words[1].startswith('benchmarks/') and (
+                'NAME' not in words[1]):
+            assert (ROOT / words[1]).is_file(), words
+        for word in words:
+            if 'requirements/' in word:
+                assert (ROOT / 'requirements' / word.rpartition('/')[2]).is_file(), word
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_commands_in_sentences_exist(name):
+    for verb, rest in re.findall(r'`(?:python -m pi0_ros|ros2 run pi0_ros) (\w+)([^`]*)`',
+                                 TEXTS[name]):
+        if verb != 'VERB':
+            check_verb(verb, rest.split())
+    for script, options in re.findall(r'`(?:PYTHONPATH=\S+ )?(?:\.venv/bin/)?python '
+                                      r'(benchmarks/\w+\.py)([^`]*)`', TEXTS[name]):
+        if 'NAME' in script:
+            continue
+        text = (ROOT / script).read_text()
+        for option in re.findall(r'--[\w-]+', options):
+            assert f"'{option}'" in text, (script, option)
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_links_and_pictures_lead_somewhere(name):
+    folder = (ROOT / name).parent
+    for link in re.findall(r'\]\(([^)\s]+)\)', TEXTS[name]):
+        if re.match(r'https?:', link):
+            continue
+        path, _, anchor = link.partition('#')
+        target = (folder / path).resolve() if path else ROOT / name
+        assert target.exists(), link
+        if anchor:
+            headings = re.findall(r'^#+ (.*)$', target.read_text(), re.M)
+            marks = {re.sub(r'[^\w\- ]', '', heading.lower()).replace(' ', '-')
+                     for heading in headings}
+            assert anchor in marks, link
+
+
+def test_every_page_is_in_the_index():
+    index = TEXTS['docs/README.md'] + TEXTS['docs/benchmarks/README.md']
+    for page in PAGES:
+        if page.name != 'README.md':
+            assert f'{page.name})' in index, page
+
+
+def test_parameter_files_in_the_docs_are_read():
+    """Every name under ros__parameters in a block of YAML is a parameter, or a block's name."""
+    yaml = pytest.importorskip('yaml')
+    for name, text in TEXTS.items():
+        for indent, language, block in BLOCK.findall(text):
+            if language != 'yaml' or 'ros__parameters' not in block:
+                continue
+            plain = '\n'.join(line.removeprefix(indent) for line in block.splitlines())
+            for section in yaml.safe_load(plain).values():
+                values = section['ros__parameters']
+                groups = {part.partition('/')[0] for part in values.get('commands', ())}
+                assert set(values) - groups <= set(BY_NAME), (name, set(values) - set(BY_NAME))
+
+
+def test_pages_say_what_they_are():
+    for name, text in TEXTS.items():
+        assert text.startswith('# '), name
+        assert len(text.splitlines()) < 260, name  # a page that nobody reads to its end
