@@ -368,6 +368,22 @@ def test_every_arm_has_a_tool_in_the_frame_that_does_not_move_it():
         Chain('world', 'left_finger', ('lift', 'l1', 'lf'))]
 
 
+CAMERA = ''.join(f'<joint name="{child}" type="fixed"><parent link="{parent}"/><child '
+                 f'link="{child}"/></joint>' for parent, child in (
+                     ('flange', 'camera_link'), ('camera_link', 'camera_color_frame'),
+                     ('camera_color_frame', 'camera_color_optical_frame')))
+
+
+@pytest.mark.parametrize('name', ['ur5e', 'panda', 'piper'])
+def test_a_camera_at_the_wrist_is_no_tool(name):
+    text = arms.urdf(name)
+    hand = {'ur5e': 'flange', 'panda': 'panda_hand', 'piper': 'link6'}[name]
+    with_camera = text.replace('</robot>', CAMERA.replace('"flange"', f'"{hand}"') + '</robot>')
+    grippers = {'panda': ('panda_finger_joint1',), 'piper': ('joint7',)}.get(name, ())
+    (found,) = chains(with_camera, (*arms.joints(name), *grippers), grippers)
+    assert found.tool == arms.HANDS[name][1]
+
+
 @pytest.mark.parametrize('tool, reason', [('nose', 'link_unknown'), ('left', 'tool_stands')])
 def test_a_tool_that_cannot_be_shown_says_why(tool, reason):
     with pytest.raises(UrdfError) as caught:

@@ -4,6 +4,7 @@
 """Programs instruct the robot by goals of ~/run, on a real graph."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 
@@ -14,6 +15,7 @@ except ImportError:
     pytest.skip('needs the package pi0_interfaces, built by colcon', allow_module_level=True)
 
 from action_msgs.msg import GoalStatus  # noqa: E402, I100
+from pi0_ros.ros.links.run_server import _Run  # noqa: E402
 from rclpy.action import ActionClient  # noqa: E402
 from std_srvs.srv import SetBool  # noqa: E402
 from test_node import make, moving  # noqa: E402, F401
@@ -148,6 +150,88 @@ def test_a_robot_that_is_not_armed_runs_nothing(make):  # noqa: F811
     status, reason, result = Client(graph).end(Client(graph).start('swing')[1])
     assert status == ABORTED and reason == 'not_armed' and 'pi0/enable' in result.message
     assert not graph.node.operator.asked.instruction and graph.quiet() == 0
+
+
+def test_a_goal_that_is_refused_leaves_the_other_programs_run_alone(make):  # noqa: F811
+    graph = make(known_instructions=['swing*'])
+    client = Client(graph)
+    assert graph.enable().success
+    _, first = client.start('swing')
+    moving(graph, 5)
+    for prompt in ('dance', ''):
+        assert client.end(client.start(prompt)[1])[0] == ABORTED
+    moving(graph, 10)
+    assert not first.done() and graph.node.operator.asked.instruction == 'swing'
+
+
+def test_a_goal_that_is_canceled_before_it_begins_is_not_followed(ready):
+    graph, client = ready
+    _, first = client.start('swing')
+    moving(graph, 5)
+    goal = client.client.send_goal_async(RunPolicy.Goal(prompt='other'))
+    graph.wait(goal.done)
+    runs = graph.node.operator._runs
+    # What arrives in one pass of the executor: the goal is taken, and canceled before it begins.
+    handle = SimpleNamespace(request=RunPolicy.Goal(prompt='third'), is_cancel_requested=True)
+    assert runs._refusal(_Run(handle, 0, None), runs._look())[0] == 'canceled'
+    assert client.end(first)[:2] == (ABORTED, 'replaced')
+    goal.result().cancel_goal_async()
+    assert client.end(goal.result().get_result_async())[:2] == (CANCELED, 'canceled')
+    graph.status('standing')
+
+
+def test_a_robot_that_is_disarmed_and_armed_at_once_does_not_go_on(ready):
+    graph, client = ready
+    _, future = client.start('swing')
+    moving(graph, 5)
+    graph.node.session.armings += 1  # as between two looks at it
+    status, reason, result = client.end(future)
+    assert (status, reason) == (ABORTED, 'not_armed') and 'armed again' in result.message
+    graph.status('standing')
+
+
+@pytest.mark.parametrize('said', [('swing',), ('', 'swing')])
+def test_what_a_person_says_counts_even_if_it_is_the_same(ready, said):
+    graph, client = ready
+    _, future = client.start('swing', 2.0)
+    moving(graph, 5)
+    for text in said:
+        graph.instruct(text)
+    assert client.end(future)[:2] == (ABORTED, 'replaced')
+    moving(graph, 120)  # longer than the run would have lasted
+    assert graph.node.operator.asked.instruction == 'swing'
+
+
+def test_a_persons_refused_text_says_so(make):  # noqa: F811
+    graph = make(known_instructions=['swing'])
+    client = Client(graph)
+    assert graph.enable().success
+    _, future = client.start('swing')
+    moving(graph, 5)
+    graph.instruct('dance')
+    status, reason, result = client.end(future)
+    assert (status, reason) == (ABORTED, 'refused') and "'dance'" in result.message
+
+
+def test_who_judges_goes_before_who_cancels(ready):
+    graph, client = ready
+    handle, future = client.start('swing')
+    moving(graph, 5)
+    assert graph.node.operator._runs.judge(True)
+    handle.cancel_goal_async()
+    status, reason, result = client.end(future)
+    assert (status, reason, result.outcome) == (SUCCEEDED, 'judged', result.OUTCOME_SUCCESS)
+
+
+def test_a_node_that_is_shut_down_tells_its_client(ready):
+    """What ``spin`` does after Ctrl-C: close, and let the last words go out."""
+    graph, client = ready
+    _, future = client.start('swing')
+    moving(graph, 5)
+    graph.node.close()
+    assert graph.node.telling
+    graph.wait(lambda: not graph.node.telling)
+    assert client.end(future)[:2] == (ABORTED, 'inactive')
 
 
 def test_an_instruction_that_is_refused_is_answered(make):  # noqa: F811

@@ -189,14 +189,23 @@ def compare(done: list[dict[str, Any]], names: tuple[str, ...], bags: Sequence[B
             **measures.summarise(one['records'], one['rows'], names, ranges),
             'bags': one['health']}
         one['ranges'] = ranges
-        sums, counts = one['critical'] = critical.moment_sums(
-            one['rows'], critical.ways(one['rows'], delay_s, [bag.begin_ns for bag in bags]),
-            one['limits'].alone, ranges, labels, [bag.name for bag in bags])
+        one['critical'] = critical.episode_sums(
+            one['records'], delay_s, one['limits'].alone, ranges, one['limits'].turns, labels,
+            [(bag.name, bag.begin_ns) for bag in bags])
+        total, steps = (sum(part[which] for part in one['critical'].values()) for which in (0, 1))
         out['runs'][one['run'].name]['critical'] = {
-            'steps': int(counts.sum()), 'error_share': measures.number(
-                np.sqrt(sums.sum() / counts.sum())) if counts.any() else None}
+            'steps': steps, 'error_share': measures.number(np.sqrt(total / steps)) if steps
+            else None, 'why': '' if steps else _uncritical(labels, one['limits'].alone)}
     out['ranking'] = _ranking(done)
     return out
+
+
+def _uncritical(labels: critical.Intervals | None, grippers: np.ndarray) -> str:
+    """Return why nothing was critical."""
+    if labels is not None:
+        return 'none of the intervals of --critical was executed'
+    return ('the gripper does not move in these bags' if grippers.any() else "name the gripper in "
+            "'gripper_joints' of the parameter file, or intervals with --critical")
 
 
 def _ranking(done: list[dict[str, Any]]) -> dict[str, Any] | None:
@@ -204,20 +213,21 @@ def _ranking(done: list[dict[str, Any]]) -> dict[str, Any] | None:
     done = [one for one in done if not one['run'].variant]
     if len(done) < 2:
         return None
-    by_critical = all(one['critical'][1].any() for one in done)
-    numbers = ranking.episodes(done[0]['records'])
-    sums, counts = np.zeros((2, len(done), max(numbers.values()) + 1))
-    for row, one in enumerate(done):
-        values, weights = one['critical'] if by_critical else (
-            one['rows'].moment_errors(one['ranges']), np.ones(len(one['rows'].records)))
-        at = [numbers[record['bag'], record['moment']] for record in one['rows'].records]
-        np.add.at(sums[row], at, values)
-        np.add.at(counts[row], at, weights)
-    found = ranking.rank([one['run'].name for one in done], sums, counts)
+    by_critical = all(one['critical'] for one in done)
+    found: dict[str, dict[critical.Episode, tuple[float, int]]] = {}
+    for one in done:
+        mine = found[one['run'].name] = dict(one['critical']) if by_critical else {}
+        if not by_critical:
+            names = [name for name, record in zip(critical.episodes(one['records']),
+                                                  one['records']) if not record['skipped']]
+            for name, error in zip(names, one['rows'].moment_errors(one['ranges']).tolist()):
+                before = mine.get(name, (0.0, 0))
+                mine[name] = before[0] + error, before[1] + 1
+    ranked = ranking.rank(found)
     if by_critical:
-        for one in found['order']:  # of squares, told as shares of the range
+        for one in ranked['order']:  # of squares, told as shares of the range
             one |= {part: measures.number(np.sqrt(one[part])) for part in ('value', 'low', 'high')}
-    return {'by': 'critical error' if by_critical else 'mean error', **found}
+    return {'by': 'critical error' if by_critical else 'mean error', **ranked}
 
 
 def with_outcomes(result: dict[str, Any], outcomes: dict[str, list[float]]) -> None:
@@ -258,7 +268,7 @@ def as_text(result: dict[str, Any]) -> str:
         decisive = run['critical']
         lines += [f"  critical error {100 * decisive['error_share']:.2f} % of the range, of "
                   f"{decisive['steps']} steps" if decisive['steps'] else
-                  '  no critical error: no gripper moves, and no interval is named',
+                  f"  no critical error: {decisive['why']}",
                   f"  {100 * run['safety']['changed_share']:.0f} % of the chunks are clamped, "
                   'slowed or refused']
         lines += [f'  {what} chunks: {one["chunks"]}, ' + ', '.join(
@@ -283,6 +293,8 @@ def _ranked(result: dict[str, Any]) -> list[str]:
             lines.append(f"  {place}. {one['name']:24}{100 * one['value']:7.2f} %  "
                          f"[{100 * one['low']:.2f}, {100 * one['high']:.2f}]  best in "
                          f"{100 * one['best']:.0f} %{text}")
+        if found['dropped']:
+            lines.append(f"  {found['dropped']} more episodes do not count: not all have them")
         if found['episodes'] < 2:
             lines.append('  of one episode: nothing can be said of how sure that is')
     if outcomes:

@@ -3,7 +3,7 @@
 
 """Which checkpoint is the best one, and how sure that is; and what success on the robot says."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 import csv
 import json
 import math
@@ -20,37 +20,25 @@ TRUE = ('1', 'true', 'yes', 'success', 'succeeded')
 FALSE = ('0', 'false', 'no', 'failure', 'failed')
 
 
-def episodes(records: Sequence[dict[str, Any]]) -> dict[tuple[int, int], int]:
-    """
-    Return the episode of every moment: a bag's stretch under one instruction.
-
-    :param records: of all moments, in order. :returns: number by (bag, moment).
-    """
-    out: dict[tuple[int, int], int] = {}
-    before, number = None, -1
-    for one in records:
-        here = one['bag'], one['instruction']
-        number += here != before
-        before = here
-        out[one['bag'], one['moment']] = number
-    return out
-
-
-def rank(names: Sequence[str], sums: np.ndarray, counts: np.ndarray) -> dict[str, Any]:
+def rank(found: Mapping[str, Mapping[Any, tuple[float, int]]]) -> dict[str, Any]:
     """
     Rank runs by their mean error, least first; how sure that is by bootstrap over episodes.
 
-    All runs are drawn with the same episodes, so that a hard one counts for all of them.
+    All runs are drawn with the same episodes, so that a hard one counts for all of them; one that
+    a run lacks counts for none.
 
-    :param sums: [R, E] errors of every run in every episode. :param counts: [R, E] of how many.
+    :param found: of every run by its name, sum of errors and how many, by episode.
     """
-    used = (counts > 0).all(axis=0)
-    sums, counts = sums[:, used], counts[:, used]
-    if not used.any():
-        return {'episodes': 0, 'order': []}
+    names = list(found)
+    everywhere = [one for one in found[names[0]] if all(one in other for other in found.values())]
+    dropped = len({one for other in found.values() for one in other}) - len(everywhere)
+    if not everywhere:
+        return {'episodes': 0, 'dropped': dropped, 'order': []}
+    sums, counts = (np.array([[found[name][one][part] for one in everywhere] for name in names])
+                    for part in (0, 1))
     values = sums.sum(1) / counts.sum(1)
     order = np.argsort(values, kind='stable')
-    drawn = np.random.default_rng(SEED).integers(0, used.sum(), (DRAWS, used.sum()))
+    drawn = np.random.default_rng(SEED).integers(0, len(everywhere), (DRAWS, len(everywhere)))
     means = sums[:, drawn].sum(2) / counts[:, drawn].sum(2)  # [R, DRAWS]
     best = means.argmin(axis=0)
     out = []
@@ -61,7 +49,7 @@ def rank(names: Sequence[str], sums: np.ndarray, counts: np.ndarray) -> dict[str
                     'high': _number(high), 'best': _number((best == run).mean()),
                     'better_than_next': None if follower is None else _number(
                         (means[run] < means[follower]).mean())})
-    return {'episodes': int(used.sum()), 'order': out}
+    return {'episodes': len(everywhere), 'dropped': dropped, 'order': out}
 
 
 def read_outcomes(path: Path) -> dict[str, list[float]]:
@@ -72,17 +60,19 @@ def read_outcomes(path: Path) -> dict[str, list[float]]:
 
     :returns: successes by checkpoint. :raises ValueError: it is something else.
     """
-    text = path.read_text()
+    text = path.read_text('utf-8-sig')  # as spreadsheets write it
+    head = text.split('\n', 1)[0]
     try:
-        rows = (json.loads(text) if text.lstrip().startswith('[') else
-                list(csv.DictReader(text.splitlines())))
+        rows = (json.loads(text) if text.lstrip().startswith('[') else list(csv.DictReader(
+            text.splitlines(), delimiter=';' if ';' in head and ',' not in head else ',')))
     except (json.JSONDecodeError, csv.Error) as error:
         raise ValueError(f"'{path}' cannot be read: {error}") from error
     out: dict[str, list[float]] = {}
     for number, row in enumerate(rows, 1):
         if not isinstance(row, dict) or not {'checkpoint', 'success'} <= set(row):
-            raise ValueError(f"row {number} of '{path}' has no 'checkpoint' and 'success', "
-                             'expected both in every row')
+            has = ', '.join(map(str, row)) if isinstance(row, dict) else repr(row)
+            raise ValueError(f"row {number} of '{path}' has {has}, expected 'checkpoint' and "
+                             "'success' in every row")
         out.setdefault(str(row['checkpoint']), []).append(_success(row['success'], number, path))
     if not out:
         raise ValueError(f"'{path}' has no run, expected one in every row")
@@ -101,6 +91,20 @@ def _success(value: object, number: int, path: Path) -> float:
     return share
 
 
+def require_known(outcomes: Mapping[str, Any], names: Iterable[str]) -> list[str]:
+    """
+    Return the checkpoints that were run and are evaluated.
+
+    :raises ValueError: there are none.
+    """
+    names = list(names)
+    known = [name for name in outcomes if name in names]
+    if not known:
+        raise ValueError(f"--outcomes has runs of {', '.join(outcomes)}, expected the names of "
+                         f"the checkpoints: {', '.join(names)} (--checkpoint NAME=DIR)")
+    return known
+
+
 def judge(outcomes: Mapping[str, Sequence[float]], measures: Mapping[str, Mapping[str, float]]
           ) -> dict[str, Any]:
     """
@@ -109,10 +113,7 @@ def judge(outcomes: Mapping[str, Sequence[float]], measures: Mapping[str, Mappin
     :param measures: of every run by its name, less is better.
     :raises ValueError: no run of the table is a checkpoint that is evaluated.
     """
-    known = [name for name in outcomes if name in measures]
-    if not known:
-        raise ValueError(f"--outcomes has runs of {', '.join(outcomes)}, expected the names of "
-                         f"the checkpoints: {', '.join(measures)} (--checkpoint NAME=DIR)")
+    known = require_known(outcomes, measures)
     out: dict[str, Any] = {'runs': {}, 'unknown': [name for name in outcomes if name not in known],
                            'spearman': {}}
     for name in known:

@@ -46,7 +46,7 @@ class Arm:
         order = [model.joints[model.getJointId(name)].idx_q for name in joints]
         self._columns = np.array(order, int)
         self._full = np.zeros(model.nq)
-        self.joints = tuple(joints)
+        self.joints, self.tool = tuple(joints), tool
         random = np.random.default_rng(0)
         # In so many directions the joints move the tool, wherever they are but in singularities.
         self.rank = max(np.linalg.matrix_rank(self.jacobian(at), RANK) for at in random.uniform(

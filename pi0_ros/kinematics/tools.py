@@ -5,9 +5,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+import re
 import xml.etree.ElementTree as ElementTree
 
 from pi0_ros.kinematics.urdf import parse, UrdfError
+
+TOOL = re.compile(r'(?i)(^|[_/])(tool\d*|tcp|tool_center_point|ee_link|eef|gripper_frame\w*|'
+                  r'grasp\w*|fingertip\w*)$')
 
 
 @dataclass(frozen=True)
@@ -25,23 +29,26 @@ def chains(urdf: str, joints: Sequence[str], grippers: Sequence[str], tools: Seq
     Return a chain for each tool; its frame is the last link above that ``joints`` do not move.
 
     :param joints: that are commanded. :param grippers: those of them that move no tool.
-    :param tools: links; none are the ends of the arms: what a last joint that is no gripper
-        moves, and of what is fixed to it the link that is the most joints away.
+    :param tools: links; none are the ends of the arms, of what the last joint that is no gripper
+        moves: a link with a name of a tool, the one that a gripper is on, or that link itself.
     :raises UrdfError: a tool is missing, or no joint moves it.
     """
     robot = parse(urdf)
-    above, below = {}, {}
+    above, fixed, carry = {}, {}, set()
     for joint in robot.findall('joint'):
         parent, child = (joint.find(end) for end in ('parent', 'child'))
         if parent is not None and child is not None:
             above[child.get('link', '')] = joint
     for link, joint in above.items():
+        parent = joint.find('parent').get('link', '')
         if joint.get('type') == 'fixed':
-            below.setdefault(joint.find('parent').get('link', ''), []).append(link)
+            fixed.setdefault(parent, []).append(link)
+        else:
+            carry.add(parent)
     arm = set(joints) - set(grippers)
     moved = [link for link, joint in above.items() if joint.get('name') in arm]
     inner = {passed for link in moved for passed in _way(link, above)[1:]}
-    wanted = list(tools) or [_end(link, below)[1] for link in moved if link not in inner]
+    wanted = list(tools) or [_end(link, fixed, carry) for link in moved if link not in inner]
     out = []
     for tool in wanted:
         if tool not in above:
@@ -72,8 +79,11 @@ def _way(link: str, above: dict[str, ElementTree.Element]) -> list[str]:
     return out
 
 
-def _end(link: str, below: dict[str, list[str]]) -> tuple[int, str]:
-    """Return how many fixed joints lead on from ``link``, and where to."""
-    ends = [_end(child, below) for child in below.get(link, ())]
-    steps, end = max(ends, key=lambda found: found[0], default=(-1, link))
-    return steps + 1, end
+def _end(link: str, fixed: dict[str, list[str]], carry: set[str]) -> str:
+    """Return the tool of what is fixed to ``link``: cameras are fixed to it too."""
+    links = [link]
+    for one in links:
+        links += fixed.get(one, ())
+    named = [one for one in links if TOOL.search(one)]
+    bearing = [one for one in links if one in carry]
+    return (named or bearing or [link])[-1]

@@ -11,7 +11,7 @@ from PIL import Image
 Scaling = tuple[np.ndarray, np.ndarray]
 PAD = {'lerobot_0.4': -3.0, 'transformers': 0.0}  # of the border, where it is not black (-1)
 FITTED = ('openpi', 'lerobot', 'lerobot_0.3', 'stretch')  # whose border is black
-PILLOW = {'openpi': Image.Resampling.BILINEAR, 'transformers': Image.Resampling.BICUBIC}
+PILLOW = {'openpi': Image.BILINEAR, 'transformers': Image.BICUBIC}
 
 
 def placement(image_height: int, image_width: int, height: int, width: int, style: str

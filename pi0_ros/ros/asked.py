@@ -15,6 +15,7 @@ class Asked:
     """Plain values that are replaced whole; any thread may read them."""
 
     instruction: str = ''  # that is followed
+    number: int = 0        # of instructions that were given, refused ones and equal ones too
     refused: str = ''      # why the newest one is not, if so
     stop: bool = False     # whether the stop is pressed
 

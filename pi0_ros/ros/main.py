@@ -8,6 +8,7 @@ from collections.abc import Callable
 from functools import partial
 import re
 import sys
+import time
 
 from pi0_ros.configuration.file import parameter_files
 from pi0_ros.ros.interrupt import INTERRUPT
@@ -18,6 +19,7 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.node import Node
 
+LAST_WORDS_S = 0.5
 SWITCH_INTERVAL_S = 1e-4  # lets the control thread in when another thread computes in Python
 
 
@@ -33,6 +35,14 @@ def spin(node: Node) -> None:
                 executor.spin_once(timeout_sec=0.2)
     except (KeyboardInterrupt, ExternalShutdownException):
         pass  # from a policy that was being loaded
+    INTERRUPT.ignore()
+    close = getattr(node, 'close', None)
+    if close is not None and rclpy.ok():
+        close()
+        end = time.monotonic() + LAST_WORDS_S
+        # Programs wait to hear how a run ended.
+        while getattr(node, 'telling', False) and time.monotonic() < end:
+            executor.spin_once(timeout_sec=0.05)
 
 
 def start(argv: list[str]) -> None:

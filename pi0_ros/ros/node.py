@@ -157,6 +157,11 @@ class Pi0Node(LifecycleNode):
         monitor.news()
         self.operator.attach(session)
 
+    @property
+    def telling(self) -> bool:
+        """Return whether a program has still to hear how its run ended."""
+        return self.operator.telling
+
     def close(self) -> None:
         """Stop the robot, then give everything back; allowed in any state, and twice."""
         session = self.session

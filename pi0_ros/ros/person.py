@@ -51,7 +51,7 @@ class Operator:
                             callback_group=ReentrantCallbackGroup())
         node.create_service(Trigger, '~/reset', self._on_reset)
         node.create_service(SetBool, '~/outcome', self._on_outcome)
-        self._runs = RunServer(node, self.asked, self._instruct, self._situation)
+        self._runs = RunServer(node, self.asked, self._refusal, self._instruct, self._situation)
         node.create_timer(AUTO_PERIOD_S, self._auto, callback_group=ReentrantCallbackGroup(),
                           clock=Clock(clock_type=ClockType.STEADY_TIME))
 
@@ -65,8 +65,14 @@ class Operator:
     def detach(self) -> None:
         """Speak to nobody: an instruction does not outlive what it was given to."""
         self._session = None
+        self._runs.close()
         self.asked.instruction = self.asked.refused = ''
         self._active.publish(String(data=''))
+
+    @property
+    def telling(self) -> bool:
+        """Return whether a run has ended, or ends, and its client has not heard so yet."""
+        return bool(self._runs.telling)
 
     def _situation(self) -> Situation | None:
         return situation(self._session, self.asked) if self._session else None
@@ -78,13 +84,13 @@ class Operator:
     def _on_instruction(self, message: String) -> None:
         self._instruct(message.data)
 
-    def _instruct(self, said: str) -> str:
-        """Follow an instruction, '' to hold; return why not, '' if it does."""
+    def _instruct(self, said: str) -> None:
+        """Follow an instruction, '' to hold; what is refused is told, and holds."""
         session, text = self._session, said.strip()
         if session is None:
-            problem = 'the instruction is dropped: the node is not configured'
-            self._log.warning(problem)
-            return problem
+            self._log.warning('the instruction is dropped: the node is not configured')
+            return
+        self.asked.number += 1
         refused = self._refusal(text) or ''
         if refused and refused != self.asked.refused:
             self._log.warning(f'{refused}; holding')
@@ -98,7 +104,6 @@ class Operator:
         elif text != before:
             session.pilot.want_chunk()
         self._active.publish(String(data=text))
-        return refused
 
     def _on_outcome(self, request: SetBool.Request, response: SetBool.Response
                     ) -> SetBool.Response:

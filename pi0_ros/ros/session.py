@@ -76,6 +76,7 @@ class Session:
         self.loop: ControlLoop | None = None
         self.latency = Latency()
         self.unserved: Finding | None = None  # why nobody answers, of a policy elsewhere
+        self.armings = 0
         self.loading = False  # whether the policy is being loaded again
         self._closing = threading.Event()
         self.commands = Commands(node, groups, robot.commanded, safety.dry_run)
@@ -289,6 +290,7 @@ class Session:
         if not self._followers.remember():
             self.guard.controllers.forget()
         self.commands.begin()
+        self.armings += 1
         return self.guard.arm(self.now())
 
     def tools(self) -> Finding | None:

@@ -97,9 +97,11 @@ def situation(session: Session, asked: Asked) -> Situation | None:
         return None
     _, state, reason, armed, message = summary(session, asked, session.problem())
     last = session.guard.fault or session.guard.stopped_by
-    if not armed and last:
+    if session.pilot.state is State.ARMING:
+        reason = 'arming'
+    elif not armed and last:
         reason, message = last.reason, advised(last)
-    return Situation(armed, state, reason, message,
+    return Situation(armed, session.armings, state, reason, message,
                      session.pilot.remaining_ns(session.now()) / 1e9,
                      session.pilot.counters.merged)
 

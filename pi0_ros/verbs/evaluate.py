@@ -19,10 +19,10 @@ from pi0_ros.bags.routes import Wanted
 from pi0_ros.configuration.advice import advised
 from pi0_ros.configuration.configuration import Configuration
 from pi0_ros.configuration.file import read_all_parameters, read_description, read_parameters
-from pi0_ros.evaluation.critical import read_intervals
+from pi0_ros.evaluation.critical import read_intervals, require_bags
 from pi0_ros.evaluation.evaluate import (as_text, compare, evaluate, Run, SHUFFLED, with_outcomes,
                                          write_json, wrong_instruction)
-from pi0_ros.evaluation.ranking import read_outcomes
+from pi0_ros.evaluation.ranking import read_outcomes, require_known
 from pi0_ros.policy.factory import checkpoint_folder
 from pi0_ros.policy.policy import Unserved
 from pi0_ros.remote.schemas import OURS
@@ -156,7 +156,11 @@ def _run(args: argparse.Namespace) -> int:
     labels = read_intervals(args.critical) if args.critical else None
     outcomes = read_outcomes(args.outcomes) if args.outcomes else None
     with ExitStack() as stack:
+        if outcomes:
+            require_known(outcomes, [name for name, _ in given])
         bags = [Bags(args, Wanted.of(config), stack) for _, config in given]
+        if labels:
+            require_bags(labels, [bag.name for bag in bags[0].bags])
         print(bags[0].describe())
         files = [path.name for path in args.params_file or []] or ['']
         runs = [(Run(name, config, lambda text: text, '', files[number % len(files)]), of)

@@ -100,6 +100,8 @@ class Preview:
                 arm = Arm(urdf, chain.joints, chain.frame, chain.tool)
                 self._arms.append((chain.frame, arm, np.array([names.index(name)
                                                                for name in chain.joints])))
+            log.info('~/preview shows ' + ', '.join(f"'{arm.tool}' in '{frame}'"
+                                                    for frame, arm, _ in self._arms))
         except UrdfError as error:
             log.warning(f'no tool is shown on ~/preview: {error}')
 

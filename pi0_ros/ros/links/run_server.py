@@ -6,7 +6,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 import math
-import time
 
 from pi0_ros.ros.asked import Asked
 from rclpy.action import ActionServer, CancelResponse
@@ -31,6 +30,7 @@ class Situation:
     """What the robot does now, for a run."""
 
     armed: bool
+    armings: int       # so many times since the node was configured
     state: str
     reason: str        # why it holds, or is not armed
     message: str       # the same as a sentence
@@ -41,17 +41,18 @@ class Situation:
 class _Run:
     """A goal under way."""
 
-    def __init__(self, goal: ServerGoalHandle, chunks: int) -> None:
+    def __init__(self, goal: ServerGoalHandle, now_ns: int, now: Situation | None) -> None:
         request = goal.request
         self.goal, self.prompt = goal, request.prompt.strip()
-        self.limit_s, self.begin_s = request.max_duration_s, time.monotonic()
-        self.chunks, self.periods = chunks, 0
-        self.ended = Future()
+        self.limit_s, self.begin_ns = request.max_duration_s, now_ns
+        self.chunks, self.armings = (now.chunks, now.armings) if now else (0, 0)
+        self.number = -1  # of its instruction
+        self.periods, self.ended = 0, Future()
 
     def end(self, reason: str, message: str, outcome: int = 0) -> None:
         """End it, once."""
         if not self.ended.done():
-            self.ended.set_result((reason, message, outcome, time.monotonic() - self.begin_s))
+            self.ended.set_result((reason, message, outcome))
 
 
 class RunServer:
@@ -61,22 +62,25 @@ class RunServer:
     Everything happens on the executor's thread.
     """
 
-    def __init__(self, node: LifecycleNode, asked: Asked, instruct: Callable[[str], str],
-                 look: Callable[[], Situation | None]) -> None:
+    def __init__(self, node: LifecycleNode, asked: Asked, refusal: Callable[[str], str | None],
+                 instruct: Callable[[str], None], look: Callable[[], Situation | None]) -> None:
         """
         Offer the action, where its type is installed.
 
         :param asked: has the instruction that is followed.
-        :param instruct: follows an instruction, '' to hold; returns why not, '' if it does.
+        :param refusal: returns why an instruction would not be followed, or None.
+        :param instruct: follows an instruction, '' to hold.
         :param look: tells the situation; None while the node is not active.
         """
-        self._node, self._asked, self._instruct, self._look = node, asked, instruct, look
+        self._node, self._asked, self._look = node, asked, look
+        self._why_not, self._instruct = refusal, instruct
         self._run: _Run | None = None
+        self.telling = 0  # goals whose end has not been told yet
         if RunPolicy is None:
             return
         self._server = ActionServer(
             node, RunPolicy, '~/run', self._execute, callback_group=ReentrantCallbackGroup(),
-            cancel_callback=lambda goal: CancelResponse.ACCEPT)
+            cancel_callback=self._on_cancel)
         node.create_timer(PERIOD_S, self._watch, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def judge(self, success: bool) -> bool:
@@ -89,10 +93,28 @@ class RunServer:
                 result.OUTCOME_SUCCESS if success else result.OUTCOME_FAILURE)
         return True
 
+    def close(self) -> None:
+        """End the run that is under way: the node does nothing any more."""
+        if self._run is not None:
+            self._run.end('inactive', 'the node was deactivated, or ends')
+
+    def _on_cancel(self, goal: ServerGoalHandle) -> CancelResponse:
+        run = self._run
+        if run is not None and run.goal.goal_id == goal.goal_id:
+            run.end('canceled', 'canceled by the client')
+        return CancelResponse.ACCEPT
+
     async def _execute(self, goal: ServerGoalHandle) -> object:
         """Follow the goal's prompt until it ends."""
-        now = self._look()
-        run = _Run(goal, now.chunks if now else 0)
+        self.telling += 1
+        try:
+            return await self._follow(goal)
+        finally:
+            self.telling -= 1
+
+    async def _follow(self, goal: ServerGoalHandle) -> object:
+        now, begin_ns = self._look(), self._now()
+        run = _Run(goal, begin_ns, now)
         refusal = self._refusal(run, now)
         if refusal:
             run.end(*refusal)
@@ -100,16 +122,15 @@ class RunServer:
             before, self._run = self._run, run
             if before:
                 before.end('replaced', f"replaced by a run of '{run.prompt}'")
-            problem = self._instruct(run.prompt)
-            if problem:
-                run.end('refused', problem)
-        reason, message, outcome, duration_s = await run.ended
+            self._instruct(run.prompt)
+            run.number = self._asked.number
+        reason, message, outcome = await run.ended
         if self._run is run:
             self._run = None
-            if self._asked.instruction == run.prompt:  # nobody else asked for it
-                self._instruct('')
-        now = self._look()
-        if goal.is_cancel_requested:
+        if self._asked.number == run.number and self._asked.instruction:
+            self._instruct('')  # nobody else asked for anything meanwhile
+        now, duration_s = self._look(), max(0.0, (self._now() - begin_ns) / 1e9)
+        if reason == 'canceled' and goal.is_cancel_requested:
             goal.canceled()
         elif reason == 'time_limit' or outcome == RunPolicy.Result.OUTCOME_SUCCESS:
             goal.succeed()
@@ -121,9 +142,13 @@ class RunServer:
             outcome=outcome, termination_reason=reason, message=message, duration_s=duration_s,
             chunks=max(0, now.chunks - run.chunks) if now else 0)
 
-    @staticmethod
-    def _refusal(run: _Run, now: Situation | None) -> tuple[str, str] | None:
+    def _now(self) -> int:
+        return self._node.get_clock().now().nanoseconds
+
+    def _refusal(self, run: _Run, now: Situation | None) -> tuple[str, str] | None:
         """Return why a run cannot begin, a word and a sentence, or None."""
+        if run.goal.is_cancel_requested:
+            return 'canceled', 'canceled by the client before it began'
         if now is None:
             return 'inactive', 'the node is not active: activate it first'
         if not run.prompt:
@@ -133,25 +158,25 @@ class RunServer:
                                     'for no limit')
         if not now.armed:
             return now.reason or 'not_armed', f'the robot is not armed: {now.message}'
-        return None
+        refused = self._why_not(run.prompt)
+        return ('refused', refused) if refused else None
 
     def _watch(self) -> None:
         run = self._run
         if run is None or run.ended.done():
             return
-        now = self._look()
-        passed_s = time.monotonic() - run.begin_s
-        if run.goal.is_cancel_requested:
-            run.end('canceled', 'canceled by the client')
-        elif now is None:
+        now, asked = self._look(), self._asked
+        if now is None:
             run.end('inactive', 'the node was deactivated')
         elif not now.armed:
             run.end(now.reason or 'not_armed', f'disarmed: {now.message}')
-        elif self._asked.instruction != run.prompt:
-            other = self._asked.instruction
-            run.end(*(('replaced', f"replaced by the instruction '{other}'") if other else
-                      (HOLD, 'an empty instruction: holding')))
-        elif 0 < run.limit_s <= passed_s:
+        elif now.armings != run.armings:
+            run.end('not_armed', 'the robot was disarmed and armed again meanwhile')
+        elif asked.number != run.number:
+            run.end(*(('refused', asked.refused) if asked.refused else
+                      ('replaced', f"replaced by the instruction '{asked.instruction}'")
+                      if asked.instruction else (HOLD, 'an empty instruction: holding')))
+        elif 0 < run.limit_s <= (self._now() - run.begin_ns) / 1e9:
             run.end('time_limit', f'ran for its {run.limit_s:g} s')
         else:
             run.periods += 1
