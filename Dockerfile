@@ -11,34 +11,37 @@ FROM ros:${ROS_DISTRO}-ros-base
 ARG ROS_DISTRO
 ARG TORCH=2.13.0
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+# Whoever shares memory with the host's nodes should be the same user there.
+ARG UID=1000
 
 SHELL ["/bin/bash", "-o", "pipefail", "-c"]
+WORKDIR /ws
+# The dependencies first: they are kept while only the code changes.
+COPY package.xml src/pi0_ros/package.xml
+COPY pi0_interfaces src/pi0_ros/pi0_interfaces
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends \
-        python3-venv \
-        "ros-${ROS_DISTRO}-control-msgs" \
-        "ros-${ROS_DISTRO}-controller-manager-msgs" \
-        "ros-${ROS_DISTRO}-pinocchio" \
+    && apt-get install -y --no-install-recommends python3-venv \
+    && rosdep update --rosdistro "${ROS_DISTRO}" \
+    && rosdep install -y --from-paths src/pi0_ros src/pi0_ros/pi0_interfaces --ignore-src \
+        --dependency-types=build --dependency-types=build_export --dependency-types=buildtool \
+        --dependency-types=exec --skip-keys rviz2 \
     && rm -rf /var/lib/apt/lists/*
 
 RUN python3 -m venv --system-site-packages /venv \
     && /venv/bin/pip install --no-cache-dir "torch==${TORCH}" \
         --index-url "${TORCH_INDEX}" --extra-index-url https://pypi.org/simple
-WORKDIR /ws
 COPY requirements src/pi0_ros/requirements
 RUN /venv/bin/pip install --no-cache-dir colcon-common-extensions \
-        -r src/pi0_ros/requirements/with-ros.txt -r src/pi0_ros/requirements/test.txt
+        -r src/pi0_ros/requirements/with-ros.txt
 
 COPY . src/pi0_ros
-RUN apt-get update \
-    && rosdep update --rosdistro "${ROS_DISTRO}" \
-    && rosdep install -y --from-paths src/pi0_ros src/pi0_ros/pi0_interfaces --ignore-src \
-    && rm -rf /var/lib/apt/lists/* \
-    && source "/opt/ros/${ROS_DISTRO}/setup.bash" && source /venv/bin/activate \
+RUN source "/opt/ros/${ROS_DISTRO}/setup.bash" && source /venv/bin/activate \
     && python -m colcon build --paths src/pi0_ros/pi0_interfaces src/pi0_ros
 
-RUN useradd --create-home --shell /bin/bash robot && chown -R robot /ws
-USER robot
 COPY docker/entrypoint.sh /entrypoint.sh
+# The base image of Ubuntu 24.04 has a user 1000 already.
+RUN (id -nu "${UID}" >/dev/null 2>&1 || useradd --create-home --uid "${UID}" robot)
+USER ${UID}
+ENV HOME=/tmp
 ENTRYPOINT ["/entrypoint.sh"]
 CMD ["ros2", "launch", "pi0_ros", "demo.launch.py"]

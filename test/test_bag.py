@@ -478,6 +478,18 @@ def count(path, topic='/joint_states'):
     return len(found), warnings
 
 
+@pytest.mark.parametrize('distribution, version', [('humble', 5), ('jazzy', 9), ('lyrical', 11)])
+@pytest.mark.parametrize('storage', ['mcap', 'sqlite3'])
+def test_a_bag_of_another_distribution_is_read(tmp_path, distribution, version, storage):
+    path = ordinary(tmp_path / 'bag', storage=storage)
+    before = count(path)
+    told = path / 'metadata.yaml'
+    content = yaml.safe_load(told.read_text())
+    content['rosbag2_bagfile_information'] |= {'ros_distro': distribution, 'version': version}
+    told.write_text(yaml.safe_dump(content))
+    assert count(path) == before and before[0] == 300
+
+
 def test_metadata_of_another_qos_makes_no_message_disappear(tmp_path):
     path = ordinary(tmp_path / 'bag')
     before, _ = count(path)

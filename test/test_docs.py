@@ -5,9 +5,12 @@
 
 import ast
 import importlib
+import os
 from pathlib import Path
 import re
 import shlex
+import subprocess
+import sys
 
 from pi0_ros import cli
 from pi0_ros.configuration.parameters import BY_NAME
@@ -25,7 +28,7 @@ INTERFACES = (ROOT / 'docs' / 'interface.md').read_text()
 def commands(text):
     """Yield the words of every command in fenced blocks without a language."""
     for _, language, block in BLOCK.findall(text):
-        if language:
+        if language not in ('', 'bash'):
             continue
         for line in block.replace('\\\n', ' ').splitlines():
             for part in re.split(r'\s&&\s', line):
@@ -69,6 +72,7 @@ def check_ros2(words):
         check_verb(rest[1], rest[2:])
     elif kind == 'launch' and rest[0] == 'pi0_ros':
         given = {word.partition(':=')[0] for word in rest[2:] if ':=' in word}
+        assert not [word for word in rest if word.endswith(':=')], words  # ros2 launch refuses it
         assert given <= launch_arguments(rest[1]), (rest[1], given - launch_arguments(rest[1]))
     elif kind in ('topic', 'service', 'action'):
         own = [word for word in rest if word.startswith('/pi0/')]
@@ -125,6 +129,43 @@ def test_links_and_pictures_lead_somewhere(name):
             marks = {re.sub(r'[^\w\- ]', '', heading.lower()).replace(' ', '-')
                      for heading in headings}
             assert anchor in marks, link
+
+
+def test_what_needs_neither_ros_nor_a_robot_runs_as_it_is_typed(tmp_path):
+    """The README's commands for bags, one after the other, in a folder of their own."""
+    (tmp_path / 'config').symlink_to(ROOT / 'config')
+    paths = f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+    environment = os.environ | {
+        'PYTHONPATH': paths, 'PATH': f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    blocks = [block for _, language, block in BLOCK.findall(TEXTS['README.md']) if not language
+              and 'demonstrate' in block]
+    (block,) = blocks
+    for line in [*block.splitlines(), 'python -m pi0_ros inspect demo']:
+        done = subprocess.run(shlex.split(line, comments=True), cwd=tmp_path, env=environment,
+                              capture_output=True, text=True)
+        assert done.returncode == 0, (line, done.stderr[-2000:])
+    assert (tmp_path / 'out' / 'evaluation' / 'report.html').is_file()
+    assert (tmp_path / 'out' / 'dataset' / 'meta' / 'info.json').is_file()
+
+
+def test_messages_of_goes_wrong_are_in_the_code():
+    """Of every message three words in a row are, as the code writes them."""
+    told = ' \n '.join(
+        re.sub(r'\s+', ' ', node.value) for path in (ROOT / 'pi0_ros').rglob('*.py')
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str))
+    rows = re.findall(r'^\| (.*?) \|', TEXTS['docs/goes_wrong.md'], re.M)
+    messages = [row for row in rows if row not in ('message', 'it says', '---')]
+    first = next(number for number, row in enumerate(messages) if row.startswith('two ROS 2'))
+    assert len(messages) - first > 50  # before that is a table of what one sees
+    lost = []
+    for message in messages[first:]:
+        parts = re.split(r"'[^']*'|…|[;,:]|/\S+|\b\d[\d.,]*\b", message)
+        threes = [' '.join(words[at:at + 3]) for words in (part.split() for part in parts)
+                  for at in range(len(words) - 2)]
+        if threes and not any(three in told for three in threes):
+            lost.append(message)
+    assert not lost
 
 
 def test_every_page_is_in_the_index():

@@ -142,6 +142,24 @@ def test_what_nobody_did_is_not_compared():
     assert judged(told) == (None, 0)
 
 
+def test_what_is_done_for_another_instruction_is_not_compared():
+    """The old chunk would still be executed then; the robot that was recorded did other things."""
+    told = records(20, 6)
+    for one in told:
+        due = critical.due_ns(one) / 1e9
+        one['instruction'] = 'go' if one['t_obs_ns'] < 3.1e9 else 'on'
+        if one['instruction'] == 'on':  # from here on everything is elsewhere
+            for name in ('done', 'predicted'):
+                one[name] = (np.asarray(one[name], float) + [1.0, 0.0]).tolist()
+        else:
+            done = np.array(one['done'])
+            done[due >= 3.1] = np.nan
+            one['done'] = done.tolist()
+    error, steps = judged(told)
+    assert steps > 15 and error < 1e-9
+    assert {way.episode[1] for way, _ in critical.ways(told, 0.0, STILL)} == {'go', 'on'}
+
+
 def test_moments_that_could_not_be_observed_part_the_way():
     told = records(20, 6)
     told[8] |= {'skipped': 'camera_silent'}

@@ -74,10 +74,10 @@ def require_bags(labels: Intervals, bags: Sequence[str]) -> None:
 
 
 class Done:
-    """What was done in one bag, over time."""
+    """What was done in one bag, or one episode of it, over time."""
 
     def __init__(self, records: Sequence[dict[str, Any]], turns: np.ndarray) -> None:
-        """Put together what records of one bag tell. :param turns: [D] bool."""
+        """Put together what records tell. :param turns: [D] bool."""
         used = [one for one in records if not one['skipped']]
         times = np.concatenate([due_ns(one) for one in used])
         rows = np.concatenate([np.asarray(one['done'], float) for one in used])
@@ -160,6 +160,9 @@ def ways(records: Sequence[dict[str, Any]], delay_s: float, turns: np.ndarray
         if all(one['skipped'] for one, _ in mine):
             continue
         done = Done([one for one, _ in mine], turns)
+        # What was done under the same instruction: records know nothing of what came after it.
+        under = {name: Done([one for one, other in mine if other == name], turns)
+                 for name in {name for one, name in mine if not one['skipped']}}
         way: list[tuple[np.ndarray, np.ndarray]] = []
         plan: tuple[np.ndarray, np.ndarray] | None = None  # what the robot has: times and rows
         for number, (one, name) in enumerate(mine):
@@ -179,7 +182,7 @@ def ways(records: Sequence[dict[str, Any]], delay_s: float, turns: np.ndarray
                 dt_s = one['dt_ns'] / 1e9
             if way and not goes_on:
                 times, told = (np.concatenate(part) for part in zip(*way))
-                known = done.at(times)
+                known = under[name].at(times)
                 there = np.isfinite(known).all(axis=1)
                 out.append((Way(name, times[there], told[there], known[there], dt_s), done))
             if not goes_on:
