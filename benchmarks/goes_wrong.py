@@ -16,7 +16,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1] / 'test'))
 matplotlib.use('Agg')
-from matplotlib import pyplot as plt  # noqa: E402
+from matplotlib import pyplot as plt  # noqa: E402, I100
 from rig import Rig  # noqa: E402
 
 BEFORE_MS, FAULT_MS, AFTER_MS = 1500, 1000, 2000

@@ -30,7 +30,7 @@ from std_srvs.srv import SetBool
 from visualization_msgs.msg import MarkerArray
 
 matplotlib.use('Agg')
-from matplotlib import pyplot as plt  # noqa: E402
+from matplotlib import pyplot as plt  # noqa: E402, I100
 
 LINKS = ('upper_arm', 'forearm', 'hand', 'finger')
 WATCHED_S = 3.0

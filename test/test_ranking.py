@@ -241,7 +241,7 @@ def test_outcomes_are_read_from_tables_and_json(tmp_path, text):
 
 
 @pytest.mark.parametrize('text, words', [
-    ('checkpoint,result\na,1\n', "row 1 .* has checkpoint, result, expected"),
+    ('checkpoint,result\na,1\n', 'row 1 .* has checkpoint, result, expected'),
     ('checkpoint,success\na,maybe\n', "row 1 .* has success 'maybe'"),
     ('checkpoint,success\na,2\n', "row 1 .* has success '2'"),
     ('[1]', 'row 1'), ('[{', 'cannot be read'), ('checkpoint,success\n', 'has no run')])

@@ -15,7 +15,7 @@ of a chunk, W width, H query heads, D head dimension, A padded action width.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from pi0_ros.engine.expert import Pi0Expert, Pi05Expert
+from pi0_ros.engine.expert import Pi05Expert, Pi0Expert
 from pi0_ros.engine.guidance import steer_full, steering
 from pi0_ros.engine.layers import (after, attend, before, encode, keys_values, leave, leave_along,
                                    leave_steered, linear)

@@ -204,7 +204,7 @@ def _uncritical(labels: critical.Intervals | None, grippers: np.ndarray) -> str:
     """Return why nothing was critical."""
     if labels is not None:
         return 'none of the intervals of --critical was executed'
-    return ('the gripper does not move in these bags' if grippers.any() else "name the gripper in "
+    return ('the gripper does not move in these bags' if grippers.any() else 'name the gripper in '
             "'gripper_joints' of the parameter file, or intervals with --critical")
 
 
