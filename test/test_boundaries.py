@@ -13,7 +13,7 @@ from pi0_ros.control.guard import Guard, IMAGE_PROBLEM_NS, RETRY_NS
 from pi0_ros.control.pilot import ClockJump, Pilot, Stance, Timing
 from pi0_ros.control.rules import GuardRules
 from pi0_ros.control.states import State
-from pi0_ros.control.time_scale import TimeScale
+from pi0_ros.control.timing import TimeScale
 from pi0_ros.motion.limits import unlimited
 from pi0_ros.motion.splice import splice
 from pi0_ros.observation.buffers import JointBuffer, LatestBuffer

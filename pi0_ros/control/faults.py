@@ -29,11 +29,11 @@ class Faults:
 
     def hold(self, reason: str) -> None:
         """Stop smoothly because there is nothing to be done; goes on with an instruction."""
-        self._stop(Finding(reason, {
+        self.stop(Finding(reason, {
             'no_instruction': 'waiting for an instruction',
             'refused': 'the instruction was refused'}[reason], 'instruction'))
 
-    def _stop(self, finding: Finding) -> None:
+    def stop(self, finding: Finding) -> None:
         """Stop smoothly; the robot goes on by itself when the reason is gone."""
         with self._lock:
             if self.pilot.enabled:

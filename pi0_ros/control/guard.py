@@ -30,6 +30,7 @@ from pi0_ros.policy.policy import ActionChunk
 RETRY_NS = 100_000_000          # between inferences while one fails or an image cannot be read
 IMAGE_PROBLEM_NS = 500_000_000  # for which an image that could not be read is news
 STILL_OVER_NS = 200_000_000
+LED = Finding('dropped', 'a person leads the robot', 'takeover')
 STOPPING = Finding('stopping', 'the robot is still stopping: try again')
 CLEARED = Finding('cleared', 'the inputs were cleared: try again', 'clock')
 
@@ -53,6 +54,7 @@ class Guard(Faults):
         self._image: tuple[int, Finding] | None = None
         self.first = True  # whether the next chunk is the first since the robot was armed
         self._retry_ns = 0
+        self.led = False  # whether a person leads, and the policy's chunks are not executed
 
     # ---- every tick ----
 
@@ -91,7 +93,7 @@ class Guard(Faults):
             return finding
         finding = self.builder.check(now_ns) or self.controllers.problem(now_ns)
         if finding:
-            self._stop(finding)
+            self.stop(finding)
         return finding
 
     def _look_at_robot(self, now_ns: int) -> Finding | None:
@@ -135,7 +137,7 @@ class Guard(Faults):
 
     def wants_chunk(self, now_ns: int) -> bool:
         """Return whether the next inference should start."""
-        return now_ns >= self._retry_ns and self.pilot.wants_chunk(now_ns)
+        return now_ns >= self._retry_ns and (self.led or self.pilot.wants_chunk(now_ns))
 
     # ---- the policy's thread ----
 
@@ -146,7 +148,7 @@ class Guard(Faults):
         except NotReady as error:
             self._image = now_ns, error.finding
             self._retry_ns = now_ns + RETRY_NS
-            self._stop(error.finding)
+            self.stop(error.finding)
             return error.finding
         self._image = None
         return observation
@@ -168,13 +170,16 @@ class Guard(Faults):
         stop or for a robot that is not armed do not count.
         """
         self._watchdog.working_since_ns = None
+        if self.led:
+            self._retry_ns = now_ns + self.pilot.timing.replan_ns
+            return LED
         finding = self.check(chunk, observation, now_ns)
         if chunk.unlike and self.first and self.pilot.enabled:  # armed before it was instructed
             finding = Finding('unlike_training', chunk.unlike, 'chunk')
             self.disarm(finding)
             return finding
         if not finding:
-            stance = self._stance(now_ns)
+            stance = self.stance(now_ns)
             if isinstance(stance, Finding):
                 self.disarm(stance)
                 return stance
@@ -193,7 +198,11 @@ class Guard(Faults):
         self._count(finding, now_ns)
         return finding
 
-    def _stance(self, now_ns: int) -> Stance | Finding | None:
+    def let_lead(self, led: bool) -> None:
+        """Let a person lead, or the policy again."""
+        self.led, self._retry_ns = led, 0
+
+    def stance(self, now_ns: int) -> Stance | Finding | None:
         """Return where a motion begins, for a robot that stands and follows, or why nowhere."""
         joints = self.builder.joints.get()
         if self.pilot.state is not State.STANDING or joints is None or not self.rules.tracks:

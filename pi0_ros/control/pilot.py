@@ -22,6 +22,7 @@ MOST_SLACK_NS = 100_000_000
 EARLY_NS = 2_000_000    # before the tick that tells it, that a change of the plan is made for
 PLANNING_NS = 5_000_000  # that making a plan may take: else it is made for the tick after
 TRIES = 3               # to make a plan while ticks pass
+AT_ONCE = Switch(0)     # how what a person leads to takes over: the limits smooth it
 
 
 class Pilot(Teller):
@@ -236,8 +237,8 @@ class Pilot(Teller):
         return leftover(plan, obs_ns + self._offset * dt_ns, seen, dt_ns, steps, delay, last,
                         self.limits)
 
-    def accept(self, chunk: ActionChunk, now_ns: int, epoch: int, stance: Stance | None = None
-               ) -> str | None:
+    def accept(self, chunk: ActionChunk, now_ns: int, epoch: int, stance: Stance | None = None,
+               leads: bool = False) -> str | None:
         """
         Take a chunk into the plan; return None, or why it is of no use any more.
 
@@ -247,6 +248,7 @@ class Pilot(Teller):
 
         :param epoch: the pilot's when the observation was taken.
         :param stance: where a robot that stands begins; None: where the plan stands.
+        :param leads: whether a person decided it: it takes over at once, and measures nothing.
         :raises ValueError: the chunk is malformed, or no plan can be made of it.
         """
         passed_ns, before_ns = 0, None
@@ -258,7 +260,8 @@ class Pilot(Teller):
                 before_ns = self._tick_ns
                 problem = self._of_no_use(epoch)
                 base, at_ns, first_ns, scaled = self._ground(chunk, now_ns, stance, passed_ns)
-                rules = Rules(self.limits.including(base.at(at_ns)), self.handover,
+                rules = Rules(self.limits.including(base.at(at_ns)),
+                              AT_ONCE if leads else self.handover,
                               self.timing.brake_ns, None if self._tick_ns is None else
                               self.scale.at(self._tick_ns))
                 was = self._plan
@@ -270,7 +273,7 @@ class Pilot(Teller):
                 if isinstance(made, str):
                     break
                 if self._plan is was and self._in_time(made):
-                    self._put(made, base, chunk, first_ns)
+                    self._put(made, base, chunk, first_ns, leads)
                     return None
         with self.lock:
             self.counters.dropped += 1
@@ -327,12 +330,17 @@ class Pilot(Teller):
         next_ns = self._tick_ns + self.timing.period_ns  # that will tell it
         return self.scale.at(next_ns) + self.timing.lead_ns <= made.begin_ns
 
-    def _put(self, made: Plan, base: Plan, chunk: ActionChunk, first_ns: int) -> None:
+    def _put(self, made: Plan, base: Plan, chunk: ActionChunk, first_ns: int, leads: bool
+             ) -> None:
         """Put a plan in place that was made of ``base``."""
         counters, first = self.counters, self._plan.instruction is None
         seen_ns = self.scale.at(chunk.t_obs_ns)
-        self._delays.measure((made.begin_ns - seen_ns) // chunk.dt_ns + 1 - chunk.offset,
-                             len(chunk.positions), first)
+        if not leads:
+            self._delays.measure((made.begin_ns - seen_ns) // chunk.dt_ns + 1 - chunk.offset,
+                                 len(chunk.positions), first)
+            self._chunk_ns = chunk.end_ns - chunk.t_obs_ns
+            self._dt_ns, self._steps, self._offset = (chunk.dt_ns, len(chunk.positions),
+                                                      chunk.offset)
         counters.merged += 1
         counters.late_steps += made.late_steps
         counters.starved += made.starved
@@ -346,6 +354,4 @@ class Pilot(Teller):
             made = replace(made, begin_ns=min(made.begin_ns, base.begin_ns))
         self._plan, self._stop = made, None
         self.machine.change(State.MOVING)
-        self.chunk_obs_ns, self._dt_ns = chunk.t_obs_ns, chunk.dt_ns
-        self._chunk_ns = chunk.end_ns - chunk.t_obs_ns
-        self._steps, self._offset = len(chunk.positions), chunk.offset
+        self.chunk_obs_ns = chunk.t_obs_ns

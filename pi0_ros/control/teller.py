@@ -8,8 +8,7 @@ import threading
 
 import numpy as np
 from pi0_ros.control.states import Machine, State
-from pi0_ros.control.time_scale import TimeScale
-from pi0_ros.control.timing import Counters, Timing
+from pi0_ros.control.timing import Counters, TimeScale, Timing
 from pi0_ros.motion.limits import JointLimits
 from pi0_ros.motion.plan import Plan
 from pi0_ros.motion.trajectory import first_piece, Trajectory, window
