@@ -63,6 +63,17 @@ class ControlConfig:
         10, 'SCHED_FIFO priority of the control thread, where the system grants it (rtprio in '
         "/etc/security/limits.conf); below the controller's 50. 0 asks for none.", low=0, high=49)
 
+    takeover_mode: str = setting(
+        'relative', 'How a person who takes over leads: relative to where the leader was then, '
+        'or absolute, where the robot comes only to a leader within max_jump.',
+        choices=('relative', 'absolute'))
+    takeover_policy: str = setting(
+        'infer', 'What the policy does meanwhile: infer, so that what it would have done can be '
+        'compared, or pause.', choices=('infer', 'pause'))
+    takeover_timeout: float = setting(
+        0.3, 'For how long the switch of who leads (~/takeover_enable) may be silent.',
+        unit='s', low=0.1, high=2.0)
+
     def decided(self, trained: bool) -> 'ControlConfig':
         """Return the same with a hand-over; ``trained``: for rtc_trained."""
         handover = 'rtc_trained' if trained else 'blend'

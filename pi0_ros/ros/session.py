@@ -11,7 +11,8 @@ import time
 from pi0_ros.configuration.advice import advised
 from pi0_ros.configuration.configuration import Configuration
 from pi0_ros.control.controllers import interfaces, STREAMS
-from pi0_ros.control.guard import Guard
+from pi0_ros.control.guard import Guard, LED
+from pi0_ros.control.leading import Leading
 from pi0_ros.control.pilot import ClockJump, Pilot
 from pi0_ros.control.states import State
 from pi0_ros.kinematics.urdf import UrdfError
@@ -30,6 +31,7 @@ from pi0_ros.ros.links.commands import Commands
 from pi0_ros.ros.links.controller_link import ControllerLinks
 from pi0_ros.ros.links.followers import Followers
 from pi0_ros.ros.links.inputs import Inputs
+from pi0_ros.ros.links.leader import LeaderLink
 from pi0_ros.ros.look_ahead import LookAhead
 from pi0_ros.workers.factory import make_policy
 from pi0_ros.workers.worker import PolicyWorker
@@ -86,6 +88,9 @@ class Session:
         self.decided: ActionChunk | None = None  # last, taken or not; for who looks
         self.look_ahead = LookAhead(self.guard, self._worker.wake, self.now, self.steady,
                                     self._show)
+        self.leading = Leading(self.guard, control.takeover_mode, control.takeover_policy,
+                               round(1e9 * control.takeover_timeout))
+        self._leader = LeaderLink(node, self.leading, self.now, self.steady)
         self._followers = Followers(self.commands)
         self.link = ControllerLinks(node, self.commands, self.guard.controllers,
                                     control.speed_scaling)
@@ -157,7 +162,7 @@ class Session:
             last_first.callback(self.commands.close)
             for publisher in (self._chunks, self._inferences):
                 last_first.callback(self.node.destroy_publisher, publisher)
-            for step in (self.inputs.close, self.link.close, gc.unfreeze,
+            for step in (self.inputs.close, self._leader.close, self.link.close, gc.unfreeze,
                          self._close_worker, self.deactivate):
                 last_first.callback(step)
 
@@ -189,7 +194,7 @@ class Session:
             self._log.error(f'{jump}: disarmed')
             self.commands.rest()
             return
-        if wants and self._asked.instruction:
+        if wants and self._asked.instruction and self.leading.infers:
             self._worker.wake()
         self.commands.tell(trajectory, self.pilot, self.inputs.joints.get())
 
@@ -201,7 +206,7 @@ class Session:
 
     def wake_policy(self, now_ns: int) -> None:
         """Let the policy decide if that is wanted; at low control rates ticks are too seldom."""
-        if self.pilot.enabled and self._asked.instruction and self.guard.wants_chunk(now_ns):
+        if self.pilot.enabled and self._asked.instruction and self._wants(now_ns):
             self._worker.wake()
 
     def _control_failed(self, error: BaseException) -> None:
@@ -219,12 +224,12 @@ class Session:
         self._load_again(policy)
         if self.look_ahead.asked is not None:
             return self.look_ahead.decide(policy)
-        if not (self._asked.instruction and self.guard.wants_chunk(self.now())):
+        if not (self._asked.instruction and self._wants(self.now())):
             return None
         self.inputs.await_frame(lambda ns: self.pilot.lasts(self.now(), ns), self._closing)
         epoch = self.pilot.epoch  # first: whatever stops the robot from here on counts
         now_ns, instruction = self.now(), self._asked.instruction
-        if not (instruction and self.guard.wants_chunk(now_ns)):
+        if not (instruction and self._wants(now_ns)):
             return None
         observation = self.guard.observe(now_ns, instruction)
         if isinstance(observation, Finding):
@@ -246,10 +251,13 @@ class Session:
             self._chunks.publish(conversions.chunk_message(chunk, self.pilot.joint_names))
         if self._inferences.get_subscription_count():
             self._record(observation, leftover, chunk)
-        if dropped and self.pilot.enabled and self.pilot.epoch == epoch:
+        if dropped and dropped is not LED and self.pilot.enabled and self.pilot.epoch == epoch:
             self._log.warning(f'chunk {chunk.number} dropped: {advised(dropped)}',
                               throttle_duration_sec=1.0)
         return None
+
+    def _wants(self, now_ns: int) -> bool:
+        return self.leading.infers and self.guard.wants_chunk(now_ns)
 
     def _record(self, seen: Observation, leftover: Leftover | None, chunk: ActionChunk) -> None:
         """Publish what the chunk can be decided from again."""
@@ -309,6 +317,7 @@ class Session:
 
     def watch(self) -> None:
         """Latch an inference that hangs; disarm when nobody follows, or another commands too."""
+        self.leading.watch(self.steady())
         self.guard.watch(self.steady(), round(1e6 * self.latency.percentile(95)))
         stalled = self.loop.stalled() if self.loop is not None else None
         if stalled:

@@ -7,6 +7,7 @@ import re
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from pi0_ros.configuration.advice import advised
+from pi0_ros.control.leading import TAKEOVER
 from pi0_ros.control.states import State
 from pi0_ros.observation.buffers import Arrivals, Stamped
 from pi0_ros.observation.finding import Finding
@@ -84,6 +85,10 @@ def summary(session: Session, asked: Asked, problem: Finding | None
         arm = f'call {session.node.get_fully_qualified_name()}/enable to arm'
         return (WARN if found else OK, state.value,
                 found.reason if found else '', armed, advised(found or arm))
+    if session.leading.engaged:
+        found = session.leading.problem
+        return (WARN if found else OK, TAKEOVER, found.reason if found else '', armed,
+                advised(found or 'a person leads'))
     if problem:
         return WARN, state.value, problem.reason, armed, advised(problem)
     refused = asked.refused
@@ -150,7 +155,10 @@ def _control(session: Session, controller: str, now_ns: int) -> DiagnosticStatus
     if guard.fault:
         level, message = ERROR, f'disarmed by a fault: {advised(guard.fault)}'
     return status(
-        level, 'control', message, state=state, armed=pilot.enabled, rate_hz=ticks['rate'],
+        level, 'control', message, state=state, armed=pilot.enabled,
+        leads='person' if session.leading.engaged else 'policy',
+        led_for_s=(now_ns - session.leading.since_ns) / 1e9 if session.leading.engaged else 0.0,
+        rate_hz=ticks['rate'],
         tick_p50_ms=ticks['p50'], tick_p99_ms=ticks['p99'], tick_max_ms=ticks['max'],
         lateness_p99_ms=loop.lateness_p99_ms() if loop else 0.0,
         realtime=bool(loop and loop.realtime), ticks=loop.ticks if loop else 0,

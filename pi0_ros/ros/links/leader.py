@@ -1,0 +1,57 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""The topics of a person who takes over: where the leader is, and the dead man's switch."""
+
+from collections.abc import Callable, Sequence
+
+from pi0_ros.control.leading import Leading
+from pi0_ros.ros.links import qos
+from rclpy.lifecycle import LifecycleNode
+from rclpy.time import Time
+from sensor_msgs.msg import JointState
+from std_msgs.msg import Bool
+from trajectory_msgs.msg import JointTrajectory
+
+TOPICS = ('~/takeover', '~/takeover_trajectory')
+
+
+class LeaderLink:
+    """Hears a leader; everything happens on the executor's thread."""
+
+    def __init__(self, node: LifecycleNode, leading: Leading, now: Callable[[], int],
+                 steady: Callable[[], int]) -> None:
+        """Subscribe."""
+        self._node, self._leading, self._now, self._steady = node, leading, now, steady
+        self._topics = [node.resolve_topic_name(topic) for topic in TOPICS]
+        self._subscriptions = [
+            node.create_subscription(JointState, TOPICS[0], self._on_joints, qos.NEWEST),
+            node.create_subscription(JointTrajectory, TOPICS[1], self._on_trajectory, qos.NEWEST),
+            node.create_subscription(Bool, '~/takeover_enable', self._on_switch, qos.STATE)]
+
+    def close(self) -> None:
+        """Hear nobody any more; the robot is given back."""
+        self._leading.release()
+        for subscription in self._subscriptions:
+            self._node.destroy_subscription(subscription)
+
+    def _on_switch(self, message: Bool) -> None:
+        before = self._leading.engaged
+        self._leading.press(message.data, self._now(), self._steady())
+        if self._leading.engaged != before:
+            self._node.get_logger().warning('a person has taken over' if not before else
+                                            'the robot is given back to the policy')
+
+    def _on_joints(self, message: JointState) -> None:
+        self._lead(message.name, message.position, message.header.stamp)
+
+    def _on_trajectory(self, message: JointTrajectory) -> None:
+        """Take where a trajectory ends: MoveIt Servo sends one point."""
+        if message.points:
+            self._lead(message.joint_names, message.points[-1].positions, message.header.stamp)
+
+    def _lead(self, names: Sequence[str], positions: Sequence[float], stamp: object) -> None:
+        if self._leading.engaged:
+            leaders = sum(self._node.count_publishers(topic) for topic in self._topics)
+            self._leading.lead(list(names), list(positions), self._now(), self._steady(),
+                               Time.from_msg(stamp).nanoseconds, leaders)
