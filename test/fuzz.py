@@ -24,6 +24,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / 'test')]
 
 from pi0_ros.control.controllers import Group, Report  # noqa: E402, I100
 from pi0_ros.control.guard import Guard  # noqa: E402
+from pi0_ros.control.leading import Leading, MODES, RELATIVE  # noqa: E402
 from pi0_ros.control.pilot import ClockJump, Pilot, Timing  # noqa: E402
 from pi0_ros.control.rules import GuardRules  # noqa: E402
 from pi0_ros.control.states import State  # noqa: E402
@@ -103,13 +104,15 @@ class Life:
     """One random life; ``live`` raises AssertionError where it is not safe."""
 
     def __init__(self, seed: int, order: np.ndarray | None = None, calm: bool = False,
-                 split: bool = False) -> None:
+                 split: bool = False, led: bool = False) -> None:
         """
         Draw everything from ``seed``; ``order`` permutes the joints.
 
         :param calm: without what depends on where the joints are measured.
         :param split: two controllers have the joints, if there are two; one may tell its state and
             the other not.
+        :param led: a person takes over now and then; by dice of its own, so that the rest is the
+            same.
         """
         self.rng = rng = np.random.default_rng(seed)
         self.count = count = int(rng.integers(1, 4))
@@ -136,6 +139,9 @@ class Life:
         groups = groups if split else []
         self.guard = Guard(self.pilot, builder, GuardRules(
             chunk_age_ns=10**10, rejections=10**6, tracks=not calm), groups)
+        self.person = np.random.default_rng(seed + 10**9) if led else None
+        self.leading = Leading(self.guard, str(self.person.choice(MODES)) if led else RELATIVE)
+        self.leader, self.pressed = np.zeros(count), False
         self.tells, self.scales = rng.random() < 0.5, rng.random() < 0.2 and not calm
         self.sag = np.zeros(count) if calm else sag
         self.scales = self.scales and settings.kind != 'humble'  # which knows nothing of it
@@ -242,9 +248,34 @@ class Life:
         if self.scales and rng.random() < 0.02:
             self.controller.speed_scaling = float(rng.choice([0.0, 0.1, 0.5, 1.0]))
             self.forgives = 3
+        if self.person is not None:
+            self.lead(self.now + between)
         self.tick(late)
         if not pilot.enabled and not pilot.speaking:
             self.arm()
+
+    def lead(self, at: int) -> None:
+        """Press the switch or let it go, and lead: smoothly, wildly, by one joint, or nowhere."""
+        dice = self.person
+        if dice.random() < 0.03:
+            self.pressed = not self.pressed
+            self.leading.press(self.pressed, at, at)
+        elif self.pressed and dice.random() < 0.9:  # else it is forgotten for once
+            self.leading.press(True, at, at)
+        self.leading.watch(at)
+        if dice.random() < 0.02:
+            self.leader = dice.normal(0, 2, self.count)
+        self.leader = self.leader + dice.normal(0, dice.choice([0.0, 0.01, 0.1]), self.count)
+        names, places = self.names, self.leader.copy()
+        what = dice.integers(20)
+        if what == 0:
+            names, places = names[:1], places[:1]
+        elif what == 1:
+            places[0] = np.nan
+        elif what == 2:
+            return
+        self.hear(at)
+        self.leading.lead(names, places, at, at, leaders=1 + (what == 3))
 
     def offer(self, at: int) -> None:
         """Hand over a chunk: near or far, smooth or wild, early or late."""
@@ -370,7 +401,7 @@ def batch(seed: int) -> int:
     ticks = 0
     for number in range(seed * BATCH, (seed + 1) * BATCH):
         try:
-            ticks += Life(number, split=number % 2 == 1).live()
+            ticks += Life(number, split=number % 2 == 1, led=number % 4 > 1).live()
         except AssertionError as error:
             raise AssertionError(f'life {number}: {error}') from error
     return ticks
