@@ -5,13 +5,16 @@
 
 from collections import Counter, deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from pi0_ros.bags.actions import ActionPath, ActionPaths
 from pi0_ros.bags.playback import LATE_NS, Moment, Playback
 from pi0_ros.bags.routes import Routes
+
+
+ALL, INTERVENTIONS = 'all', 'interventions'
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,7 @@ class Frame:
     images: dict[str, Any]  # messages, by camera
     begins: bool           # whether a new episode begins with it
     task: str
+    led: bool = False      # whether a person led
 
 
 @dataclass
@@ -34,6 +38,7 @@ class _Pending:
     begins: bool
     task: str
     path: ActionPath | ActionPaths
+    led: bool
 
 
 def action_offset(routes: Routes) -> int:
@@ -41,7 +46,8 @@ def action_offset(routes: Routes) -> int:
     return 0 if routes.actions else 1
 
 
-def frames(playback: Playback, fps: int, marker: str = '') -> Iterator[Frame]:
+def frames(playback: Playback, fps: int, marker: str = '', led_topic: str = ''
+           ) -> Iterator[Frame]:
     """
     Yield the frames of a bag, in order.
 
@@ -51,17 +57,22 @@ def frames(playback: Playback, fps: int, marker: str = '') -> Iterator[Frame]:
     instruction. It ends where an input was missing or late, where
     nothing was commanded yet, where the clock jumped, and with every message on ``marker``; if
     that is of std_msgs/Bool, true begins an episode and false ends it.
+
+    :param led_topic: of std_msgs/Bool, which tells when a person leads; '' for none.
     """
     period_ns = round(1e9 / fps)
     after_ns = action_offset(playback.routes) * period_ns
     waiting: deque[_Pending] = deque()
     broken, wanted, task, path = True, True, '', playback.path
     left_out = playback.left_out
-    known = _Known()
+    known, led = _Known(), False
     kind = playback.bag.topics[marker].kind if marker else ''
     if kind == 'std_msgs/msg/Bool':
         wanted = False
-    for event in playback.moments(period_ns, (marker,) if marker else ()):
+    for event in playback.moments(period_ns, tuple(filter(None, (marker, led_topic)))):
+        if not isinstance(event, Moment) and event[0] == led_topic:
+            led = event[2].data
+            continue
         if not isinstance(event, Moment):
             broken, wanted = True, getattr(event[2], 'data', True) is not False \
                 if kind == 'std_msgs/msg/Bool' else True
@@ -82,7 +93,7 @@ def frames(playback: Playback, fps: int, marker: str = '') -> Iterator[Frame]:
             waiting.append(_Pending(
                 now_ns, streams.joints.get().value,
                 {name: one.get().value for name, one in streams.cameras.items()}, begins, task,
-                playback.path))
+                playback.path, led))
         while waiting and (waiting[0].path is not playback.path
                            or now_ns > waiting[0].at_ns + period_ns + LATE_NS):
             yield from known.settle(waiting.popleft(), after_ns, left_out)
@@ -104,5 +115,43 @@ class _Known:
             left_out['no_action'] += 1
             return
         yield Frame(one.at_ns, one.state, action, one.images, one.begins or self._broken,
-                    one.task)
+                    one.task, one.led)
         self._broken = False
+
+
+def chosen(found: Iterator[Frame], only: str, drop: int) -> Iterator[Frame]:
+    """
+    Yield some of the frames; what follows a gap begins another episode.
+
+    :param only: all, or interventions: those that a person led.
+    :param drop: so many frames before a person takes over are left out: they led to that.
+    """
+    kept: deque[Frame] = deque()  # of the policy, that may be dropped yet
+    gap = False
+
+    def out(frame: Frame) -> Frame:
+        nonlocal gap
+        frame, gap = replace(frame, begins=frame.begins or gap), False
+        return frame
+
+    led = False
+    for frame in found:
+        if frame.begins:
+            yield from map(out, kept)
+            kept.clear()
+            led = False
+        if frame.led:
+            if not led and kept:
+                kept.clear()
+                gap = True
+            led = True
+            yield out(frame)
+            continue
+        led = False
+        if only == INTERVENTIONS:
+            gap = True
+            continue
+        kept.append(frame)
+        if len(kept) > drop:
+            yield out(kept.popleft())
+    yield from map(out, kept)

@@ -11,7 +11,7 @@ from pi0_ros.bags.bag import Bag, BagError
 from pi0_ros.bags.bags import Bags
 from pi0_ros.bags.playback import counts_table, Playback
 from pi0_ros.checkpoint.config import RobotConfig
-from pi0_ros.dataset.episodes import action_offset, Frame, frames
+from pi0_ros.dataset.episodes import action_offset, ALL, chosen, Frame, frames
 from pi0_ros.dataset.writer import DatasetWriter
 from pi0_ros.observation.config import InputConfig
 from tqdm import tqdm
@@ -65,7 +65,13 @@ def export(args: argparse.Namespace, robot: RobotConfig, inputs: InputConfig, ba
                        'command of its frame in the ones, the next state in the others. Export '
                        'them apart, or take what the joints did in all: --actions joint_states')
     offset = offsets.pop()
-    key = {'version': 2, 'fps': args.fps, 'states': state_names, 'actions': robot.commanded,
+    led = [_led_topic(bag) for bag in bags.bags]
+    if not any(led) and (args.only != ALL or args.drop_before_takeover):
+        raise BagError('no bag tells when a person led (the topic led of the node): --only and '
+                       '--drop-before-takeover need that')
+    drop = round(args.drop_before_takeover * args.fps)
+    key = {'version': 3, 'fps': args.fps, 'states': state_names, 'actions': robot.commanded,
+           'led': led, 'only': args.only, 'drop': drop,
            'bags': [[bag.name, bag.begin_ns, bag.end_ns] for bag in bags.bags],
            'routes': [routes.roles for routes in bags.routes], 'marker': marker,
            'fresh': [inputs.max_joint_age, inputs.max_image_age, inputs.max_skew],
@@ -73,11 +79,12 @@ def export(args: argparse.Namespace, robot: RobotConfig, inputs: InputConfig, ba
            'shortest': args.min_seconds, 'codec': args.codec}
     writer = DatasetWriter(args.dataset, args.fps, state_names, robot.commanded,
                            [name for name in robot.cameras if name], args.codec, key,
-                           args.overwrite)
+                           args.overwrite, any(led))
     progress, told, counted, seen = Progress(bags), [], [], 0
     try:
         for number, playback in enumerate(bags.playbacks()):
-            found = progress.watch(frames(playback, args.fps, marker), playback.bag, args.fps)
+            found = chosen(progress.watch(frames(playback, args.fps, marker, led[number]),
+                                          playback.bag, args.fps), args.only, drop)
             for episode in _episodes(found):
                 first = next(episode)
                 source = {'bag': number, 'at_ns': first.at_ns}
@@ -116,7 +123,23 @@ def export(args: argparse.Namespace, robot: RobotConfig, inputs: InputConfig, ba
                     "trained on it needs 'action_offset' 1 (meta/pi0_ros.json says so)")
     print(f'{folder}: {len(writer.episodes)} episodes, {writer.frames} frames, '
           f'{writer.frames / args.fps:.1f} s; tasks: ' + '; '.join(tasks))
+    if any(led):
+        print(f"{sum(one['led'] for one in writer.episodes)} frames are marked as led by a person")
     return told
+
+
+def _led_topic(bag: Bag) -> str:
+    """
+    Return the topic on which a node told when a person led, '' if none did.
+
+    :raises BagError: several did.
+    """
+    found = [topic for topic, of in bag.topics.items()
+             if topic.endswith('/led') and of.kind == 'std_msgs/msg/Bool' and of.count]
+    if len(found) > 1:
+        raise BagError(f"bag '{bag.path}' has {', '.join(found)}, expected one node's: record "
+                       'one robot in a bag')
+    return found[0] if found else ''
 
 
 def _too_fast(playback: Playback, fps: int) -> list[str]:

@@ -31,6 +31,7 @@ VIDEO_BYTES = 200 * 2**20  # of a joined video, as info.json says
 STATE, ACTION, IMAGES = 'observation.state', 'action', 'observation.images.'
 TOLERANCE_S = 1e-4   # of a frame's time, LeRobot's
 NUMBERS = ('timestamp', 'frame_index', 'episode_index', 'index', 'task_index')
+LED = 'intervention'  # as LeRobot's DAgger rollouts mark what a person did
 
 
 class DatasetWriter:
@@ -38,13 +39,14 @@ class DatasetWriter:
 
     def __init__(self, folder: Path, fps: int, state_names: Sequence[str],
                  action_names: Sequence[str], cameras: Sequence[str], codec: str,
-                 key: dict[str, Any], overwrite: bool = False) -> None:
+                 key: dict[str, Any], overwrite: bool = False, led: bool = False) -> None:
         """
         Begin, or take up what was begun with the same ``key``.
 
+        :param led: whether frames are marked that a person led.
         :raises ValueError: the folder exists, or something else was begun there.
         """
-        self.folder, self.fps, self.codec = folder, fps, codec
+        self.folder, self.fps, self.codec, self._led = folder, fps, codec, led
         self.partial = folder.with_name(folder.name + '.partial')
         self.names = {STATE: list(state_names), ACTION: list(action_names)}
         self.cameras = list(cameras)
@@ -57,7 +59,7 @@ class DatasetWriter:
         self._manifest = self.partial / 'episodes.jsonl'
         self.episodes: list[dict[str, Any]] = []
         self._load(json.loads(json.dumps(key)))
-        self._rows: list[Frame] = []
+        self._rows: list[tuple[np.ndarray, np.ndarray, bool]] = []
         self._videos: dict[str, CameraVideo] = {}
 
     def _load(self, key: dict[str, Any]) -> None:
@@ -85,7 +87,7 @@ class DatasetWriter:
                     self._video(name, len(self.episodes)), self.fps, self.codec)
         for name, video in self._videos.items():
             video.add(frame.images[name])
-        self._rows.append((state, frame.action))
+        self._rows.append((state, frame.action, frame.led))
 
     def drop(self) -> None:
         """Forget the episode under way."""
@@ -118,21 +120,22 @@ class DatasetWriter:
                              f'of the first episode {before[other[0]]}')
         tasks = [one['task'] for one in self.episodes]
         known = list(dict.fromkeys([*tasks, task]))
-        vectors = {STATE: np.array([state for state, _ in self._rows], np.float32),
-                   ACTION: np.array([action for _, action in self._rows], np.float32)}
+        states, actions, led = zip(*self._rows)
+        vectors = {STATE: np.array(states, np.float32), ACTION: np.array(actions, np.float32)}
         numbers = {'timestamp': (np.arange(count) / self.fps).astype(np.float32),
                    'frame_index': np.arange(count), 'episode_index': np.full(count, number),
                    'index': first + np.arange(count),
                    'task_index': np.full(count, known.index(task))}
         columns = {name: pyarrow.FixedSizeListArray.from_arrays(
             pyarrow.array(values.ravel()), values.shape[1]) for name, values in vectors.items()}
+        columns |= {LED: pyarrow.array(led, pyarrow.bool_())} if self._led else {}
         columns |= {name: pyarrow.array(values) for name, values in numbers.items()}
         path = self.partial / _at(DATA, number)
         path.parent.mkdir(parents=True, exist_ok=True)
         pyarrow.parquet.write_table(pyarrow.table(columns), path)
         self._rows, self._videos = [], {}  # from here on it is written
         row = {'source': source, 'task': task, 'length': count, 'shapes': shapes,
-               'counts': counts}
+               'counts': counts, 'led': sum(led)}
         with self._manifest.open('a') as file:
             file.write(json.dumps(row) + '\n')
         self.episodes.append(row)
@@ -202,10 +205,10 @@ class DatasetWriter:
         tables = [pyarrow.parquet.read_table(self.partial / _at(DATA, number))
                   for number in numbers]
         out = {}
-        for name in (*self.names, *NUMBERS):
+        for name in (*self.names, *NUMBERS, *((LED,) if self._led else ())):
             columns = [table[name].combine_chunks() for table in tables]
-            arrays = [(column.flatten() if name in self.names else column).to_numpy()
-                      for column in columns]
+            arrays = [(column.flatten() if name in self.names else column).to_numpy(
+                zero_copy_only=False) for column in columns]
             width = len(self.names[name]) if name in self.names else 1
             out[name] = sums.of_rows(np.concatenate(arrays).reshape(-1, width))
         for name in self.cameras:
@@ -239,6 +242,8 @@ class DatasetWriter:
             features[IMAGES + name] = {
                 'dtype': 'video', 'shape': [height, width, 3],
                 'names': ['height', 'width', 'channels'], 'info': video_info(self._video(name, 0))}
+        if self._led:
+            features[LED] = {'dtype': 'bool', 'shape': [1], 'names': None}
         features |= {name: {'dtype': 'float32' if name == 'timestamp' else 'int64', 'shape': [1],
                             'names': None} for name in NUMBERS}
         return {'codebase_version': VERSION, 'robot_type': robot_type,

@@ -318,6 +318,7 @@ class Session:
     def watch(self) -> None:
         """Latch an inference that hangs; disarm when nobody follows, or another commands too."""
         self.leading.watch(self.steady())
+        self._leader.tell()
         self.guard.watch(self.steady(), round(1e6 * self.latency.percentile(95)))
         stalled = self.loop.stalled() if self.loop is not None else None
         if stalled:

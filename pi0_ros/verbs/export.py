@@ -18,6 +18,7 @@ from pi0_ros.bags.routes import Wanted
 from pi0_ros.configuration.advice import advised
 from pi0_ros.configuration.configuration import Configuration
 from pi0_ros.configuration.file import read_all_parameters
+from pi0_ros.dataset.episodes import ALL, INTERVENTIONS
 from pi0_ros.dataset.export import export
 from pi0_ros.dataset.video import CODECS
 
@@ -46,6 +47,10 @@ def parser() -> argparse.ArgumentParser:
                      help='every message on it begins another episode; of std_msgs/Bool, true '
                      'begins one and false ends it (default: an episode is what was done until '
                      'another instruction)')
+    out.add_argument('--only', choices=(ALL, INTERVENTIONS), default=ALL,
+                     help='interventions: only what a person did who took over')
+    out.add_argument('--drop-before-takeover', type=float, default=0.0, metavar='SECONDS',
+                     help='leave out what the policy did before a person took over: it led there')
     out.add_argument('--min-seconds', type=float, default=1.0, metavar='SECONDS',
                      help='shorter episodes are left out (default: 1)')
     out.add_argument('--codec', choices=tuple(CODECS), default='h264', help='of the videos')
@@ -101,8 +106,10 @@ def _is_depth(bag: Bag, topic: str) -> bool:
 def main(argv: list[str] | None = None) -> int:
     """Run the verb."""
     args = parser().parse_args(argv)
-    if args.fps < 1 or args.min_seconds < 0 or not np.isfinite(args.min_seconds):
-        print('pi0_ros export: --fps must be positive, --min-seconds not negative',
+    if args.fps < 1 or not 0 <= args.min_seconds < np.inf or not (
+            0 <= args.drop_before_takeover < 1e6):
+        print('pi0_ros export: --fps must be positive, --min-seconds and --drop-before-takeover '
+              'not negative',
               file=sys.stderr)
         return 2
     try:

@@ -23,24 +23,34 @@ class LeaderLink:
                  steady: Callable[[], int]) -> None:
         """Subscribe."""
         self._node, self._leading, self._now, self._steady = node, leading, now, steady
+        self._told = False
         self._topics = [node.resolve_topic_name(topic) for topic in TOPICS]
         self._subscriptions = [
             node.create_subscription(JointState, TOPICS[0], self._on_joints, qos.NEWEST),
             node.create_subscription(JointTrajectory, TOPICS[1], self._on_trajectory, qos.NEWEST),
             node.create_subscription(Bool, '~/takeover_enable', self._on_switch, qos.STATE)]
+        self._led = node.create_publisher(Bool, '~/led', qos.LATCHED)
+        self._led.publish(Bool(data=False))
 
     def close(self) -> None:
         """Hear nobody any more; the robot is given back."""
         self._leading.release()
+        self.tell()
+        self._node.destroy_publisher(self._led)
         for subscription in self._subscriptions:
             self._node.destroy_subscription(subscription)
 
-    def _on_switch(self, message: Bool) -> None:
-        before = self._leading.engaged
-        self._leading.press(message.data, self._now(), self._steady())
-        if self._leading.engaged != before:
-            self._node.get_logger().warning('a person has taken over' if not before else
+    def tell(self) -> None:
+        """Say at once who leads, where that is news: recordings are marked by it."""
+        if self._leading.engaged != self._told:
+            self._told = self._leading.engaged
+            self._led.publish(Bool(data=self._told))
+            self._node.get_logger().warning('a person has taken over' if self._told else
                                             'the robot is given back to the policy')
+
+    def _on_switch(self, message: Bool) -> None:
+        self._leading.press(message.data, self._now(), self._steady())
+        self.tell()
 
     def _on_joints(self, message: JointState) -> None:
         self._lead(message.name, message.position, message.header.stamp)
