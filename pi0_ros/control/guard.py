@@ -148,7 +148,8 @@ class Guard(Faults):
         except NotReady as error:
             self._image = now_ns, error.finding
             self._retry_ns = now_ns + RETRY_NS
-            self.stop(error.finding)
+            if not self.led:  # a person needs no images
+                self.stop(error.finding)
             return error.finding
         self._image = None
         return observation
@@ -171,7 +172,7 @@ class Guard(Faults):
         """
         self._watchdog.working_since_ns = None
         if self.led:
-            self._retry_ns = now_ns + self.pilot.timing.replan_ns
+            self._in_a_row, self._retry_ns = 0, now_ns + self.pilot.timing.replan_ns
             return LED
         finding = self.check(chunk, observation, now_ns)
         if chunk.unlike and self.first and self.pilot.enabled:  # armed before it was instructed
@@ -201,6 +202,7 @@ class Guard(Faults):
     def let_lead(self, led: bool) -> None:
         """Let a person lead, or the policy again."""
         self.led, self._retry_ns = led, 0
+        self.first = self.first or not led  # the policy then begins anew
 
     def stance(self, now_ns: int) -> Stance | Finding | None:
         """Return where a motion begins, for a robot that stands and follows, or why nowhere."""

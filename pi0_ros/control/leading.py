@@ -8,10 +8,11 @@ Each of them says to be there for a fifth of a second and then ends, so that a l
 silent leaves a robot at rest. The limiter makes a way of them that keeps the limits.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from pi0_ros.control.guard import Guard
+from pi0_ros.control.states import State
 from pi0_ros.observation.finding import Finding
 from pi0_ros.observation.observation import Observation
 from pi0_ros.policy.policy import ActionChunk
@@ -19,11 +20,17 @@ from pi0_ros.policy.policy import ActionChunk
 ABSOLUTE, RELATIVE = 'absolute', 'relative'
 MODES = (RELATIVE, ABSOLUTE)
 INFER, PAUSE = 'infer', 'pause'
-STEPS, STEP_NS = 10, 20_000_000
-TAKEOVER = 'takeover'  # what plans serve that a person leads
-LATE_NS = 500_000_000  # that a stamp of the leader may be old
+STEP_NS = 20_000_000
+LASTS_NS = 200_000_000  # of a chunk, at least; also three control periods
+TAKEOVER = 'takeover'   # what plans serve that a person leads
+APART_NS = 500_000_000  # that a stamp of the leader may be old, or ahead
+NEAR = 0.1              # of a gripper's range, at which a leader has caught it
 WAITS = Finding('takeover', 'a person has taken over: waiting for the leader', TAKEOVER)
-TWO = Finding('takeover_leader', 'two leaders publish: stop one of them', TAKEOVER)
+SILENT = Finding('takeover_leader', 'the leader is silent: holding', TAKEOVER)
+SWITCH = Finding('takeover_silent', 'the switch of who leads is silent: holding; press it again, '
+                 'or publish false on it to give back', TAKEOVER)
+LEADERS = Finding('takeover_leader', 'two leaders publish: stop one of them', TAKEOVER)
+SWITCHES = Finding('takeover_leader', 'two switches publish: stop one of them', TAKEOVER)
 
 
 class Leading:
@@ -41,31 +48,53 @@ class Leading:
 
         :param mode: RELATIVE to where the leader was when it was engaged, or ABSOLUTE.
         :param while_led: INFER: the policy goes on deciding, for those who compare; PAUSE.
-        :param timeout_ns: of the switch.
+        :param timeout_ns: of the switch, and of the leader.
         """
         self._guard, self._mode, self._while_led = guard, mode, while_led
         self._timeout_ns = timeout_ns
         self.engaged, self.since_ns = False, 0
         self.problem: Finding | None = None
-        self._pressed_ns = 0  # on the steady clock
-        self._offset: np.ndarray | None = None  # [D] robot less leader
+        # On the steady clock: when the switch was pressed, the leader heard, a chunk taken.
+        self._pressed_ns = self._heard_ns = self._taken_ns = 0
+        self._pressed_before = False  # since before the robot was armed
+        self._anew()
+
+    def _anew(self) -> None:
+        """Take where leader and robot are, when they go on, for the same place."""
+        count = len(self._guard.pilot.joint_names)
+        self._offset = np.full(count, np.nan)  # [D] robot less leader, of joints heard since
+        self._side = np.zeros(count)           # [D] on which the leader is of a gripper
+        self._begun = False
 
     @property
     def infers(self) -> bool:
         """Return whether the policy should decide although nothing of it is executed."""
         return not self.engaged or self._while_led == INFER
 
-    def press(self, pressed: bool, now_ns: int, steady_ns: int) -> None:
-        """Press the switch, or let it go and give the robot back to the policy."""
-        if not pressed:
-            return self.release()
-        self._pressed_ns = steady_ns
-        if self.engaged or not self._guard.pilot.enabled:
-            return None
-        self.engaged, self.since_ns = True, now_ns
-        self._guard.let_lead(True)
-        self._hold(WAITS)
-        return None
+    def press(self, pressed: bool, now_ns: int, steady_ns: int, switches: int = 1) -> None:
+        """
+        Press the switch, or let it go and give the robot back to the policy.
+
+        What is pressed when the robot is armed must be let go before it counts.
+
+        :param switches: how many publish.
+        """
+        silent, self._pressed_ns = self._silent(steady_ns), steady_ns if pressed else 0
+        if self.engaged and switches > 1:
+            self._hold(SWITCHES)
+        elif not pressed:
+            self._pressed_before = False
+            self.release()
+        elif not self._guard.pilot.enabled:
+            self._pressed_before = True
+        elif self.engaged:
+            if silent or self.problem is SWITCHES:
+                self._hold(WAITS)
+        elif silent or not self._pressed_before:
+            self._pressed_before = False
+            self.engaged, self.since_ns, self._heard_ns = True, now_ns, steady_ns
+            self._guard.let_lead(True)
+            self._hold(WAITS)
 
     def release(self) -> None:
         """Give the robot back: it comes to rest, and the policy begins from there."""
@@ -74,17 +103,21 @@ class Leading:
             self._guard.pilot.stop()
 
     def _end(self) -> None:
-        self.engaged, self.problem, self._offset = False, None, None
+        self.engaged, self.problem = False, None
         self._guard.let_lead(False)
+        self._anew()
 
     def watch(self, steady_ns: int) -> None:
-        """Hold when the switch is silent; nobody leads a robot that was disarmed."""
-        if self.engaged and not self._guard.pilot.enabled:
+        """Hold when switch or leader are silent; nobody leads a robot that was disarmed."""
+        if not self.engaged:
+            return
+        if not self._guard.pilot.enabled:
             self._end()
-        elif self.engaged and self._silent(steady_ns) and (
-                self.problem is None or self.problem.reason != 'takeover_silent'):
-            self._hold(Finding('takeover_silent', 'the switch of who leads is silent: holding; '
-                               'press it again, or publish false on it to give back', TAKEOVER))
+        elif self._silent(steady_ns):
+            if self.problem is not SWITCH:
+                self._hold(SWITCH)
+        elif steady_ns - self._heard_ns > self._timeout_ns and self.problem is None:
+            self._hold(SILENT)
 
     def lead(self, names: Sequence[str], positions: Sequence[float], now_ns: int, steady_ns: int,
              stamp_ns: int = 0, leaders: int = 1) -> Finding | None:
@@ -95,48 +128,72 @@ class Leading:
             missing stay. :param stamp_ns: of the message, 0 for none.
         :param leaders: how many publish.
         """
-        if not self.engaged or self._silent(steady_ns):
+        guard, pilot = self._guard, self._guard.pilot
+        if not self.engaged or self._silent(steady_ns) or self.problem is SWITCHES:
             return None
-        joints = self._guard.builder.joints.get()
-        finding = TWO if leaders > 1 else (
-            self._odd(names, positions, now_ns, stamp_ns) or self._guard.builder.check(now_ns)
-            or self._guard.controllers.problem(now_ns))
+        if steady_ns - self._heard_ns > self._timeout_ns and self._begun:
+            self._hold(SILENT)
+        self._heard_ns = steady_ns
+        joints = guard.builder.joints.get()
+        finding = LEADERS if leaders > 1 else (
+            self._odd(names, positions, now_ns, stamp_ns) or guard.builder.check(now_ns)
+            or guard.controllers.problem(now_ns))
         if finding or joints is None:
             return self._hold(finding or WAITS)
-        pilot, known = self._guard.pilot, dict(zip(names, positions))
-        # Who is engaged while the robot comes to rest begins where it will stand.
-        here = np.array(pilot.plan.rest if pilot.speaking else
-                        joints.value[:len(pilot.joint_names)], float)
-        wanted = np.array([known.get(name, at) for name, at in zip(pilot.joint_names, here)])
-        if self._offset is None:
-            self._offset = here - wanted if self._mode == RELATIVE else np.zeros_like(here)
-        led = np.array([name in known for name in pilot.joint_names])
-        wanted = np.where(led, wanted + self._offset, here)
-        chunk = ActionChunk(now_ns, STEP_NS, np.tile(wanted, (STEPS, 1)), TAKEOVER, offset=1)
-        seen = Observation(joints.stamp_ns, joints.value, {}, {}, TAKEOVER)
-        finding = self._guard.check(chunk, seen, now_ns)
-        if finding:
-            return self._hold(finding)
-        return self._take(chunk, now_ns)
-
-    def _take(self, chunk: ActionChunk, now_ns: int) -> Finding | None:
-        guard = self._guard
+        if not self._begun and pilot.state is not State.STANDING or (
+                0 < steady_ns - self._taken_ns < pilot.timing.period_ns * 9 // 10):
+            return None  # it comes to rest first; and one in a period is enough
         stance = guard.stance(now_ns)
         if isinstance(stance, Finding):
             guard.disarm(stance)
             return stance
+        here = pilot.plan.rest if stance is None else stance.positions
+        wanted = self._wanted(dict(zip(names, positions)), here)
+        steps = -(-max(LASTS_NS, 3 * pilot.timing.period_ns) // STEP_NS)
+        chunk = ActionChunk(now_ns, STEP_NS, np.tile(wanted, (steps, 1)), TAKEOVER, offset=1)
+        seen = Observation(joints.stamp_ns, joints.value, {}, {}, TAKEOVER)
+        finding = guard.check(chunk, seen, now_ns)
+        if finding:
+            return self._hold(finding)
         try:
-            dropped = guard.pilot.accept(chunk, now_ns, guard.pilot.epoch, stance, leads=True)
+            dropped = pilot.accept(chunk, now_ns, pilot.epoch, stance, leads=True)
         except (ValueError, ArithmeticError) as error:
             return self._hold(Finding('chunk_not_finite', str(error), 'chunk'))
+        self._taken_ns = steady_ns
         if dropped is None:
-            self.problem = guard.stopped_by = None
+            self._begun, self.problem, guard.stopped_by = True, None, None
         return Finding('dropped', dropped, TAKEOVER) if dropped else None
+
+    def _wanted(self, known: Mapping[str, float], here: np.ndarray) -> np.ndarray:
+        """
+        Return where the robot shall be, [D]: joints that are not heard stay.
+
+        Grippers stay, too, until the leader's is where the robot's is, and then go as it goes:
+        nothing is let go because somebody took over.
+        """
+        limits = self._guard.pilot.limits
+        out = np.array(here, float)
+        for column, name in enumerate(self._guard.pilot.joint_names):
+            if name not in known:
+                continue
+            place = known[name]
+            if limits.alone[column]:
+                away = place - here[column]
+                near = NEAR * (limits.upper[column] - limits.lower[column])
+                if np.isnan(self._offset[column]) and (
+                        abs(away) <= near or away * self._side[column] < 0):
+                    self._offset[column] = 0.0
+                self._side[column] = np.sign(away)
+            elif np.isnan(self._offset[column]):
+                self._offset[column] = here[column] - place if self._mode == RELATIVE else 0.0
+            if not np.isnan(self._offset[column]):
+                out[column] = place + self._offset[column]
+        return out
 
     def _odd(self, names: Sequence[str], positions: Sequence[float], now_ns: int, stamp_ns: int
              ) -> Finding | None:
         """Return what is wrong with a message of the leader."""
-        commanded = self._guard.pilot.joint_names
+        commanded, ago_s = self._guard.pilot.joint_names, (now_ns - stamp_ns) / 1e9
         text = ''
         if len(names) != len(positions):
             text = f'has {len(names)} names and {len(positions)} positions'
@@ -145,8 +202,8 @@ class Leading:
                     f"{', '.join(commanded)}")
         elif not np.isfinite(np.asarray(positions, float)).all():
             text = 'has a position that is not finite'
-        elif stamp_ns and now_ns - stamp_ns > LATE_NS:
-            text = f'is stamped {(now_ns - stamp_ns) / 1e9:.2f} s ago'
+        elif stamp_ns and abs(now_ns - stamp_ns) > APART_NS:
+            text = f"is stamped {abs(ago_s):.2f} s {'ago' if ago_s > 0 else 'ahead'}"
         return (Finding('takeover_leader', f'the leader {text}: holding', TAKEOVER) if text
                 else None)
 
@@ -154,7 +211,8 @@ class Leading:
         return steady_ns - self._pressed_ns > self._timeout_ns
 
     def _hold(self, finding: Finding) -> Finding:
-        """Come to rest; where a relative leader is when it goes on is its new place."""
-        self.problem, self._offset = finding, None
+        """Come to rest; where the leader is when it goes on counts anew."""
+        self.problem = finding
+        self._anew()
         self._guard.stop(finding)
         return finding

@@ -341,7 +341,7 @@ class Pilot(Teller):
             self._chunk_ns = chunk.end_ns - chunk.t_obs_ns
             self._dt_ns, self._steps, self._offset = (chunk.dt_ns, len(chunk.positions),
                                                       chunk.offset)
-        counters.merged += 1
+        counters.merged += not leads
         counters.late_steps += made.late_steps
         counters.starved += made.starved
         counters.clamped += made.clamped is not None

@@ -150,6 +150,7 @@ class Session:
                 self._log.error(f'the control thread did not end within {THREAD_TIMEOUT_S:.0f} s: '
                                 'a publisher hangs; the robot follows its last window to rest')
             self.commands.rest()
+            self._leader.release()
 
     def close(self) -> None:
         """
@@ -241,7 +242,7 @@ class Session:
         self.unserved = None
         self._closing.wait(self.config.policy.added_delay)
         self.latency.add(time.perf_counter() - started, self.steady())
-        if chunk.preview and self.guard.first:
+        if chunk.preview and self.guard.first and not self.leading.engaged:
             self._log.info(chunk.preview)
         dropped = self.guard.accept(chunk, observation, self.now(), epoch)
         if instruction != self._asked.instruction:

@@ -86,7 +86,7 @@ def summary(session: Session, asked: Asked, problem: Finding | None
         return (WARN if found else OK, state.value,
                 found.reason if found else '', armed, advised(found or arm))
     if session.leading.engaged:
-        found = session.leading.problem
+        found = session.leading.problem or problem
         return (WARN if found else OK, TAKEOVER, found.reason if found else '', armed,
                 advised(found or 'a person leads'))
     if problem:

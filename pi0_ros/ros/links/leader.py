@@ -6,9 +6,9 @@
 from collections.abc import Callable, Sequence
 
 from pi0_ros.control.leading import Leading
+from pi0_ros.observation.decoding import SECOND_NS
 from pi0_ros.ros.links import qos
 from rclpy.lifecycle import LifecycleNode
-from rclpy.time import Time
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Bool
 from trajectory_msgs.msg import JointTrajectory
@@ -24,21 +24,26 @@ class LeaderLink:
         """Subscribe."""
         self._node, self._leading, self._now, self._steady = node, leading, now, steady
         self._told = False
+        self._switch = node.resolve_topic_name('~/takeover_enable')
         self._topics = [node.resolve_topic_name(topic) for topic in TOPICS]
         self._subscriptions = [
             node.create_subscription(JointState, TOPICS[0], self._on_joints, qos.NEWEST),
             node.create_subscription(JointTrajectory, TOPICS[1], self._on_trajectory, qos.NEWEST),
-            node.create_subscription(Bool, '~/takeover_enable', self._on_switch, qos.STATE)]
+            node.create_subscription(Bool, '~/takeover_enable', self._on_switch, qos.NEWEST)]
         self._led = node.create_publisher(Bool, '~/led', qos.LATCHED)
         self._led.publish(Bool(data=False))
 
     def close(self) -> None:
         """Hear nobody any more; the robot is given back."""
-        self._leading.release()
-        self.tell()
+        self.release()
         self._node.destroy_publisher(self._led)
         for subscription in self._subscriptions:
             self._node.destroy_subscription(subscription)
+
+    def release(self) -> None:
+        """Give the robot back, and say so."""
+        self._leading.release()
+        self.tell()
 
     def tell(self) -> None:
         """Say at once who leads, where that is news: recordings are marked by it."""
@@ -49,7 +54,8 @@ class LeaderLink:
                                             'the robot is given back to the policy')
 
     def _on_switch(self, message: Bool) -> None:
-        self._leading.press(message.data, self._now(), self._steady())
+        self._leading.press(message.data, self._now(), self._steady(),
+                            self._node.count_publishers(self._switch))
         self.tell()
 
     def _on_joints(self, message: JointState) -> None:
@@ -64,4 +70,4 @@ class LeaderLink:
         if self._leading.engaged:
             leaders = sum(self._node.count_publishers(topic) for topic in self._topics)
             self._leading.lead(list(names), list(positions), self._now(), self._steady(),
-                               Time.from_msg(stamp).nanoseconds, leaders)
+                               stamp.sec * SECOND_NS + stamp.nanosec, leaders)
