@@ -37,7 +37,8 @@ OTHERS = {
     'topics': ('', 'More topics, with spaces between them.'),
     'use_sim_time': ('false', 'Record by /clock, and /clock too, as of a simulator.'),
 }
-DECISIONS = ('inference', 'action_chunk', 'active_instruction', 'status', 'led')
+DECISIONS = ('inference', 'action_chunk', 'active_instruction', 'status', 'led', 'episode',
+             'episode_result')
 
 
 def _record(context: LaunchContext) -> list[ExecuteProcess]:

@@ -95,8 +95,8 @@ def test_readme_names_every_topic_service_and_parameter():
     names += ['camera_1/image_raw', 'joint_states', 'joint_trajectory', 'instruction',
               'robot_description', '~/enable', '~/reset', '~/stop', '~/status', '~/action_chunk',
               '~/active_instruction', '~/inference', '~/run', '~/outcome', '~/preview',
-              '~/preview_trajectory', '~/takeover', '~/takeover_trajectory',
-              '~/takeover_enable', '/diagnostics']
+              '~/preview_trajectory', '~/episode', '~/episode_result', '~/led', '~/takeover',
+              '~/takeover_trajectory', '~/takeover_enable', '/diagnostics']
     assert not [name for name in names if f'`{name}`' not in text]
 
 

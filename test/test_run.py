@@ -17,7 +17,9 @@ except ImportError:
 from action_msgs.msg import GoalStatus  # noqa: E402, I100
 from pi0_ros.ros.links.run_server import _Run  # noqa: E402
 from rclpy.action import ActionClient  # noqa: E402
+from std_msgs.msg import String  # noqa: E402
 from std_srvs.srv import SetBool  # noqa: E402
+from test_episode import results  # noqa: E402
 from test_node import make, moving  # noqa: E402, F401
 from test_operator import press  # noqa: E402
 
@@ -251,3 +253,44 @@ def test_a_node_that_is_deactivated_ends_the_run(ready):
     status, reason, _ = client.end(future)
     assert (status, reason) == (ABORTED, 'inactive')
     assert client.end(client.start('swing')[1])[:2] == (ABORTED, 'inactive')
+
+
+@pytest.mark.parametrize('word, outcome, reason', [
+    ('success', 1, 'judged'), ('failure', 2, 'judged'), ('discard', 0, 'discarded')])
+def test_an_episode_that_is_a_run_ends_the_run(ready, word, outcome, reason):
+    graph, client = ready
+    heard = results(graph)
+    _, future = client.start('swing')
+    moving(graph, 5)
+    graph.episode.publish(String(data=word))
+    status, why, result = client.end(future)
+    assert (why, result.outcome) == (reason, outcome)
+    graph.wait(lambda: heard)
+    assert (heard[0].instruction, heard[0].outcome) == ('swing', word)
+
+
+def test_a_run_of_the_same_prompt_is_another_episode(ready):
+    graph, client = ready
+    heard = results(graph)
+    _, first = client.start('swing')
+    moving(graph, 5)
+    begin_ns = graph.node.operator._episode.begin_ns
+    _, second = client.start('swing')
+    assert client.end(first)[1] == 'replaced'
+    graph.episode.publish(String(data='success'))
+    assert client.end(second)[1] == 'judged'
+    graph.wait(lambda: heard)
+    assert heard[0].begin_ns > begin_ns
+
+
+def test_a_word_after_a_persons_instruction_is_no_word_on_the_run(ready):
+    graph, client = ready
+    heard = results(graph)
+    _, future = client.start('swing')
+    moving(graph, 5)
+    graph.node.operator._instruct('something else')
+    assert 'something else' in graph.node.operator._judge('failure')
+    assert client.end(future)[2].outcome == 0
+    graph.wait(lambda: heard)
+    assert heard[0].instruction == 'something else'
+    graph.status('standing', 'waiting for an instruction')

@@ -233,8 +233,13 @@ def test_nobody_leads_a_robot_that_is_not_armed():
     rig.run(500)
     assert not rig.leading.engaged
     for let_go in (False, None):
-        rig.pressed = let_go
+        rig.pressed = None  # a hiccup of the network is no letting go
         rig.run(400)
+        rig.pressed = True
+        rig.run(100)
+        assert not rig.leading.engaged
+        rig.pressed = let_go
+        rig.run(100 if let_go is False else 1100)
         rig.pressed = True
         rig.run(100)
         assert rig.leading.engaged
@@ -327,6 +332,48 @@ def test_a_gripper_stays_until_the_leaders_is_where_it_is(mode):
     rig.run(4000)  # it passes where the gripper is, and takes it along
     assert rig.path[-1][1] < closed - 1.0
     rig.judge()
+
+
+@pytest.mark.parametrize('away', [0.1, -0.1])
+def test_a_gripper_that_is_caught_moves_as_the_leader_moves_and_not_before(away):
+    """What is held is not let go because the leader's gripper is open a little further."""
+    rig = Led()
+    rig.pilot.limits = replace(rig.pilot.limits, alone=np.array([False, True]),
+                               jump=np.array([0.2, np.inf]))
+    rig.start()
+    rig.take_over(None)
+    rig.run(600)
+    closed = rig.path[-1][1]
+    rig.leader = lambda seconds: np.array([rig.path[-1][0], closed + away])
+    rig.run(600)
+    assert rig.leading.problem is None
+    assert abs(rig.path[-1][1] - closed) < 1e-3
+    begun = rig.steady / 1e3
+    rig.leader = lambda seconds: np.array([
+        rig.path[-1][0], closed + away * (1 - 0.5 * min(1.0, seconds - begun))])
+    rig.run(1500)  # it comes nearer: the gripper waits for it
+    assert abs(rig.path[-1][1] - closed) < 1e-3
+    rig.leader = lambda seconds: np.array([
+        rig.path[-1][0], closed - away * min(1.0, max(0.0, seconds - begun - 1.5))])
+    rig.run(2000)  # and passes: they are one
+    assert abs(rig.path[-1][1] - (closed - away)) < 2e-3
+    rig.judge()
+
+
+def test_a_gripper_without_limits_is_caught_where_it_is_passed():
+    rig = Led()
+    lower, upper = (np.array([one[0], sign * np.inf]) for one, sign in (
+        (rig.pilot.limits.lower, -1), (rig.pilot.limits.upper, 1)))
+    rig.pilot.limits = replace(rig.pilot.limits, alone=np.array([False, True]), lower=lower,
+                               upper=upper, jump=np.array([0.2, np.inf]))
+    rig.start()
+    rig.take_over(None)
+    rig.run(600)
+    closed = rig.path[-1][1]
+    rig.leader = lambda seconds: np.array([rig.path[-1][0], closed + 0.05])
+    rig.run(600)
+    assert rig.leading.problem is None
+    assert abs(rig.path[-1][1] - closed) < 1e-3
 
 
 def test_failures_that_are_not_in_a_row_are_no_fault():

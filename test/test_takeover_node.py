@@ -73,10 +73,11 @@ def test_a_person_takes_over_leads_and_gives_back(make, kind):  # noqa: F811
 
 def test_two_leaders_and_silence_hold_and_are_told(make):  # noqa: F811
     graph = make()
-    one, other = Person(graph), Person(graph)
+    one = Person(graph)
     assert graph.enable().success
     one.pressed = True
     graph.wait(lambda: graph.node.session.leading.engaged)
+    other = Person(graph)
     graph.status('takeover', 'two switches publish')
     graph.robot.destroy_publisher(other.switch)
     graph.status('takeover', 'two leaders publish')

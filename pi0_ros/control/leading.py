@@ -24,6 +24,7 @@ STEP_NS = 20_000_000
 LASTS_NS = 200_000_000  # of a chunk, at least; also three control periods
 TAKEOVER = 'takeover'   # what plans serve that a person leads
 APART_NS = 500_000_000  # that a stamp of the leader may be old, or ahead
+LET_GO_NS = 1_000_000_000  # of silence, after which a switch was let go
 NEAR = 0.1              # of a gripper's range, at which a leader has caught it
 WAITS = Finding('takeover', 'a person has taken over: waiting for the leader', TAKEOVER)
 SILENT = Finding('takeover_leader', 'the leader is silent: holding', TAKEOVER)
@@ -53,6 +54,7 @@ class Leading:
         self._guard, self._mode, self._while_led = guard, mode, while_led
         self._timeout_ns = timeout_ns
         self.engaged, self.since_ns = False, 0
+        self.count = 0  # of takeovers
         self.problem: Finding | None = None
         # On the steady clock: when the switch was pressed, the leader heard, a chunk taken.
         self._pressed_ns = self._heard_ns = self._taken_ns = 0
@@ -64,6 +66,8 @@ class Leading:
         count = len(self._guard.pilot.joint_names)
         self._offset = np.full(count, np.nan)  # [D] robot less leader, of joints heard since
         self._side = np.zeros(count)           # [D] on which the leader is of a gripper
+        self._caught = np.zeros(count)         # [D] where it was caught, and how far from there
+        self._peak = np.zeros(count)           # it has been
         self._begun = False
 
     @property
@@ -75,11 +79,13 @@ class Leading:
         """
         Press the switch, or let it go and give the robot back to the policy.
 
-        What is pressed when the robot is armed must be let go before it counts.
+        What is pressed when the robot is armed must be let go before it counts: false, or a second
+        of silence.
 
         :param switches: how many publish.
         """
-        silent, self._pressed_ns = self._silent(steady_ns), steady_ns if pressed else 0
+        silent, let_go = self._silent(steady_ns), steady_ns - self._pressed_ns > LET_GO_NS
+        self._pressed_ns = steady_ns if pressed else 0
         if self.engaged and switches > 1:
             self._hold(SWITCHES)
         elif not pressed:
@@ -90,9 +96,10 @@ class Leading:
         elif self.engaged:
             if silent or self.problem is SWITCHES:
                 self._hold(WAITS)
-        elif silent or not self._pressed_before:
+        elif switches < 2 and (let_go or not self._pressed_before):
             self._pressed_before = False
             self.engaged, self.since_ns, self._heard_ns = True, now_ns, steady_ns
+            self.count += 1
             self._guard.let_lead(True)
             self._hold(WAITS)
 
@@ -168,8 +175,8 @@ class Leading:
         """
         Return where the robot shall be, [D]: joints that are not heard stay.
 
-        Grippers stay, too, until the leader's is where the robot's is, and then go as it goes:
-        nothing is let go because somebody took over.
+        Grippers stay, too, until the leader's is near where the robot's is, or passes it, and then
+        go as it goes: nothing is let go because somebody took over.
         """
         limits = self._guard.pilot.limits
         out = np.array(here, float)
@@ -178,17 +185,29 @@ class Leading:
                 continue
             place = known[name]
             if limits.alone[column]:
-                away = place - here[column]
-                near = NEAR * (limits.upper[column] - limits.lower[column])
-                if np.isnan(self._offset[column]) and (
-                        abs(away) <= near or away * self._side[column] < 0):
-                    self._offset[column] = 0.0
-                self._side[column] = np.sign(away)
-            elif np.isnan(self._offset[column]):
+                out[column] = self._grip(column, place, here[column])
+                continue
+            if np.isnan(self._offset[column]):
                 self._offset[column] = here[column] - place if self._mode == RELATIVE else 0.0
             if not np.isnan(self._offset[column]):
                 out[column] = place + self._offset[column]
         return out
+
+    def _grip(self, column: int, place: float, here: float) -> float:
+        """Return where a gripper shall be: it waits for the leader's, which takes it along."""
+        limits, away = self._guard.pilot.limits, place - here
+        width = limits.upper[column] - limits.lower[column]
+        near = abs(away) <= (NEAR * width if np.isfinite(width) else 0.0)
+        if np.isnan(self._offset[column]) and (near or away * self._side[column] < 0):
+            self._offset[column] = -away if near else 0.0
+            self._caught[column], self._peak[column] = place, 0.0
+        self._side[column] = np.sign(away)
+        rest = self._offset[column]
+        if np.isnan(rest):
+            return here
+        # As the leader moves, and only then, what is left between them goes away.
+        self._peak[column] = max(self._peak[column], abs(place - self._caught[column]))
+        return place + np.sign(rest) * max(0.0, abs(rest) - self._peak[column])
 
     def _odd(self, names: Sequence[str], positions: Sequence[float], now_ns: int, stamp_ns: int
              ) -> Finding | None:

@@ -4,7 +4,7 @@
 """Cuts a bag into episodes on a constant grid of time, for a data set."""
 
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,9 +12,10 @@ import numpy as np
 from pi0_ros.bags.actions import ActionPath, ActionPaths
 from pi0_ros.bags.playback import LATE_NS, Moment, Playback
 from pi0_ros.bags.routes import Routes
+from pi0_ros.dataset.outcome import DISCARD, find, Outcome, SUCCESS
 
 
-ALL, INTERVENTIONS = 'all', 'interventions'
+ALL, INTERVENTIONS, SUCCESSES = CHOICES = 'all', 'interventions', 'successes'
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Frame:
     begins: bool           # whether a new episode begins with it
     task: str
     led: bool = False      # whether a person led
+    outcome: Outcome | None = None  # of its episode, where somebody judged it
 
 
 @dataclass
@@ -119,11 +121,34 @@ class _Known:
         self._broken = False
 
 
+def judged(found: Iterator[Frame], outcomes: Sequence[Outcome], only: str, met: set[Outcome],
+           named: bool = False) -> Iterator[Frame]:
+    """
+    Yield frames with what became of their episodes, without those that shall not count.
+
+    :param only: successes: without those, too, that are none.
+    :param met: outcomes of frames that were there, added to.
+    :param named: whether tasks are not what the node was told.
+    """
+    before: Outcome | None = None
+    gap = False
+    for frame in found:
+        outcome = find(outcomes, frame.at_ns, '' if named else frame.task)
+        met |= {outcome} - {None}
+        word = outcome.outcome if outcome else ''
+        if word == DISCARD or only == SUCCESSES and word != SUCCESS:
+            gap = True
+            continue
+        begins = frame.begins or gap or outcome is not before
+        yield replace(frame, begins=begins, outcome=outcome)
+        before, gap = outcome, False
+
+
 def chosen(found: Iterator[Frame], only: str, drop: int) -> Iterator[Frame]:
     """
     Yield some of the frames; what follows a gap begins another episode.
 
-    :param only: all, or interventions: those that a person led.
+    :param only: interventions: those that a person led.
     :param drop: so many frames before a person takes over are left out: they led to that.
     """
     kept: deque[Frame] = deque()  # of the policy, that may be dropped yet

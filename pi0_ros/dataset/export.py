@@ -11,7 +11,9 @@ from pi0_ros.bags.bag import Bag, BagError
 from pi0_ros.bags.bags import Bags
 from pi0_ros.bags.playback import counts_table, Playback
 from pi0_ros.checkpoint.config import RobotConfig
-from pi0_ros.dataset.episodes import action_offset, ALL, chosen, Frame, frames
+from pi0_ros.dataset.episodes import (action_offset, chosen, Frame, frames, INTERVENTIONS, judged,
+                                      SUCCESSES)
+from pi0_ros.dataset.outcome import FAILURE, Outcome, read, SUCCESS
 from pi0_ros.dataset.writer import DatasetWriter
 from pi0_ros.observation.config import InputConfig
 from tqdm import tqdm
@@ -66,12 +68,17 @@ def export(args: argparse.Namespace, robot: RobotConfig, inputs: InputConfig, ba
                        'them apart, or take what the joints did in all: --actions joint_states')
     offset = offsets.pop()
     led = [_led_topic(bag) for bag in bags.bags]
-    if not any(led) and (args.only != ALL or args.drop_before_takeover):
-        raise BagError('no bag tells when a person led (the topic led of the node): --only and '
-                       '--drop-before-takeover need that')
+    if not any(led) and (args.only == INTERVENTIONS or args.drop_before_takeover):
+        raise BagError('no bag tells when a person led (the topic led of the node): --only '
+                       'interventions and --drop-before-takeover need that')
+    outcomes = [read(bag) for bag in bags.bags]
+    if not any(outcomes) and args.only == SUCCESSES:
+        raise BagError('no bag tells what became of its episodes (the topic episode_result of the '
+                       'node): --only successes needs that')
     drop = round(args.drop_before_takeover * args.fps)
     key = {'version': 3, 'fps': args.fps, 'states': state_names, 'actions': robot.commanded,
            'led': led, 'only': args.only, 'drop': drop,
+           'outcomes': [[one.to_json() for one in told] for told in outcomes],
            'bags': [[bag.name, bag.begin_ns, bag.end_ns] for bag in bags.bags],
            'routes': [routes.roles for routes in bags.routes], 'marker': marker,
            'fresh': [inputs.max_joint_age, inputs.max_image_age, inputs.max_skew],
@@ -83,8 +90,11 @@ def export(args: argparse.Namespace, robot: RobotConfig, inputs: InputConfig, ba
     progress, told, counted, seen = Progress(bags), [], [], 0
     try:
         for number, playback in enumerate(bags.playbacks()):
-            found = chosen(progress.watch(frames(playback, args.fps, marker, led[number]),
-                                          playback.bag, args.fps), args.only, drop)
+            found = progress.watch(frames(playback, args.fps, marker, led[number]), playback.bag,
+                                   args.fps)
+            met: set[Outcome] = set()
+            found = chosen(judged(found, outcomes[number], args.only, met,
+                                  bool(args.instruction)), args.only, drop)
             for episode in _episodes(found):
                 first = next(episode)
                 source = {'bag': number, 'at_ns': first.at_ns}
@@ -97,6 +107,10 @@ def export(args: argparse.Namespace, robot: RobotConfig, inputs: InputConfig, ba
             told += [f'{count} frames of {playback.bag.name} left out: {reason}' + (
                 f' ({playback.why[reason]})' if reason in playback.why else '')
                      for reason, count in sorted(playback.left_out.items())]
+            told += [f"no frame is of the episode '{one.instruction}' of {one.duration_s:.1f} "
+                     f's, judged {one.outcome}, in {playback.bag.name}: nothing of it is left, or '
+                     'the node and the recorder had other clocks'
+                     for one in outcomes[number] if one not in met]
             limit_ns = inputs.oldest_ns
             told += [*playback.dropped(), *_too_fast(playback, args.fps),
                      *playback.bag.warnings, *playback.health.warnings(
@@ -123,6 +137,9 @@ def export(args: argparse.Namespace, robot: RobotConfig, inputs: InputConfig, ba
                     "trained on it needs 'action_offset' 1 (meta/pi0_ros.json says so)")
     print(f'{folder}: {len(writer.episodes)} episodes, {writer.frames} frames, '
           f'{writer.frames / args.fps:.1f} s; tasks: ' + '; '.join(tasks))
+    verdicts = [one['success'] for one in writer.episodes if one['success'] is not None]
+    if verdicts:
+        print(f'{sum(verdicts)} of {len(verdicts)} episodes that somebody judged are successes')
     if any(led):
         print(f"{sum(one['led'] for one in writer.episodes)} frames are marked as led by a person")
     return told
@@ -179,7 +196,8 @@ def _write(writer: DatasetWriter, first: Frame, rest: Iterator[Frame], source: d
             told.append(f"an episode of {count / args.fps:.1f} s is left out ('{first.task}'): "
                         'shorter than --min-seconds')
             return False
-        writer.finish_episode(source, first.task)
+        writer.finish_episode(source, first.task, first.outcome and {
+            SUCCESS: True, FAILURE: False}.get(first.outcome.outcome))
     except ValueError as error:
         writer.drop()
         for _ in rest:

@@ -100,11 +100,13 @@ class DatasetWriter:
                 pass
             self._video(name, number).unlink(missing_ok=True)
 
-    def finish_episode(self, source: dict[str, Any], task: str) -> None:
+    def finish_episode(self, source: dict[str, Any], task: str, success: bool | None = None
+                       ) -> None:
         """
         End the episode under way.
 
         :param source: where it is from, to find it again.
+        :param success: as somebody judged it, None if nobody did.
         :raises ValueError: an image cannot be read. :raises OSError: the disk is full.
         """
         number, count, first = len(self.episodes), len(self._rows), self.frames
@@ -135,7 +137,7 @@ class DatasetWriter:
         pyarrow.parquet.write_table(pyarrow.table(columns), path)
         self._rows, self._videos = [], {}  # from here on it is written
         row = {'source': source, 'task': task, 'length': count, 'shapes': shapes,
-               'counts': counts, 'led': sum(led)}
+               'counts': counts, 'led': sum(led), 'success': success}
         with self._manifest.open('a') as file:
             file.write(json.dumps(row) + '\n')
         self.episodes.append(row)
@@ -220,6 +222,7 @@ class DatasetWriter:
     def _write_episodes(self, by_episode: Sequence[dict[str, Any]],
                         videos: Sequence[dict[str, Any]], path: Path) -> None:
         rows, first = [], 0
+        known = any(one['success'] is not None for one in self.episodes)
         for number, (one, told, video) in enumerate(zip(self.episodes, by_episode, videos)):
             at = {'chunk_index': number // CHUNK, 'file_index': number % CHUNK}
             row = {'episode_index': number, 'tasks': [one['task']], 'length': one['length'],
@@ -228,6 +231,7 @@ class DatasetWriter:
                    'meta/episodes/chunk_index': 0, 'meta/episodes/file_index': 0, **video}
             row |= {f'stats/{feature}/{part}': value for feature, parts in told.items()
                     for part, value in parts.items()}
+            row |= {'success': one['success']} if known else {}
             rows.append(row)
             first += one['length']
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -3,10 +3,13 @@
 
 """What a person tells the node: the instruction, to arm, to stop and to go on after a fault."""
 
+from dataclasses import replace
 import fnmatch
 
 from pi0_ros.configuration.advice import advised
 from pi0_ros.control.states import State
+from pi0_ros.dataset import outcome
+from pi0_ros.dataset.outcome import Outcome
 from pi0_ros.observation.finding import Finding
 from pi0_ros.ros.asked import Asked, Preview
 from pi0_ros.ros.links import qos
@@ -23,6 +26,7 @@ from std_srvs.srv import SetBool, Trigger
 MAX_INSTRUCTION = 1000  # characters
 NOT_ARMED = Finding('not_armed', 'not armed', 'operator')
 AUTO_PERIOD_S = 0.5     # between two attempts to arm a dry run
+EPISODE_PERIOD_S = 0.1  # in which it is noticed that the robot was disarmed or armed
 
 
 class Operator:
@@ -41,8 +45,12 @@ class Operator:
         self._description: str | None = None
         self._preview: Preview | None = None
         self._told = ''  # where the tools would go first
+        self._episode: Outcome | None = None  # that nobody has judged yet; end_ns -1: it goes on
+        self._armings = 0  # when that began
         self._active = node.create_publisher(String, '~/active_instruction', qos.LATCHED)
+        self._results = node.create_publisher(String, '~/' + outcome.TOPIC, qos.RECORD)
         node.create_subscription(String, 'instruction', self._on_instruction, qos.INSTRUCTION)
+        node.create_subscription(String, '~/episode', self._on_episode, qos.INSTRUCTION)
         node.create_subscription(String, 'robot_description', self._on_description, qos.LATCHED)
         for profile in (qos.STOP, qos.INSTRUCTION):  # best effort hears all, reliable loses none
             node.create_subscription(Bool, '~/stop', self._on_stop, profile)
@@ -54,6 +62,8 @@ class Operator:
         self._runs = RunServer(node, self.asked, self._refusal, self._instruct, self._situation)
         node.create_timer(AUTO_PERIOD_S, self._auto, callback_group=ReentrantCallbackGroup(),
                           clock=Clock(clock_type=ClockType.STEADY_TIME))
+        node.create_timer(EPISODE_PERIOD_S, self._follow_episode,
+                          clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def attach(self, session: Session) -> None:
         """Speak to ``session`` from now on."""
@@ -64,7 +74,7 @@ class Operator:
 
     def detach(self) -> None:
         """Speak to nobody: an instruction does not outlive what it was given to."""
-        self._session = None
+        self._session = self._episode = None
         self._runs.close()
         self.asked.instruction = self.asked.refused = ''
         self._active.publish(String(data=''))
@@ -84,8 +94,12 @@ class Operator:
     def _on_instruction(self, message: String) -> None:
         self._instruct(message.data)
 
-    def _instruct(self, said: str) -> None:
-        """Follow an instruction, '' to hold; what is refused is told, and holds."""
+    def _instruct(self, said: str, anew: bool = False) -> None:
+        """
+        Follow an instruction, '' to hold; what is refused is told, and holds.
+
+        :param anew: whether an episode begins with it, even if it is the same.
+        """
         session, text = self._session, said.strip()
         if session is None:
             self._log.warning('the instruction is dropped: the node is not configured')
@@ -98,6 +112,7 @@ class Operator:
             self._log.info(f"instruction: '{text}'" if text else 'empty instruction: holding')
         self.asked.refused, before = refused, self.asked.instruction
         self.asked.instruction = text = '' if refused else text
+        self._follow_episode(anew)
         if not text:
             session.guard.hold('refused' if refused else 'no_instruction')
             session.urgent()
@@ -105,11 +120,57 @@ class Operator:
             session.pilot.want_chunk()
         self._active.publish(String(data=text))
 
+    def _follow_episode(self, anew: bool = False) -> None:
+        """Begin an episode when an armed robot is instructed; end it when it holds, or disarms."""
+        session, episode = self._session, self._episode
+        if session is None:
+            return
+        text, now_ns = self.asked.instruction if session.pilot.enabled else '', session.now()
+        goes_on = episode is not None and episode.end_ns < 0
+        if text and (anew or not goes_on or episode.instruction != text
+                     or self._armings != session.armings):
+            self._armings, leading = session.armings, session.leading
+            self._episode = Outcome(text, '', '', now_ns, -1, leading.count - leading.engaged,
+                                    session.fingerprint)
+        elif goes_on and not text:
+            self._episode = replace(episode, end_ns=now_ns)
+
+    def _judge(self, word: str, note: str = '') -> str:
+        """End the episode, and the run that it is; return what came of it, '' without one."""
+        self._follow_episode()
+        episode, session = self._episode, self._session
+        ran = self._runs.judge({outcome.SUCCESS: True, outcome.FAILURE: False}.get(word))
+        if session is None:
+            return ''
+        if self.asked.instruction:
+            self._instruct('')
+        if episode is None:
+            return 'the run has ended' if ran else ''
+        self._episode = None
+        end_ns = session.now() if episode.end_ns < 0 else episode.end_ns
+        done = replace(episode, outcome=word, note=note, end_ns=end_ns,
+                       takeovers=session.leading.count - episode.takeovers)
+        self._results.publish(String(data=done.to_json()))
+        told = (f"episode '{done.instruction}' of {done.duration_s:.1f} s: {word}"
+                + (f' ({note})' if note else ''))
+        self._log.info(told)
+        return told
+
+    def _on_episode(self, message: String) -> None:
+        try:
+            word, note = outcome.parse(message.data)
+        except ValueError as error:
+            self._log.warning(f"{self.own('episode')}: {error}")
+            return
+        if not self._judge(word, note):
+            self._log.warning(f"{self.own('episode')}: no episode to end: it begins with an "
+                              'instruction')
+
     def _on_outcome(self, request: SetBool.Request, response: SetBool.Response
                     ) -> SetBool.Response:
-        response.success = self._runs.judge(request.data)
-        response.message = ('the run has ended' if response.success else
-                            f"no run of {self.own('run')} is under way")
+        told = self._judge(outcome.SUCCESS if request.data else outcome.FAILURE)
+        response.success = bool(told)
+        response.message = told or 'no episode to end: it begins with an instruction, or a run'
         return response
 
     def _refusal(self, text: str) -> str | None:

@@ -70,6 +70,7 @@ class Session:
                                   self.limits.body)
         decides = configuration(config.policy, robot, control.handover, control.jacobian)
         self._configuration = decides, configuration_hash(decides)
+        self.fingerprint = decides['checkpoint']
         groups = config.groups
         self.pilot = Pilot(robot.commanded, self.limits.now, control.timing(groups),
                            interfaces(groups, robot.commanded, *STREAMS))

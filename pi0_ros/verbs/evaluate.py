@@ -14,17 +14,20 @@ import platform
 import sys
 
 from pi0_ros import __version__
+from pi0_ros.bags.bag import Bag
 from pi0_ros.bags.bags import add_bag_arguments, Bags, FULL, KEPT
 from pi0_ros.bags.routes import Wanted
 from pi0_ros.configuration.advice import advised
 from pi0_ros.configuration.configuration import Configuration
 from pi0_ros.configuration.file import read_all_parameters, read_description, read_parameters
+from pi0_ros.dataset.outcome import DISCARD, read, SUCCESS
 from pi0_ros.evaluation.critical import read_intervals, require_bags
 from pi0_ros.evaluation.evaluate import (as_text, compare, evaluate, Run, SHUFFLED, with_outcomes,
                                          write_json, wrong_instruction)
 from pi0_ros.evaluation.ranking import read_outcomes, require_known
 from pi0_ros.policy.factory import checkpoint_folder
 from pi0_ros.policy.policy import Unserved
+from pi0_ros.policy.provenance import fingerprint
 from pi0_ros.remote.schemas import OURS
 from pi0_ros.verbs.servers import is_server, of_server
 from pi0_ros.weights.files import CheckpointError
@@ -65,8 +68,9 @@ def parser() -> argparse.ArgumentParser:
                      help='where it matters, for every bag by its name: a list of [from, to], '
                      'seconds (default: half a second around every motion of a gripper)')
     out.add_argument('--outcomes', type=Path, metavar='FILE',
-                     help='what became of runs on the robot, CSV or JSON with checkpoint and '
-                     'success in every row: tells which measure orders the checkpoints by success')
+                     help='what became of runs on the robot: a bag with the node\'s '
+                     'episode_result, or CSV or JSON with checkpoint and success in every row: '
+                     'tells which measure orders the checkpoints by success')
     out.add_argument('--out', type=Path, default=Path('evaluation'), metavar='DIR',
                      help='where the report goes (default: evaluation)')
     out.add_argument('--overwrite', action='store_true', help='begin anew if DIR holds another '
@@ -151,10 +155,39 @@ def main(argv: list[str] | None = None) -> int:
     return 1
 
 
+def _outcomes(path: Path, given: list[tuple[str, Configuration]]) -> dict[str, list[float]]:
+    """
+    Return successes by checkpoint; of a bag, those are told apart by their fingerprints.
+
+    What a person took part in is no success of a checkpoint.
+    """
+    if not path.is_dir() and path.suffix not in ('.mcap', '.db3'):
+        return read_outcomes(path)
+    names: dict[str, str] = {}
+    for name, config in given:
+        if config.policy.policy == 'pi0':
+            folder = checkpoint_folder(config.policy.checkpoint)
+            other = names.setdefault(fingerprint(folder), name)
+            if other != name:
+                raise ValueError(f"'{other}' and '{name}' are the same checkpoint, which a bag "
+                                 'does not tell apart: give --outcomes as a table')
+    out: dict[str, list[float]] = {}
+    with Bag(path) as bag:
+        for one in read(bag):
+            if one.outcome != DISCARD:
+                name = names.get(one.checkpoint, one.checkpoint or 'without a checkpoint')
+                out.setdefault(name, []).append(
+                    float(one.outcome == SUCCESS and not one.takeovers))
+    if not out:
+        raise ValueError(f"bag '{path}' does not tell what became of its episodes (the topic "
+                         'episode_result of the node)')
+    return out
+
+
 def _run(args: argparse.Namespace) -> int:
     given = read_values(args)
     labels = read_intervals(args.critical) if args.critical else None
-    outcomes = read_outcomes(args.outcomes) if args.outcomes else None
+    outcomes = _outcomes(args.outcomes, given) if args.outcomes else None
     with ExitStack() as stack:
         if outcomes:
             require_known(outcomes, [name for name, _ in given])

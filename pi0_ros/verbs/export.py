@@ -18,7 +18,7 @@ from pi0_ros.bags.routes import Wanted
 from pi0_ros.configuration.advice import advised
 from pi0_ros.configuration.configuration import Configuration
 from pi0_ros.configuration.file import read_all_parameters
-from pi0_ros.dataset.episodes import ALL, INTERVENTIONS
+from pi0_ros.dataset.episodes import ALL, CHOICES
 from pi0_ros.dataset.export import export
 from pi0_ros.dataset.video import CODECS
 
@@ -47,8 +47,9 @@ def parser() -> argparse.ArgumentParser:
                      help='every message on it begins another episode; of std_msgs/Bool, true '
                      'begins one and false ends it (default: an episode is what was done until '
                      'another instruction)')
-    out.add_argument('--only', choices=(ALL, INTERVENTIONS), default=ALL,
-                     help='interventions: only what a person did who took over')
+    out.add_argument('--only', choices=CHOICES, default=ALL,
+                     help='interventions: only what a person did who took over; successes: only '
+                     'episodes that were judged so (what was discarded is left out anyway)')
     out.add_argument('--drop-before-takeover', type=float, default=0.0, metavar='SECONDS',
                      help='leave out what the policy did before a person took over: it led there')
     out.add_argument('--min-seconds', type=float, default=1.0, metavar='SECONDS',

@@ -54,9 +54,12 @@ class LeaderLink:
                                             'the robot is given back to the policy')
 
     def _on_switch(self, message: Bool) -> None:
-        self._leading.press(message.data, self._now(), self._steady(),
-                            self._node.count_publishers(self._switch))
+        switches = self._node.count_publishers(self._switch)
+        self._leading.press(message.data, self._now(), self._steady(), switches)
         self.tell()
+        if message.data and switches > 1 and not self._leading.engaged:
+            self._node.get_logger().warning(
+                f"{switches} publish '{self._switch}': nobody takes over", throttle_duration_sec=5)
 
     def _on_joints(self, message: JointState) -> None:
         self._lead(message.name, message.position, message.header.stamp)

@@ -63,13 +63,14 @@ class RunServer:
     """
 
     def __init__(self, node: LifecycleNode, asked: Asked, refusal: Callable[[str], str | None],
-                 instruct: Callable[[str], None], look: Callable[[], Situation | None]) -> None:
+                 instruct: Callable[[str, bool], None], look: Callable[[], Situation | None]
+                 ) -> None:
         """
         Offer the action, where its type is installed.
 
         :param asked: has the instruction that is followed.
         :param refusal: returns why an instruction would not be followed, or None.
-        :param instruct: follows an instruction, '' to hold.
+        :param instruct: follows an instruction, '' to hold; true: it begins anew.
         :param look: tells the situation; None while the node is not active.
         """
         self._node, self._asked, self._look = node, asked, look
@@ -83,14 +84,19 @@ class RunServer:
             cancel_callback=self._on_cancel)
         node.create_timer(PERIOD_S, self._watch, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
-    def judge(self, success: bool) -> bool:
-        """End the run that is under way as a success or a failure; return whether there is one."""
+    def judge(self, success: bool | None) -> bool:
+        """
+        End the run that is under way; return whether there is one.
+
+        :param success: None: it shall not count.
+        """
         run = self._run
-        if run is None or run.ended.done():
+        if run is None or run.ended.done() or run.number != self._asked.number:
             return False
         result = RunPolicy.Result
-        run.end('judged', f"judged a {'success' if success else 'failure'}",
-                result.OUTCOME_SUCCESS if success else result.OUTCOME_FAILURE)
+        run.end(*(('discarded', 'judged not to count') if success is None else
+                  ('judged', 'judged a success', result.OUTCOME_SUCCESS) if success else
+                  ('judged', 'judged a failure', result.OUTCOME_FAILURE)))
         return True
 
     def close(self) -> None:
@@ -122,13 +128,13 @@ class RunServer:
             before, self._run = self._run, run
             if before:
                 before.end('replaced', f"replaced by a run of '{run.prompt}'")
-            self._instruct(run.prompt)
+            self._instruct(run.prompt, True)
             run.number = self._asked.number
         reason, message, outcome = await run.ended
         if self._run is run:
             self._run = None
         if self._asked.number == run.number and self._asked.instruction:
-            self._instruct('')  # nobody else asked for anything meanwhile
+            self._instruct('', False)  # nobody else asked for anything meanwhile
         now, duration_s = self._look(), max(0.0, (self._now() - begin_ns) / 1e9)
         if reason == 'canceled' and goal.is_cancel_requested:
             goal.canceled()
