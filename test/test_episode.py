@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip('rclpy', reason='needs ROS 2')
 
-from pi0_ros.dataset.outcome import Outcome  # noqa: E402
+from pi0_ros.dataset.outcome import Outcome  # noqa: E402, I100
 from pi0_ros.ros.links import qos  # noqa: E402
 from std_msgs.msg import Bool, String  # noqa: E402
 from std_srvs.srv import SetBool  # noqa: E402

@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip('rclpy', reason='needs ROS 2')
 
-import numpy as np  # noqa: E402
+import numpy as np  # noqa: E402, I100
 from pi0_ros.ros.links import qos  # noqa: E402
 from sensor_msgs.msg import JointState  # noqa: E402
 from std_msgs.msg import Bool  # noqa: E402

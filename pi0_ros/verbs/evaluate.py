@@ -68,9 +68,9 @@ def parser() -> argparse.ArgumentParser:
                      help='where it matters, for every bag by its name: a list of [from, to], '
                      'seconds (default: half a second around every motion of a gripper)')
     out.add_argument('--outcomes', type=Path, metavar='FILE',
-                     help='what became of runs on the robot: a bag with the node\'s '
-                     'episode_result, or CSV or JSON with checkpoint and success in every row: '
-                     'tells which measure orders the checkpoints by success')
+                     help='what became of runs on the robot: a bag with the topic episode_result '
+                     'of the node, or CSV or JSON with checkpoint and success in every row: tells '
+                     'which measure orders the checkpoints by success')
     out.add_argument('--out', type=Path, default=Path('evaluation'), metavar='DIR',
                      help='where the report goes (default: evaluation)')
     out.add_argument('--overwrite', action='store_true', help='begin anew if DIR holds another '
