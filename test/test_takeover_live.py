@@ -31,6 +31,7 @@ from trajectory_msgs.msg import JointTrajectory  # noqa: E402
 ROOT = Path(__file__).parents[1]
 SEED, FPS, PERIOD_S = 7, 20, 0.02
 SLOWLY = 0.45  # of the expert's pace: a robot at half its velocity keeps up
+AHEAD = 0.12     # rad, that the person is ahead of the robot at most
 RECORDED = {
     '/joint_states': (JointState, 'sensor_msgs/msg/JointState', qos.JOINTS),
     '/joint_trajectory': (JointTrajectory, 'trajectory_msgs/msg/JointTrajectory', qos.RECORD),
@@ -78,6 +79,8 @@ class Person:
         if self.table is not None:
             red = np.array([world.COLOURS.index('red')])
             step_s = SLOWLY * PERIOD_S
+            if np.abs(self.joints - self.table.joints[0])[:-1].max() > AHEAD:
+                step_s = 0.0  # the robot comes first
             self.command = expert.advance(self.table, self.command, red, step_s)
             world.step(self.table, self.command, step_s)
             message = JointState(name=list(arm.JOINT_NAMES),
@@ -113,7 +116,7 @@ def test_a_wrong_policy_is_taken_over_and_the_recording_says_when(tmp_path):
             topic, name, raw), profile, raw=True)
     try:
         children.start('sim', [*run, 'sim', *config, '-p', f'seed:={SEED}'])
-        children.start('node', [*run, 'node', *config, '-r',
+        children.start('node', [*run, 'node', *config, '-p', 'takeover_mode:=absolute', '-r',
                                 'camera_1/image_raw:=overhead/image_raw', '-r',
                                 'camera_2/image_raw:=wrist/image_raw'])
         spin_until(executor, person.enable.service_is_ready, 90.0)
@@ -139,7 +142,7 @@ def test_a_wrong_policy_is_taken_over_and_the_recording_says_when(tmp_path):
 
         spin_until(executor, rests, 20.0)
         person.begin()
-        spin_until(executor, lambda: person.taken == 'red', 60.0)
+        spin_until(executor, lambda: person.taken == 'red', 120.0)
         person.instruction.publish(String(data='pick up the red block'))
         person.pressed = False
         spin_until(executor, lambda: not led[-1][1], 10.0)
