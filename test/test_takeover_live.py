@@ -79,10 +79,9 @@ class Person:
         if self.table is not None:
             red = np.array([world.COLOURS.index('red')])
             step_s = SLOWLY * PERIOD_S
-            if np.abs(self.joints - self.table.joints[0])[:-1].max() > AHEAD:
-                step_s = 0.0  # the robot comes first
-            self.command = expert.advance(self.table, self.command, red, step_s)
-            world.step(self.table, self.command, step_s)
+            if np.abs(self.joints - self.table.joints[0])[:-1].max() < AHEAD:
+                self.command = expert.advance(self.table, self.command, red, step_s)
+                world.step(self.table, self.command, step_s)
             message = JointState(name=list(arm.JOINT_NAMES),
                                  position=self.table.joints[0].tolist())
             message.header.stamp = self.node.get_clock().now().to_msg()
@@ -90,6 +89,7 @@ class Person:
 
 
 @pytest.mark.live
+@pytest.mark.xdist_group('live')
 def test_a_wrong_policy_is_taken_over_and_the_recording_says_when(tmp_path):
     children = Children(dict(os.environ), tmp_path)
     config = ['--ros-args', '--params-file', str(ROOT / 'config' / 'sim.yaml')]
