@@ -86,6 +86,8 @@ def test_a_robot_that_was_disarmed_begins_another_episode(make):  # noqa: F811
     heard = results(graph)
     graph.instruct('swing')  # not armed: nothing begins
     assert graph.node.operator._episode is None
+    assert not graph.node.operator._judge('success')  # and there is nothing to judge
+    assert graph.node.operator.asked.instruction == 'swing'  # nor is it lost by that
     assert graph.enable().success
     graph.wait(lambda: graph.node.operator._episode)
     moving(graph, 5)

@@ -142,7 +142,7 @@ class Operator:
         ran = self._runs.judge({outcome.SUCCESS: True, outcome.FAILURE: False}.get(word))
         if session is None:
             return ''
-        if self.asked.instruction:
+        if self.asked.instruction and (ran or episode):
             self._instruct('')
         if episode is None:
             return 'the run has ended' if ran else ''
