@@ -20,7 +20,8 @@ from pi0_ros.launching import camera_remappings, parameter_files, profile, trans
 
 SHARE = get_package_share_directory('pi0_ros')
 ARGUMENTS = {
-    'robot': ('', 'Profile of a robot in config/robots, such as ur5e_2f85; docs/robots.md.'),
+    'robot': ('', 'Profile of a robot in config/robots, such as ur5e_2f85, or none; '
+              'docs/robots.md.'),
     'checkpoint': ('', 'Folder of the checkpoint, or demo; empty: as the parameter file says.'),
     'params_file': ('', 'Parameter file, on top of the profile; config/pi0.yaml has every '
                     'parameter with its default.'),

@@ -35,10 +35,11 @@ def parameter_files(folder: Path, robot: str, own: str) -> list[str]:
     """
     Return the parameter files of a robot: its profile, and the user's own on top of it.
 
-    :param folder: config/. :param robot: name of a profile in config/robots, '' for none.
+    :param folder: config/. :param robot: name of a profile in config/robots, '' or none for none.
     :param own: the user's file, '' for none.
     :raises ValueError: there is no such profile.
     """
+    robot = '' if is_none(robot) else robot
     profiles = {path.stem: str(path) for path in sorted((folder / 'robots').glob('*.yaml'))}
     if robot and robot not in profiles:
         raise ValueError(f"robot is '{robot}', expected one of {', '.join(profiles)}, or a "

@@ -24,7 +24,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / 'test')]
 
 from pi0_ros.control.controllers import Group, Report  # noqa: E402, I100
 from pi0_ros.control.guard import Guard  # noqa: E402
-from pi0_ros.control.leading import Leading, MODES, RELATIVE  # noqa: E402
+from pi0_ros.control.config import MODES, RELATIVE  # noqa: E402
+from pi0_ros.control.leading import Leading  # noqa: E402
 from pi0_ros.control.pilot import ClockJump, Pilot, Timing  # noqa: E402
 from pi0_ros.control.rules import GuardRules  # noqa: E402
 from pi0_ros.control.states import State  # noqa: E402

@@ -71,3 +71,16 @@ def test_ros2_run_without_the_environment(tmp_path):
                            capture_output=True, text=True)
     assert shown.returncode == 1 and 'Traceback' not in shown.stderr
     assert "pi0_ros infer: the module 'numpy' is not installed" in shown.stderr
+
+
+def test_a_node_without_the_environment_says_so_instead_of_a_traceback(tmp_path):
+    pytest.importorskip('rclpy', reason='needs ROS 2')
+    (tmp_path / 'torch').mkdir()
+    (tmp_path / 'torch' / '__init__.py').write_text(
+        "raise ModuleNotFoundError(\"No module named 'torch'\", name='torch')\n")
+    shown = subprocess.run(
+        [sys.executable, '-m', 'pi0_ros', 'node', '--ros-args', '--params-file',
+         str(ROOT / 'config' / 'sim.yaml')], cwd=ROOT, capture_output=True, text=True, timeout=60,
+        env={**os.environ, 'PYTHONPATH': f'{tmp_path}{os.pathsep}{ROOT}'})
+    assert shown.returncode and 'Traceback' not in shown.stderr + shown.stdout
+    assert "the module 'torch' is not installed" in shown.stderr

@@ -121,3 +121,16 @@ def test_an_episode_that_a_fault_ended_is_judged_as_far_as_that(make):  # noqa: 
     graph.node.trigger_deactivate()
     graph.node.trigger_cleanup()
     graph.episode.publish(String(data='failure'))  # nobody is there: it is told, no more
+
+
+def test_who_takes_over_after_the_end_took_no_part_in_it(make):  # noqa: F811
+    graph = make()
+    heard = results(graph)
+    assert graph.enable().success
+    graph.instruct('swing')
+    moving(graph, 5)
+    graph.instruct('')
+    graph.node.session.leading.count += 1  # as the scene is put in order by a leader
+    assert 'success' in graph.node.operator._judge('success')
+    graph.wait(lambda: heard)
+    assert heard[0].takeovers == 0

@@ -21,6 +21,8 @@ def tape(path, led=LED, topic='/pi0/led', milliseconds=6000):
     """Write a bag in which joint a does what time does, so that a frame tells when it was."""
     out = Tape(path)
     out.say(0, 'go')
+    out.say(0, '', '/pi0/status')
+    out.flag(0, True, '/gripper/led')  # a lamp
     marks = dict(led)
     for at_ms in range(0, milliseconds, 10):
         if at_ms in marks:
@@ -92,6 +94,8 @@ def test_two_robots_in_a_bag_are_refused(tmp_path, capsys):
     for at_ms in range(0, 2000, 20):
         out.joints(at_ms, [0, 0.5])
         out.image(at_ms)
+    out.say(0, '', '/left/pi0/status')
+    out.say(0, '', '/right/pi0/status')
     out.flag(500, True, '/left/pi0/led')
     out.flag(600, True, '/right/pi0/led')
     assert export.main([str(out.close()), '--dataset', str(tmp_path / 'set'), '--fps', '20']) == 1

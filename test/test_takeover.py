@@ -423,3 +423,40 @@ def test_whatever_a_person_does_the_limits_are_kept(seed, strategy, mode, tells)
     rig.guard.press_stop(True)
     rig.run(1500)
     assert rig.silent() and not rig.moves()
+
+
+def test_whoever_lets_go_gives_back_also_where_two_switches_publish():
+    """The program that pressed it hangs, and a person says false from a terminal."""
+    rig = Led().start()
+    rig.take_over(swing)
+    rig.leading.press(False, rig.now * MS, rig.steady * MS, switches=2)
+    assert not rig.leading.engaged
+
+
+def test_a_robot_that_was_armed_again_at_once_is_led_by_nobody():
+    """Before anything has looked whether it is armed; the switch is still held."""
+    rig = Led().start()
+    rig.take_over()
+    rig.guard.disarm(_finding())
+    watch, rig.leading.watch, rig.pressed, rig.leader = rig.leading.watch, print, None, None
+    rig.run(600)
+    assert rig.leading.engaged and rig.guard.arm(rig.now * MS) is None and rig.pilot.enabled
+    rig.leading.watch, rig.pressed = watch, True
+    rig.leading.press(True, rig.now * MS, rig.steady * MS)
+    assert not rig.leading.engaged and not rig.guard.led
+    rig.run(500)
+    assert not rig.leading.engaged
+    rig.pressed = False
+    rig.run(40)
+    rig.pressed = True
+    rig.run(40)
+    assert rig.leading.engaged
+
+
+def test_an_empty_instruction_does_not_slow_a_person():
+    rig = Led().start()
+    rig.take_over(swing)
+    rig.run(1000)
+    epoch = rig.pilot.epoch
+    rig.guard.hold('no_instruction')
+    assert rig.pilot.epoch == epoch and rig.guard.stopped_by is None

@@ -16,6 +16,8 @@ from pi0_ros.motion.limits import Rules, TIGHTER
 from pi0_ros.setting import setting
 
 AUTO = 'auto'
+MODES = RELATIVE, ABSOLUTE = 'relative', 'absolute'  # of who leads
+INFER, PAUSE = 'infer', 'pause'
 USUAL_UPDATE_HZ = 100.0  # of a controller, as long as nothing else is known: the slowest
 
 
@@ -66,10 +68,10 @@ class ControlConfig:
     takeover_mode: str = setting(
         'relative', 'How a person who takes over leads: relative to where the leader was then, '
         'or absolute, where the robot comes only to a leader within max_jump.',
-        choices=('relative', 'absolute'))
+        choices=MODES)
     takeover_policy: str = setting(
         'infer', 'What the policy does meanwhile: infer, so that what it would have done can be '
-        'compared, or pause.', choices=('infer', 'pause'))
+        'compared, or pause.', choices=(INFER, PAUSE))
     takeover_timeout: float = setting(
         0.3, 'For how long the switch of who leads (~/takeover_enable) may be silent.',
         unit='s', low=0.1, high=2.0)

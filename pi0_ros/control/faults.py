@@ -18,6 +18,7 @@ class Faults:
         self.pilot, self.rules = pilot, rules
         self.fault: Finding | None = None
         self.stop_pressed = False
+        self.led = False  # whether a person leads, and the policy's chunks are not executed
         self.stopped_by: Finding | None = None  # the last reason, until it goes on
         self._in_a_row = 0  # chunks that were rejected, and inferences that failed
         self._watchdog = Watchdog()
@@ -28,10 +29,11 @@ class Faults:
         self.rules = rules
 
     def hold(self, reason: str) -> None:
-        """Stop smoothly because there is nothing to be done; goes on with an instruction."""
-        self.stop(Finding(reason, {
-            'no_instruction': 'waiting for an instruction',
-            'refused': 'the instruction was refused'}[reason], 'instruction'))
+        """Stop smoothly because the policy has nothing to do; goes on with an instruction."""
+        if not self.led:
+            self.stop(Finding(reason, {
+                'no_instruction': 'waiting for an instruction',
+                'refused': 'the instruction was refused'}[reason], 'instruction'))
 
     def stop(self, finding: Finding) -> None:
         """Stop smoothly; the robot goes on by itself when the reason is gone."""

@@ -54,7 +54,6 @@ class Guard(Faults):
         self._image: tuple[int, Finding] | None = None
         self.first = True  # whether the next chunk is the first since the robot was armed
         self._retry_ns = 0
-        self.led = False  # whether a person leads, and the policy's chunks are not executed
 
     # ---- every tick ----
 
@@ -351,7 +350,7 @@ class Guard(Faults):
             if self.pilot.state not in (State.DISARMED, State.ARMING) or self._still_comes(now_ns):
                 return STOPPING
             self._in_a_row, self._retry_ns, self._watchdog.arming_since_ns = 0, 0, None
-            self.first = True
+            self.first, self.led = True, False
             self.stopped_by = None
             measured = joints.value[:len(self.pilot.joint_names)]
             self.pilot.enable(self._follower.begin(measured, now_ns), now_ns)

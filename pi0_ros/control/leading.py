@@ -11,15 +11,13 @@ silent leaves a robot at rest. The limiter makes a way of them that keeps the li
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from pi0_ros.control.config import INFER, RELATIVE
 from pi0_ros.control.guard import Guard
 from pi0_ros.control.states import State
 from pi0_ros.observation.finding import Finding
 from pi0_ros.observation.observation import Observation
 from pi0_ros.policy.policy import ActionChunk
 
-ABSOLUTE, RELATIVE = 'absolute', 'relative'
-MODES = (RELATIVE, ABSOLUTE)
-INFER, PAUSE = 'infer', 'pause'
 STEP_NS = 20_000_000
 LASTS_NS = 200_000_000  # of a chunk, at least; also three control periods
 TAKEOVER = 'takeover'   # what plans serve that a person leads
@@ -47,8 +45,8 @@ class Leading:
         """
         Nobody leads.
 
-        :param mode: RELATIVE to where the leader was when it was engaged, or ABSOLUTE.
-        :param while_led: INFER: the policy goes on deciding, for those who compare; PAUSE.
+        :param mode: RELATIVE to where the leader was when it was engaged, or absolute.
+        :param while_led: INFER: the policy goes on deciding, for those who compare; or pause.
         :param timeout_ns: of the switch, and of the leader.
         """
         self._guard, self._mode, self._while_led = guard, mode, while_led
@@ -86,11 +84,12 @@ class Leading:
         """
         silent, let_go = self._silent(steady_ns), steady_ns - self._pressed_ns > LET_GO_NS
         self._pressed_ns = steady_ns if pressed else 0
-        if self.engaged and switches > 1:
-            self._hold(SWITCHES)
-        elif not pressed:
+        self._lose()
+        if not pressed:  # whoever says so
             self._pressed_before = False
             self.release()
+        elif self.engaged and switches > 1:
+            self._hold(SWITCHES)
         elif not self._guard.pilot.enabled:
             self._pressed_before = True
         elif self.engaged:
@@ -109,6 +108,12 @@ class Leading:
             self._end()
             self._guard.pilot.stop()
 
+    def _lose(self) -> None:
+        """Let nobody lead a robot that was disarmed, nor when it is armed again meanwhile."""
+        if self.engaged and not (self._guard.led and self._guard.pilot.enabled):
+            self._end()
+            self._pressed_before = True
+
     def _end(self) -> None:
         self.engaged, self.problem = False, None
         self._guard.let_lead(False)
@@ -116,11 +121,10 @@ class Leading:
 
     def watch(self, steady_ns: int) -> None:
         """Hold when switch or leader are silent; nobody leads a robot that was disarmed."""
+        self._lose()
         if not self.engaged:
             return
-        if not self._guard.pilot.enabled:
-            self._end()
-        elif self._silent(steady_ns):
+        if self._silent(steady_ns):
             if self.problem is not SWITCH:
                 self._hold(SWITCH)
         elif steady_ns - self._heard_ns > self._timeout_ns and self.problem is None:
@@ -136,6 +140,7 @@ class Leading:
         :param leaders: how many publish.
         """
         guard, pilot = self._guard, self._guard.pilot
+        self._lose()
         if not self.engaged or self._silent(steady_ns) or self.problem is SWITCHES:
             return None
         if steady_ns - self._heard_ns > self._timeout_ns and self._begun:

@@ -19,6 +19,9 @@ from pi0_ros.observation.config import InputConfig
 from tqdm import tqdm
 
 
+OTHERS = 'status', 'active_instruction', 'inference', 'episode_result'  # that the node tells
+
+
 class Progress:
     """The bar: seconds of bags."""
 
@@ -151,8 +154,9 @@ def _led_topic(bag: Bag) -> str:
 
     :raises BagError: several did.
     """
-    found = [topic for topic, of in bag.topics.items()
-             if topic.endswith('/led') and of.kind == 'std_msgs/msg/Bool' and of.count]
+    found = [topic for topic, of in bag.topics.items()  # beside others of the node: no lamp
+             if topic.endswith('/led') and of.kind == 'std_msgs/msg/Bool' and of.count and any(
+                 topic.removesuffix('led') + other in bag.topics for other in OTHERS)]
     if len(found) > 1:
         raise BagError(f"bag '{bag.path}' has {', '.join(found)}, expected one node's: record "
                        'one robot in a bag')

@@ -11,6 +11,7 @@ import traceback
 from pi0_ros.configuration.advice import advised
 from pi0_ros.configuration.file import parameter_files, sections_missing
 from pi0_ros.configuration.parameters import ParameterError
+from pi0_ros.environment import missing
 from pi0_ros.ros import parameters
 from pi0_ros.ros.interrupt import INTERRUPT
 from pi0_ros.ros.monitor import Monitor
@@ -137,7 +138,9 @@ class Pi0Node(LifecycleNode):
                 return TransitionCallbackReturn.FAILURE
             self.get_logger().error(f'cannot {name}: {error}\n{traceback.format_exc()}')
         except Exception as error:
-            self.get_logger().error(f'cannot {name}: {error}\n{traceback.format_exc()}')
+            text = missing(error) if isinstance(error, ModuleNotFoundError) else None
+            self.get_logger().error(f'cannot {name}: {text or error}'
+                                    + ('' if text else f'\n{traceback.format_exc()}'))
         else:
             return TransitionCallbackReturn.SUCCESS
         return TransitionCallbackReturn.ERROR

@@ -46,7 +46,7 @@ class Operator:
         self._preview: Preview | None = None
         self._told = ''  # where the tools would go first
         self._episode: Outcome | None = None  # that nobody has judged yet; end_ns -1: it goes on
-        self._armings = 0  # when that began
+        self._armings = 0  # when that began; its takeovers are counted from there until it ends
         self._active = node.create_publisher(String, '~/active_instruction', qos.LATCHED)
         self._results = node.create_publisher(String, '~/' + outcome.TOPIC, qos.RECORD)
         node.create_subscription(String, 'instruction', self._on_instruction, qos.INSTRUCTION)
@@ -133,23 +133,22 @@ class Operator:
             self._episode = Outcome(text, '', '', now_ns, -1, leading.count - leading.engaged,
                                     session.fingerprint)
         elif goes_on and not text:
-            self._episode = replace(episode, end_ns=now_ns)
+            self._episode = replace(episode, end_ns=now_ns,
+                                    takeovers=session.leading.count - episode.takeovers)
 
     def _judge(self, word: str, note: str = '') -> str:
         """End the episode, and the run that it is; return what came of it, '' without one."""
         self._follow_episode()
-        episode, session = self._episode, self._session
+        begun, session = self._episode, self._session
         ran = self._runs.judge({outcome.SUCCESS: True, outcome.FAILURE: False}.get(word))
         if session is None:
             return ''
-        if self.asked.instruction and (ran or episode):
-            self._instruct('')
+        if self.asked.instruction and (ran or begun):
+            self._instruct('')  # which ends it
+        episode, self._episode = self._episode, None
         if episode is None:
             return 'the run has ended' if ran else ''
-        self._episode = None
-        end_ns = session.now() if episode.end_ns < 0 else episode.end_ns
-        done = replace(episode, outcome=word, note=note, end_ns=end_ns,
-                       takeovers=session.leading.count - episode.takeovers)
+        done = replace(episode, outcome=word, note=note)
         self._results.publish(String(data=done.to_json()))
         told = (f"episode '{done.instruction}' of {done.duration_s:.1f} s: {word}"
                 + (f' ({note})' if note else ''))
