@@ -12,6 +12,7 @@ import shlex
 import subprocess
 import sys
 
+from bags import Tape
 from pi0_ros import cli
 from pi0_ros.configuration.parameters import BY_NAME
 import pytest
@@ -21,7 +22,9 @@ PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').rglob('*.md'))]
 TEXTS = {str(page.relative_to(ROOT)): page.read_text() for page in PAGES}
 NAMES = list(TEXTS)
 BLOCK = re.compile(r'^( *)```(\w*)\n(.*?)^ *```$', re.M | re.S)
+NOT_RUN = re.compile(r'<!-- not run: (.+?) -->\n *$')
 OWN = ('make', 'python', '.venv/bin/python', 'ros2', 'pip', 'docker', 'rosdep', 'PYTHONPATH=.')
+ARM = ('shoulder_pan', 'shoulder_lift', 'elbow_flex', 'wrist_flex', 'gripper')
 INTERFACES = (ROOT / 'docs' / 'interface.md').read_text()
 
 
@@ -35,6 +38,16 @@ def commands(text):
                 words = shlex.split(part, comments=True)
                 if words and words[0] in OWN:
                     yield words
+
+
+def typed(text):
+    """Yield for every block that has a command its mark, None without one, and its lines."""
+    for match in BLOCK.finditer(text):
+        lines = match[3].replace('\\\n', ' ').splitlines()
+        if match[2] in ('', 'bash') and any(line.split()[0] in OWN for line in lines if
+                                            line.strip()):
+            mark = NOT_RUN.search(text[:match.start()])
+            yield mark and mark[1], [line for line in lines if line.strip()]
 
 
 def parser_of(verb):
@@ -131,21 +144,52 @@ def test_links_and_pictures_lead_somewhere(name):
             assert anchor in marks, link
 
 
-def test_what_needs_neither_ros_nor_a_robot_runs_as_it_is_typed(tmp_path):
-    """The README's commands for bags, one after the other, in a folder of their own."""
+def write_taken_over(path):
+    """Write a bag of the simulated robot's, in which a person leads for two seconds."""
+    path.parent.mkdir()
+    tape = Tape(path)
+    tape.say(0, 'pick up the red block')
+    tape.say(0, '', '/pi0/status')  # whose the mark is
+    for at_ms in range(0, 4000, 20):
+        joints = [at_ms / 1e4, 0.0, 0.0, 0.0, 0.5]
+        tape.joints(at_ms, joints, names=ARM)
+        tape.command(at_ms, [(0, joints)], names=ARM)
+        if at_ms % 40 == 0:
+            for slot in (1, 2):
+                tape.image(at_ms, topic=f'/camera_{slot}/image_raw')
+        if at_ms in (0, 1000, 3000):
+            tape.flag(at_ms, at_ms == 1000, '/pi0/led')
+    tape.close()
+
+
+def test_commands_without_a_mark_run_as_they_are_typed(tmp_path):
+    """Every one of every page, in the order of the pages, in a folder with a bag of one's own."""
     (tmp_path / 'config').symlink_to(ROOT / 'config')
+    (tmp_path / 'my_robot.yaml').symlink_to(ROOT / 'config' / 'sim.yaml')
+    write_taken_over(tmp_path / 'bags' / 'monday')
     paths = f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
     environment = os.environ | {
         'PYTHONPATH': paths, 'PATH': f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    blocks = [block for _, language, block in BLOCK.findall(TEXTS['README.md']) if not language
-              and 'demonstrate' in block]
-    (block,) = blocks
-    for line in [*block.splitlines(), 'python -m pi0_ros inspect demo']:
-        done = subprocess.run(shlex.split(line, comments=True), cwd=tmp_path, env=environment,
-                              capture_output=True, text=True)
-        assert done.returncode == 0, (line, done.stderr[-2000:])
+    lines = [line for text in TEXTS.values() for mark, block in typed(text) if not mark
+             for line in block]
+    ran = {tuple(shlex.split(line, comments=True)): line for line in lines}
+    for words in [*ran, ('python', '-m', 'pi0_ros', 'inspect', 'demo')]:
+        done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, (words, done.stderr[-2000:])
     assert (tmp_path / 'out' / 'evaluation' / 'report.html').is_file()
     assert (tmp_path / 'out' / 'dataset' / 'meta' / 'info.json').is_file()
+    assert (tmp_path / 'out' / 'corrections' / 'meta' / 'info.json').is_file()
+    assert len(ran) >= 5
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_a_mark_says_why_and_names_what_exists(name):
+    text = TEXTS[name]
+    marks = [mark for mark, _ in typed(text) if mark]
+    assert text.count('<!-- not run') == len(marks)  # every mark is at a block with commands
+    for mark in marks:
+        for file in re.findall(r'test_\w+\.py', mark):
+            assert (ROOT / 'test' / file).is_file(), mark
 
 
 def test_messages_of_goes_wrong_are_in_the_code():
@@ -166,6 +210,15 @@ def test_messages_of_goes_wrong_are_in_the_code():
         if threes and not any(three in told for three in threes):
             lost.append(message)
     assert not lost
+
+
+def test_every_reason_of_the_fault_table_is_in_goes_wrong():
+    reasons = {name for row in re.findall(r'^\| [^|]+ \| ([^|]*) \|', TEXTS['docs/safety.md'], re.M)
+               for name in re.findall(r'^`(\w+)`|, (?:or )?`(\w+)`', row) for name in name if name}
+    told = set(re.findall(r'`(\w+)`', ' '.join(
+        re.findall(r'^\|.*\| ([^|]*) \|$', TEXTS['docs/goes_wrong.md'], re.M))))
+    assert len(reasons) > 40
+    assert not reasons - told
 
 
 def test_every_page_is_in_the_index():
