@@ -9,6 +9,8 @@ Run by pytest where launch_testing's plugin is installed, as in ``colcon test``.
 
 import os
 from pathlib import Path
+import shutil
+import tempfile
 import unittest
 
 import pytest
@@ -32,7 +34,10 @@ import launch_testing.actions  # noqa: E402
 import launch_testing.asserts  # noqa: E402
 import launch_testing.markers  # noqa: E402
 from lifecycle_msgs.srv import GetState  # noqa: E402
+from pi0_ros.bags.bag import Bag  # noqa: E402
+from pi0_ros.policy.record import InferenceRecord  # noqa: E402
 from pi0_ros.ros.links import qos  # noqa: E402
+from pi0_ros.sim import demonstration  # noqa: E402
 import rclpy  # noqa: E402
 from rclpy.executors import SingleThreadedExecutor  # noqa: E402
 from std_msgs.msg import String  # noqa: E402
@@ -63,6 +68,13 @@ def written(name: str, text: str) -> str:
     return str(path)
 
 
+def demonstrated(path: Path) -> Path:
+    """Return a bag in which a block is taken."""
+    shutil.rmtree(path, ignore_errors=True)
+    assert demonstration.main([str(path), '--blocks', 'red']) == 0
+    return path
+
+
 def simulated_robot(namespace: str) -> Node:
     """Return the simulated robot alone."""
     return Node(package='pi0_ros', executable='sim', name='sim', namespace=namespace,
@@ -80,7 +92,32 @@ CASES = {
     'robot': lambda: ('cell', [simulated_robot('cell'), included(
         'pi0.launch.py', namespace='cell', params_file=written('robot', PARAMETERS),
         camera_1='overhead/image_raw', camera_2='wrist/image_raw/compressed')]),
+    # Every topic is another: the robot is in one namespace, the node in another.
+    'remapped': lambda: ('brain', [simulated_robot('arm'), included(
+        'pi0.launch.py', namespace='brain', params_file=written('remapped', PARAMETERS),
+        camera_1='/arm/overhead/image_raw', camera_2='/arm/wrist/image_raw/compressed',
+        joint_states='/arm/joint_states', joint_trajectory='/arm/joint_trajectory',
+        robot_description='/arm/robot_description', instruction='/say')]),
 }
+# Where the robot is, and where instructions are said, if not in the namespace of the node.
+ROBOTS, SAID = {'remapped': 'arm/'}, {'remapped': '/say'}
+# With rosbag2: what is recorded while a block is taken, and what is decided of a bag.
+BAGS = Path(tempfile.gettempdir()) / f'pi0_ros_{os.getpid()}_bags'
+CAMERAS = {'camera_1': '/overhead/image_raw', 'camera_2': '/wrist/image_raw'}
+try:
+    packages.get_package_share_directory('ros2bag')
+    HAS_BAGS = True
+except LookupError:
+    HAS_BAGS = False
+if HAS_BAGS:
+    CASES['recorded'] = lambda: ('', [included('demo.launch.py'), included(
+        'record.launch.py', output=str(BAGS / 'recorded'), camera_3='none', **CAMERAS)])
+    CASES['replayed'] = lambda: ('', [included(
+        'replay.launch.py', bag=str(demonstrated(BAGS / 'played')), record=str(BAGS / 'predicted'),
+        params_file=written('replayed', PARAMETERS),
+        **{slot: f'{topic}/compressed' for slot, topic in CAMERAS.items()})])
+
+
 # What is told, and where.
 ERRORS = {'wrong_parameter': ("parameter 'velocity_skale' is unknown, did you mean "
                               "'velocity_scale'", 'stderr'),
@@ -139,16 +176,20 @@ class TestWhileItRuns(unittest.TestCase):
             (process,) = proc_info.process_names()
             proc_info.assertWaitForShutdown(process, timeout=READY_S)
             return
+        if case == 'replayed':  # which arms itself, and ends with the bag
+            for process in proc_info.process_names():
+                proc_info.assertWaitForShutdown(process, timeout=READY_S)
+            return
         self.wait(lambda: self.state(pi0) == 'active', READY_S)
         statuses, taken = [], []
-        root = f'{namespace}/' if namespace else ''
+        root = ROBOTS.get(case, f'{namespace}/' if namespace else '')
         self.node.create_subscription(DiagnosticStatus, f'{pi0}/status', statuses.append,
                                       qos.LATCHED)
         self.node.create_subscription(String, f'{root}sim/taken',
                                       lambda message: taken.append(message.data), qos.LATCHED)
         enable = self.node.create_client(SetBool, f'{pi0}/enable')
         self.wait(lambda: self.ask(enable, SetBool.Request(data=True)).success)
-        instruct = self.node.create_publisher(String, f'{root}instruction', 10)
+        instruct = self.node.create_publisher(String, SAID.get(case, f'{root}instruction'), 10)
         self.wait(instruct.get_subscription_count)
         instruct.publish(String(data='pick up the red block'))
         self.wait(lambda: taken and 'red' in taken[-1])
@@ -164,3 +205,21 @@ class TestAfterSigint(unittest.TestCase):
         """Return 0 after SIGINT; a node that cannot be configured says so by its code."""
         launch_testing.asserts.assertExitCodes(
             proc_info, allowable_exit_codes=[1] if case in ERRORS else [0])
+
+    def test_what_was_recorded(self, case):
+        """Find in a bag what happened, and what was decided."""
+        if case == 'recorded':
+            with Bag(BAGS / 'recorded') as bag:
+                counts = {topic: of.count for topic, of in bag.topics.items()}
+                said = [message.data for _, _, message in bag.messages(
+                    ['/pi0/active_instruction'])]
+            for topic in ('/joint_states', '/joint_trajectory', '/overhead/image_raw/compressed',
+                          '/wrist/image_raw/compressed', '/pi0/status', '/pi0/inference'):
+                assert counts.get(topic, 0) > 0, (topic, counts)
+            assert 'pick up the red block' in said
+        if case == 'replayed':
+            with Bag(BAGS / 'predicted') as bag:
+                records = [InferenceRecord.from_json(message.data)
+                           for _, _, message in bag.messages(['/pi0/inference'])]
+            assert len(records) >= 3
+            assert {record.instruction for record in records} == {'pick up the red block'}

@@ -55,3 +55,38 @@ def test_a_users_file_goes_on_top_of_a_robots_profile():
     assert launching.parameter_files(folder, 'so101', 'mine.yaml') == [profile, 'mine.yaml']
     with pytest.raises(ValueError, match="robot is 'ur5', expected one of aloha, fr3, openarm"):
         launching.parameter_files(folder, 'ur5', '')
+
+
+@pytest.mark.parametrize('namespace', ['', 'cell'])
+def test_rviz_is_started_with_the_topics_of_the_node(namespace):
+    """Look at what rviz:=true would start: RViz needs a screen."""
+    launch = pytest.importorskip('launch', reason='launch is on no registry: needs ROS')
+    actions = pytest.importorskip('launch_ros.actions')
+    sources = pytest.importorskip('launch.launch_description_sources')
+    packages = pytest.importorskip('ament_index_python.packages')
+    try:
+        share = packages.get_package_share_directory('pi0_ros')
+    except LookupError:
+        pytest.skip('pi0_ros is not installed: colcon build')
+    found = {}
+    for wanted in ('false', 'true'):
+        arguments = {'rviz': wanted, 'namespace': namespace, 'camera_1': '/front/image_raw',
+                     'joint_states': '/arm/joint_states'}
+        context = launch.LaunchContext()
+        started, todo = [], [launch.actions.IncludeLaunchDescription(
+            sources.PythonLaunchDescriptionSource(f'{share}/launch/pi0.launch.py'),
+            launch_arguments=arguments.items())]
+        while todo:
+            entity = todo.pop(0)
+            if isinstance(entity, actions.Node):
+                started.append(entity)
+            else:
+                todo = [*(entity.visit(context) or ()), *todo]
+        found[wanted] = {node.node_package: node for node in started}
+    assert list(found['false']) == ['pi0_ros']
+    assert sorted(found['true']) == ['pi0_ros', 'rviz2']
+    told = []
+    for node in found['true'].values():
+        node._perform_substitutions(context)
+        told.append((node.expanded_node_namespace, node.expanded_remapping_rules))
+    assert told[0] == told[1] and ('joint_states', '/arm/joint_states') in told[0][1]
