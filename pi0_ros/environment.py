@@ -22,13 +22,13 @@ def wheels() -> list[str]:
 
 
 def ros_problem(environment: Mapping[str, str], version: tuple[int, int], prefix: str,
-                wheels: Sequence[str], exists: Callable[[Path], bool] = Path.exists
+                wheels: Callable[[], Sequence[str]], exists: Callable[[Path], bool] = Path.exists
                 ) -> str | None:
     """
     Return what is wrong with the ROS that is sourced, or None.
 
     :param version: of the running Python. :param prefix: of its environment.
-    :param wheels: the ROS 2 in it.
+    :param wheels: tells the ROS 2 in it; asked only if need be, as it looks at every package.
     """
     sourced = [Path(part) for part in environment.get('AMENT_PREFIX_PATH', '').split(os.pathsep)
                if part and part != prefix]
@@ -44,16 +44,17 @@ def ros_problem(environment: Mapping[str, str], version: tuple[int, int], prefix
             return (f'the ROS 2 that is sourced ({part}) is of Python {its}, this is Python '
                     f"{'.'.join(map(str, version))} ({prefix}): make the environment anew, python"
                     f'{its} -m venv --system-site-packages ~/pi0_venv')
-    if found and wheels:
+    own = wheels() if found else ()
+    if own:
         return (f"{' and '.join(map(str, found.values()))} is sourced and this environment "
-                f"({prefix}) has ROS 2 of its own ({', '.join(wheels)}): use one of them, a new "
+                f"({prefix}) has ROS 2 of its own ({', '.join(own)}): use one of them, a new "
                 'terminal without ROS or another environment')
     return None
 
 
 def problem() -> str | None:
     """Return what is wrong with the ROS of this process, or None."""
-    return ros_problem(os.environ, sys.version_info[:2], sys.prefix, wheels())
+    return ros_problem(os.environ, sys.version_info[:2], sys.prefix, wheels)
 
 
 def missing(error: ModuleNotFoundError) -> str | None:

@@ -19,7 +19,7 @@ PACKAGES = f'{JAZZY}/lib/python3.12/site-packages'
 
 def problem(sourced=(), paths=(), version=(3, 12), wheels=(), there=True):
     return ros_problem({'AMENT_PREFIX_PATH': os.pathsep.join(sourced),
-                        'PYTHONPATH': os.pathsep.join(paths)}, version, '/venv', wheels,
+                        'PYTHONPATH': os.pathsep.join(paths)}, version, '/venv', lambda: wheels,
                        lambda path: there)
 
 
