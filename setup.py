@@ -8,8 +8,8 @@ from glob import glob
 from setuptools import find_packages, setup
 
 PACKAGE = 'pi0_ros'
-VERBS = ('node', 'sim', 'demo', 'infer', 'inspect', 'evaluate', 'export', 'serve', 'demonstrate',
-         'train')
+VERBS = ('node', 'sim', 'demo', 'operate', 'infer', 'inspect', 'evaluate', 'export', 'serve',
+         'demonstrate', 'train')
 
 setup(
     name=PACKAGE,

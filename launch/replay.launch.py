@@ -72,7 +72,7 @@ def _replay(context: LaunchContext) -> list[object]:
                     **transport({name: value[name] for name in TOPICS})}])
     play = ExecuteProcess(
         cmd=['ros2', 'bag', 'play', value['bag'], '--clock', value['clock'], '--rate',
-             value['rate'], '--delay', '1',  # in which its publishers are found
+             value['rate'], '--delay', '3',  # in which its publishers are found
              *(['--loop'] if value['loop'].lower() == 'true' else []),
              *(['--remap', f'{OWN}:=/instruction'] if own else []),
              # Commands and decisions of that day are not played: the node makes its own.

@@ -15,6 +15,7 @@ VERBS = {
     'node': ('pi0_ros.ros.main', 'node_main', 'run PI0 on a robot'),
     'sim': ('pi0_ros.ros.main', 'sim_main', 'run the simulated robot'),
     'demo': ('pi0_ros.ros.demo.demo', 'main', 'simulated robot, node and three instructions'),
+    'operate': ('pi0_ros.ros.operate.operate', 'main', 'one screen for the person beside it'),
     'infer': ('pi0_ros.verbs.infer', 'main', 'decide one chunk from a file, without ROS'),
     'inspect': ('pi0_ros.verbs.look', 'main', 'tell what a checkpoint is and wants'),
     'evaluate': ('pi0_ros.verbs.evaluate', 'main', 'judge a policy by bags, without ROS'),
@@ -23,7 +24,7 @@ VERBS = {
     'demonstrate': ('pi0_ros.sim.demonstration', 'main', 'write a bag to try these two on'),
     'train': ('pi0_ros.training.train', 'main', 'make the small demo checkpoint from scratch'),
 }
-NEEDS_ROS = ('node', 'sim', 'demo')
+NEEDS_ROS = ('node', 'sim', 'demo', 'operate')
 LISTEN = ('node', 'sim')  # take signals themselves, once they have imported all they need
 
 
@@ -88,6 +89,11 @@ def sim() -> int:
 def demo() -> int:
     """Run the verb demo, as an executable of its own."""
     return run('demo', sys.argv[1:])
+
+
+def operate() -> int:
+    """Run the verb operate, as an executable of its own."""
+    return run('operate', sys.argv[1:])
 
 
 def infer() -> int:

@@ -213,8 +213,9 @@ def test_messages_of_goes_wrong_are_in_the_code():
 
 
 def test_every_reason_of_the_fault_table_is_in_goes_wrong():
-    reasons = {name for row in re.findall(r'^\| [^|]+ \| ([^|]*) \|', TEXTS['docs/safety.md'], re.M)
-               for name in re.findall(r'^`(\w+)`|, (?:or )?`(\w+)`', row) for name in name if name}
+    rows = re.findall(r'^\| [^|]+ \| ([^|]*) \|', TEXTS['docs/safety.md'], re.M)
+    reasons = {name for row in rows
+               for name in re.findall(r'(?:^|, |, or )`(\w+)`', row)}
     told = set(re.findall(r'`(\w+)`', ' '.join(
         re.findall(r'^\|.*\| ([^|]*) \|$', TEXTS['docs/goes_wrong.md'], re.M))))
     assert len(reasons) > 40

@@ -71,7 +71,7 @@ def written(name: str, text: str) -> str:
 def demonstrated(path: Path) -> Path:
     """Return a bag in which a block is taken."""
     shutil.rmtree(path, ignore_errors=True)
-    assert demonstration.main([str(path), '--blocks', 'red']) == 0
+    assert demonstration.main([str(path), '--blocks', 'red', 'green', 'blue']) == 0
     return path
 
 
@@ -176,9 +176,10 @@ class TestWhileItRuns(unittest.TestCase):
             (process,) = proc_info.process_names()
             proc_info.assertWaitForShutdown(process, timeout=READY_S)
             return
-        if case == 'replayed':  # which arms itself, and ends with the bag
-            for process in proc_info.process_names():
-                proc_info.assertWaitForShutdown(process, timeout=READY_S)
+        if case == 'replayed':  # which arms itself; everything ends with the bag
+            decided = []
+            self.node.create_subscription(String, 'pi0/inference', decided.append, qos.RECORD)
+            self.wait(lambda: len(decided) >= 3, READY_S)
             return
         self.wait(lambda: self.state(pi0) == 'active', READY_S)
         statuses, taken = [], []
@@ -221,5 +222,5 @@ class TestAfterSigint(unittest.TestCase):
             with Bag(BAGS / 'predicted') as bag:
                 records = [InferenceRecord.from_json(message.data)
                            for _, _, message in bag.messages(['/pi0/inference'])]
-            assert len(records) >= 3
-            assert {record.instruction for record in records} == {'pick up the red block'}
+            assert records
+            assert 'pick up the red block' in {record.instruction for record in records}

@@ -187,3 +187,27 @@ def test_an_export_goes_on_where_it_was_unless_outcomes_are_others(tmp_path, mon
     assert export.main(given) == 130
     assert exported(tmp_path, path, '--min-seconds', '0.1')[1] == [True, False, None]
     assert len(count) == 4  # the first of three was not written again
+
+
+def test_a_table_grows_and_evaluate_reads_it(tmp_path):
+    of_demo = fingerprint(checkpoint_folder('demo'))
+    path = tmp_path / 'success.json'
+    told = [of(SUCCESS, 0, 1000, 0, of_demo), of(SUCCESS, 0, 1000, 1, of_demo),
+            of(DISCARD, 0, 1000, 0, of_demo), of(FAILURE, 0, 2000, 0, 'other')]
+    for number, one in enumerate(told, 1):
+        outcome.add_to_table(path, one)
+        assert len(outcome.read_table(path)) == number
+    assert outcome.read_table(path)[3]['duration_s'] == 2.0
+    assert [each.name for each in tmp_path.iterdir()] == ['success.json']
+    config = evaluate.read_values(evaluate.parser().parse_args(
+        [str(path), '--checkpoint', 'new=demo', '--params-file', 'config/sim.yaml']))
+    assert evaluate._outcomes(path, config) == {'new': [1.0, 0.0], 'other': [0.0]}
+
+
+@pytest.mark.parametrize('text', ['{', '{}', '"a"'])
+def test_what_is_no_table_stays_as_it_is(tmp_path, text):
+    path = tmp_path / 'success.json'
+    path.write_text(text)
+    with pytest.raises(ValueError, match='success.json'):
+        outcome.add_to_table(path, of(SUCCESS, 0, 1000))
+    assert path.read_text() == text

@@ -6,6 +6,8 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 import json
+import os
+from pathlib import Path
 
 from pi0_ros.bags.bag import Bag, BagError
 
@@ -48,6 +50,11 @@ class Outcome:
         """Return it as text."""
         return json.dumps({**asdict(self), 'duration_s': self.duration_s})
 
+    @property
+    def succeeded(self) -> bool:
+        """Return whether the policy did it alone."""
+        return self.outcome == SUCCESS and not self.takeovers
+
     @staticmethod
     def from_json(text: str) -> 'Outcome':
         """
@@ -81,6 +88,39 @@ def read(bag: Bag) -> list[Outcome]:
             if topics else []
     except ValueError as error:
         raise BagError(f"'{topics[0]}' of bag '{bag.path}': {error}") from error
+
+
+def read_table(path: Path) -> list[object]:
+    """
+    Return the rows of a table of outcomes, JSON.
+
+    :raises ValueError: it is something else.
+    """
+    try:
+        rows = json.loads(path.read_text('utf-8'))
+    except ValueError as error:
+        raise ValueError(f"'{path}' cannot be read: {error}") from error
+    if not isinstance(rows, list):
+        raise ValueError(f"'{path}' has a {type(rows).__name__}, expected a list of outcomes")
+    return rows
+
+
+def add_to_table(path: Path, outcome: Outcome) -> None:
+    """
+    Add an outcome to a table that ``evaluate --outcomes`` reads; a table that is there stays.
+
+    :raises OSError: it cannot be written; it is as before then.
+    :raises ValueError: what is there is no table.
+    """
+    rows = read_table(path) if path.exists() else []
+    rows.append({'checkpoint': outcome.checkpoint, 'success': outcome.succeeded,
+                 'duration_s': outcome.duration_s, **asdict(outcome)})
+    new = path.with_name(f'.{path.name}.{os.getpid()}')
+    try:
+        new.write_text(json.dumps(rows, indent=1) + '\n', 'utf-8')
+        new.replace(path)
+    finally:
+        new.unlink(missing_ok=True)
 
 
 def find(outcomes: Sequence[Outcome], at_ns: int, instruction: str) -> Outcome | None:

@@ -56,7 +56,8 @@ def read_outcomes(path: Path) -> dict[str, list[float]]:
     """
     Read what became of runs on the robot: CSV with a header, or a JSON list of objects.
 
-    Every row has ``checkpoint`` and ``success`` (true, false, or from 0 to 1), and may have more.
+    Every row has ``checkpoint`` (a name, or a fingerprint) and ``success`` (true, false, or from
+    0 to 1), and may have more; rows whose ``outcome`` is discard do not count.
 
     :returns: successes by checkpoint. :raises ValueError: it is something else.
     """
@@ -73,6 +74,8 @@ def read_outcomes(path: Path) -> dict[str, list[float]]:
             has = ', '.join(map(str, row)) if isinstance(row, dict) else repr(row)
             raise ValueError(f"row {number} of '{path}' has {has}, expected 'checkpoint' and "
                              "'success' in every row")
+        if str(row.get('outcome')).strip().lower() == 'discard':
+            continue
         out.setdefault(str(row['checkpoint']), []).append(_success(row['success'], number, path))
     if not out:
         raise ValueError(f"'{path}' has no run, expected one in every row")

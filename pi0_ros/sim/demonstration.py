@@ -15,6 +15,8 @@ from pi0_ros.sim import arm, expert, world
 from pi0_ros.sim.description import urdf
 from pi0_ros.sim.render import CAMERAS, render
 from pi0_ros.sim.world import COLOURS
+from rosbags.interfaces import (Qos, QosDurability, QosHistory, QosLiveliness, QosReliability,
+                                QosTime)
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer, WriterError
 from rosbags.typesys import get_typestore, Stores
 from tqdm import tqdm
@@ -27,6 +29,11 @@ LONGEST_STEPS = 1200
 START_NS = 1_700_000_000_000_000_000
 JPEG_QUALITY = 90
 _store = get_typestore(Stores.ROS2_JAZZY)
+_FOREVER = QosTime(0, 0)
+# As robot_state_publisher offers it: `ros2 bag play` offers what was recorded.
+LATCHED = {'/robot_description': (Qos(
+    QosHistory.KEEP_LAST, 1, QosReliability.RELIABLE, QosDurability.TRANSIENT_LOCAL, _FOREVER,
+    _FOREVER, QosLiveliness.AUTOMATIC, _FOREVER, False),)}
 
 
 class BagWriter:
@@ -59,7 +66,8 @@ class BagWriter:
     def write_raw(self, topic: str, kind: str, at_ns: int, raw: bytes | memoryview) -> None:
         """Write a message that is serialised already."""
         if topic not in self._connections:
-            self._connections[topic] = self._writer.add_connection(topic, kind, typestore=_store)
+            self._connections[topic] = self._writer.add_connection(
+                topic, kind, typestore=_store, offered_qos_profiles=LATCHED.get(topic, ()))
         self._writer.write(self._connections[topic], at_ns, raw)
 
     def close(self) -> None:

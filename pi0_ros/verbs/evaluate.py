@@ -20,7 +20,7 @@ from pi0_ros.bags.routes import Wanted
 from pi0_ros.configuration.advice import advised
 from pi0_ros.configuration.configuration import Configuration
 from pi0_ros.configuration.file import read_all_parameters, read_description, read_parameters
-from pi0_ros.dataset.outcome import DISCARD, read, SUCCESS
+from pi0_ros.dataset.outcome import DISCARD, read
 from pi0_ros.evaluation.critical import read_intervals, require_bags
 from pi0_ros.evaluation.evaluate import (as_text, compare, evaluate, Run, SHUFFLED, with_outcomes,
                                          write_json, wrong_instruction)
@@ -161,26 +161,29 @@ def _outcomes(path: Path, given: list[tuple[str, Configuration]]) -> dict[str, l
 
     What a person took part in is no success of a checkpoint.
     """
-    if not path.is_dir() and path.suffix not in ('.mcap', '.db3'):
-        return read_outcomes(path)
-    names: dict[str, str] = {}
-    for name, config in given:
+    told: dict[str, list[float]] = {}
+    if path.is_dir() or path.suffix in ('.mcap', '.db3'):
+        with Bag(path) as bag:
+            for one in read(bag):
+                if one.outcome != DISCARD:
+                    told.setdefault(one.checkpoint, []).append(float(one.succeeded))
+        if not told:
+            raise ValueError(f"bag '{path}' does not tell what became of its episodes (the topic "
+                             'episode_result of the node)')
+    else:
+        told = read_outcomes(path)
+    names: dict[str, list[str]] = {}
+    for name, config in given if set(told) - {name for name, _ in given} else ():
         if config.policy.policy == 'pi0':
             folder = checkpoint_folder(config.policy.checkpoint)
-            other = names.setdefault(fingerprint(folder), name)
-            if other != name:
-                raise ValueError(f"'{other}' and '{name}' are the same checkpoint, which a bag "
-                                 'does not tell apart: give --outcomes as a table')
+            names.setdefault(fingerprint(folder), []).append(name)
     out: dict[str, list[float]] = {}
-    with Bag(path) as bag:
-        for one in read(bag):
-            if one.outcome != DISCARD:
-                name = names.get(one.checkpoint, one.checkpoint or 'without a checkpoint')
-                out.setdefault(name, []).append(
-                    float(one.outcome == SUCCESS and not one.takeovers))
-    if not out:
-        raise ValueError(f"bag '{path}' does not tell what became of its episodes (the topic "
-                         'episode_result of the node)')
+    for key, successes in told.items():
+        name, *more = names.get(key, [key or 'without a checkpoint'])
+        if more:
+            raise ValueError(f"'{name}' and '{more[0]}' are the same checkpoint, which '{path}' "
+                             "does not tell apart: give a table with the checkpoints' names")
+        out.setdefault(name, []).extend(successes)
     return out
 
 
