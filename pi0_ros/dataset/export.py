@@ -10,6 +10,7 @@ import itertools
 from pi0_ros.bags.bag import Bag, BagError
 from pi0_ros.bags.bags import Bags
 from pi0_ros.bags.playback import counts_table, Playback
+from pi0_ros.bags.takeovers import led_topic
 from pi0_ros.checkpoint.config import RobotConfig
 from pi0_ros.dataset.episodes import (action_offset, chosen, Frame, frames, INTERVENTIONS, judged,
                                       SUCCESSES)
@@ -17,9 +18,6 @@ from pi0_ros.dataset.outcome import FAILURE, Outcome, read, SUCCESS
 from pi0_ros.dataset.writer import DatasetWriter
 from pi0_ros.observation.config import InputConfig
 from tqdm import tqdm
-
-
-OTHERS = 'status', 'active_instruction', 'inference', 'episode_result'  # that the node tells
 
 
 class Progress:
@@ -70,7 +68,7 @@ def export(args: argparse.Namespace, robot: RobotConfig, inputs: InputConfig, ba
                        'command of its frame in the ones, the next state in the others. Export '
                        'them apart, or take what the joints did in all: --actions joint_states')
     offset = offsets.pop()
-    led = [_led_topic(bag) for bag in bags.bags]
+    led = [led_topic(bag) for bag in bags.bags]
     if not any(led) and (args.only == INTERVENTIONS or args.drop_before_takeover):
         raise BagError('no bag tells when a person led (the topic led of the node): --only '
                        'interventions and --drop-before-takeover need that')
@@ -146,21 +144,6 @@ def export(args: argparse.Namespace, robot: RobotConfig, inputs: InputConfig, ba
     if any(led):
         print(f"{sum(one['led'] for one in writer.episodes)} frames are marked as led by a person")
     return told
-
-
-def _led_topic(bag: Bag) -> str:
-    """
-    Return the topic on which a node told when a person led, '' if none did.
-
-    :raises BagError: several did.
-    """
-    found = [topic for topic, of in bag.topics.items()  # beside others of the node: no lamp
-             if topic.endswith('/led') and of.kind == 'std_msgs/msg/Bool' and of.count and any(
-                 topic.removesuffix('led') + other in bag.topics for other in OTHERS)]
-    if len(found) > 1:
-        raise BagError(f"bag '{bag.path}' has {', '.join(found)}, expected one node's: record "
-                       'one robot in a bag')
-    return found[0] if found else ''
 
 
 def _too_fast(playback: Playback, fps: int) -> list[str]:

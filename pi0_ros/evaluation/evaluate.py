@@ -16,8 +16,9 @@ import numpy as np
 from pi0_ros.bags.bag import Bag
 from pi0_ros.bags.bags import Bags
 from pi0_ros.bags.playback import counts_table
+from pi0_ros.bags.takeovers import spans
 from pi0_ros.configuration.configuration import Configuration
-from pi0_ros.evaluation import critical, measures, moments, ranking
+from pi0_ros.evaluation import critical, measures, moments, ranking, takeovers
 from pi0_ros.evaluation.execution import Execution
 from pi0_ros.evaluation.store import Store, write_whole
 from pi0_ros.policy.provenance import configuration
@@ -196,6 +197,11 @@ def compare(done: list[dict[str, Any]], names: tuple[str, ...], bags: Sequence[B
         out['runs'][one['run'].name]['critical'] = {
             'steps': steps, 'error_share': measures.number(np.sqrt(total / steps)) if steps
             else None, 'why': '' if steps else _uncritical(labels, one['limits'].alone)}
+    led = [spans(bag) for bag in bags]
+    for one in done:
+        one['led'] = takeovers.Led(one['rows'], ranges, led)
+        out['runs'][one['run'].name]['takeovers'] = takeovers.compare(
+            one['rows'], one['led'], [(bag.name, bag.begin_ns) for bag in bags], names)
     out['ranking'] = _ranking(done)
     return out
 
@@ -274,6 +280,7 @@ def as_text(result: dict[str, Any]) -> str:
         lines += [f'  {what} chunks: {one["chunks"]}, ' + ', '.join(
             f'{joint} {count}' for joint, count in one['joints'].items())
             for what in ('clamped', 'slowed') if (one := run['safety'][what])['chunks']]
+        lines += takeovers.as_text(run['takeovers'])
         lines += [f'  warning: {text}' for bag in run['bags']
                   for text in (*bag['warnings'], bag['damage']) if text]
     lines += _ranked(result)

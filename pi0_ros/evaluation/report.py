@@ -36,12 +36,13 @@ def write_report(result: dict[str, Any], done: Sequence[dict[str, Any]], bags: B
     :param result: what ``evaluate.compare`` returned. :param done: what its runs returned.
     """
     runs = figures.shown(done, [bag.begin_ns for bag in bags.bags])
-    worst = _worst(runs[0])
+    worst = _worst(runs[0], runs[0].errors)
     chosen = worst[0]['bag']
     marks = [(one['rank'], one['seconds']) for one in worst if one['bag'] == chosen]
     picture = figures.png(figures.summary_figure(runs, result, marks, chosen))
     write_whole(folder / 'report.png', picture)
-    for one in worst:
+    led = _worst(runs[0], done[0]['led'].errors)
+    for one in [*worst, *led]:
         bag, routes = bags.bags[one['bag']], bags.routes[one['bag']]
         one['picture'] = _uri(figures.png(figures.moment_figure(
             runs[0], one['index'], result['joint_names'])))
@@ -56,7 +57,7 @@ def write_report(result: dict[str, Any], done: Sequence[dict[str, Any]], bags: B
     read = [part for one in done[:1] for part in one['read']]
     context = {
         'date': datetime.now().astimezone().strftime('%Y-%m-%d %H:%M %Z'), 'read': read,
-        'result': result, 'odd': list(dict.fromkeys(odd)), 'worst': worst, 'runs': [
+        'result': result, 'odd': list(dict.fromkeys(odd)), 'worst': worst, 'led': led, 'runs': [
             {'name': run.name, 'colour': run.colour, 'engine': one['engine'],
              **result['runs'][run.name]} for run, one in zip(runs, done)],
         'names': result['joint_names'], 'baselines': figures.BASELINES,
@@ -82,10 +83,15 @@ def write_report(result: dict[str, Any], done: Sequence[dict[str, Any]], bags: B
     write_whole(folder / 'report.html', text.encode())
 
 
-def _worst(run: Shown) -> list[dict[str, Any]]:
-    """Return the moments with the largest error, worst first; neighbours if few are left."""
+def _worst(run: Shown, errors: np.ndarray) -> list[dict[str, Any]]:
+    """
+    Return the moments with the largest error, worst first; neighbours if few are left.
+
+    :param errors: [M], NaN for those that do not count.
+    """
     out: list[dict[str, Any]] = []
-    order = [int(index) for index in np.argsort(-run.errors, kind='stable')]
+    order = [int(index) for index in np.argsort(-errors, kind='stable')
+             if np.isfinite(errors[index])]
     chosen: list[int] = []
     for index in order:
         near = [other for other in chosen if run.bags[other] == run.bags[index]
@@ -98,7 +104,7 @@ def _worst(run: Shown) -> list[dict[str, Any]]:
         by_joint = np.nanmean(run.rows.errors['policy'][index], axis=0)
         worst = int(np.argmax(by_joint / run.ranges))
         out.append({'rank': len(out) + 1, 'index': index, 'bag': bag, 'seconds': at_s,
-                    'error': float(run.errors[index]), 'joint': worst,
+                    'error': float(errors[index]), 'joint': worst,
                     'joint_error': float(by_joint[worst]), 'record': run.rows.records[index]})
     return out
 
