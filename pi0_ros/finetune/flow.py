@@ -1,0 +1,154 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+The loss of flow matching, layer by layer through both Gemmas.
+
+transformers keeps keys and values in a cache, which gradient checkpointing cannot make again. Here
+layer k of images and text is computed beside layer k of the actions that read it, as LeRobot does,
+with the same modules: what is kept is a pair, and both networks, pi0 and pi0.5, go through.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from pi0_ros.engine.guidance import embed_at
+from pi0_ros.weights.pi05 import CACHE, PI05ForConditionalGeneration
+import torch
+from torch import nn, Tensor
+from torch.utils.checkpoint import checkpoint
+from transformers import PI0ForConditionalGeneration
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What the network reads of B observations, and what was done."""
+
+    images: Tensor   # [B, C, 3, S, S] float32 in [-1, 1]
+    shown: Tensor    # [B, C] bool: images that are there
+    ids: Tensor      # [B, L] tokens: of images first, then the prompt; padding at the end
+    mask: Tensor     # [B, L] 1 for tokens that count
+    state: Tensor    # [B, A] normalised, zeros behind
+    actions: Tensor  # [B, T, A] normalised, zeros behind
+
+    def to(self, device: torch.device) -> 'Batch':
+        """Return it there."""
+        return Batch(*(value.to(device, non_blocking=True) for value in vars(self).values()))
+
+
+class _Pair:
+    """Keys and values of one layer: those of the prefix, and of the actions behind them."""
+
+    def __init__(self, repeats: int = 1) -> None:
+        self._kept: tuple[Tensor, Tensor] | None = None
+        self._repeats = repeats
+
+    def update(self, keys: Tensor, values: Tensor, *_: object, **__: object
+               ) -> tuple[Tensor, Tensor]:
+        if self._kept is None:
+            self._kept = keys, values
+            return keys, values
+        return tuple(torch.cat([before.repeat(self._repeats, 1, 1, 1), behind], 2)
+                     for before, behind in zip(self._kept, (keys, values)))
+
+
+def draw_times(config: Any, count: int, generator: torch.Generator) -> Tensor:
+    """
+    Return [count] flow times, 1 is noise: 0.001 + 0.999 Beta(1.5, 1), as openpi and LeRobot.
+
+    Beta(a, 1) is u^(1/a) of a uniform u.
+    """
+    if config.time_sampling_beta_beta != 1:
+        raise ValueError(f'time_sampling_beta_beta is {config.time_sampling_beta_beta}, expected '
+                         '1, which every published PI0 has')
+    uniform = torch.rand(count, generator=generator, dtype=torch.float64)
+    beta = uniform ** (1 / config.time_sampling_beta_alpha)
+    return (beta * config.time_sampling_scale + config.time_sampling_offset).float()
+
+
+def noisy(actions: Tensor, noise: Tensor, times: Tensor) -> Tensor:
+    """Return actions [B, T, A] on their way, at flow times [B, T]."""
+    return times[..., None] * noise + (1 - times[..., None]) * actions
+
+
+def losses(model: PI0ForConditionalGeneration, batch: Batch, noise: Tensor, times: Tensor,
+           width: int, checkpointing: bool = False) -> Tensor:
+    """
+    Return squared errors [B, T, width] of the velocity, as LeRobot's ``modeling_pi0.py``.
+
+    The padded columns are noisy, too, but have no loss; the steps behind an episode's end have,
+    with the last action repeated.
+
+    :param noise: [B, T, A]. :param times: [B, T]; 0 gives the network the action itself.
+    :param width: of the actions without padding.
+    """
+    found = velocity(model, batch, noisy(batch.actions, noise, times), times,
+                     checkpointing=checkpointing)
+    return (noise - batch.actions - found.float())[..., :width].square()
+
+
+def velocity(model: PI0ForConditionalGeneration, batch: Batch, actions: Tensor, times: Tensor,
+             repeats: int = 1, checkpointing: bool = False,
+             readable: Callable[[int, Tensor], None] | None = None) -> Tensor:
+    """
+    Return the velocity [B, T, A] of noisy actions [B, T, A] at flow times [B, T].
+
+    :param repeats: draws of noise for each observation; ``actions`` has so many times B then.
+    :param checkpointing: compute each pair of layers again on the way back, and keep less.
+    :param readable: is told the prefix before each layer, its number first.
+    """
+    core, adaptive = model.model, isinstance(model, PI05ForConditionalGeneration)
+    text, expert = core.vlm.model.language_model if hasattr(
+        core.vlm, 'model') else core.vlm.language_model, core.dit
+    prefix = core.embed_prefix(batch.ids, batch.images, batch.shown)
+    state, mask = batch.state.repeat(repeats, 1), batch.mask.repeat(repeats, 1)
+    if adaptive:
+        heads = model.embed_action_time
+        suffix = heads.action_in_proj(actions.to(heads.action_in_proj.weight.dtype))
+        condition = heads.conditions(times).to(suffix.dtype)
+    else:
+        suffix, condition = embed_at(model.embed_action_time, state, actions, times), None
+    length, behind = mask.shape[1], suffix.shape[1]
+    turns = text.rotary_emb(prefix, batch.mask.cumsum(-1) - 1)
+    begin = mask.sum(-1, keepdim=True) + torch.arange(behind, device=mask.device)
+    turns_behind = expert.rotary_emb(suffix, begin)
+    kind = torch.get_autocast_dtype(prefix.device.type) if torch.is_autocast_enabled(
+        prefix.device.type) else prefix.dtype
+    hidden = torch.finfo(kind).min
+    seen = torch.zeros(len(prefix), 1, length, length, dtype=kind, device=prefix.device)
+    seen.masked_fill_(batch.mask[:, None, None] == 0, hidden)
+    seen_behind = torch.zeros(len(mask), 1, behind, length + behind, dtype=kind,
+                              device=prefix.device)
+    seen_behind[..., :length].masked_fill_(mask[:, None, None] == 0, hidden)
+    if not adaptive:
+        seen_behind[:, :, 0, length + 1:] = hidden  # the state does not see the actions
+
+    def both(number: int, prefix: Tensor, suffix: Tensor) -> tuple[Tensor, Tensor]:
+        pair = _Pair(repeats)
+        layer = text.layers[number]
+        prefix = _block(layer, prefix, turns, seen, pair, None)
+        return prefix, _block(expert.layers[number], suffix, turns_behind, seen_behind, pair,
+                              condition)
+
+    for number in range(len(expert.layers)):
+        if readable:
+            readable(number, prefix)
+        prefix, suffix = (checkpoint(both, number, prefix, suffix, use_reentrant=False)
+                          if checkpointing else both(number, prefix, suffix))
+    out = expert.norm(suffix, condition)[0] if adaptive else expert.norm(suffix)
+    return model.action_out_proj(out[:, -actions.shape[1]:].to(
+        model.action_out_proj.weight.dtype))
+
+
+def _block(layer: nn.Module, x: Tensor, turns: tuple[Tensor, Tensor], seen: Tensor, pair: _Pair,
+           condition: Tensor | None) -> Tensor:
+    """Return x [B, L, W] after one layer, which adds its keys and values to ``pair``."""
+    def normed(norm: nn.Module, x: Tensor) -> tuple[Tensor, Tensor | float]:
+        return norm(x, condition) if condition is not None else (norm(x), 1.0)
+
+    y, gate = normed(layer.input_layernorm, x)
+    y, _ = layer.self_attn(y, position_embeddings=turns, attention_mask=seen, **{CACHE: pair})
+    x = x + gate * y
+    y, gate = normed(layer.post_attention_layernorm, x)
+    return x + gate * layer.mlp(y)

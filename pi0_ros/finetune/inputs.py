@@ -1,0 +1,131 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""From frames of a data set to what the network reads, by the rules of its checkpoint."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from pi0_ros.checkpoint.normalise import lerobot_normaliser, Normaliser
+from pi0_ros.checkpoint.spec import PI05, PolicySpec
+from pi0_ros.finetune.data import ACTION, DataError, DataSet, Item, STATE
+from pi0_ros.finetune.flow import Batch
+from pi0_ros.finetune.relative import relative_mask, relative_statistics
+from pi0_ros.policy.pixels import Pixels
+from pi0_ros.policy.prompt import prompt_ids
+from tokenizers import Tokenizer
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+MODES = {PI05: 'QUANTILES'}  # of LeRobot's configuration; mean and deviation elsewhere
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """What the numbers and images of a data set mean to the network that is trained on it."""
+
+    spec: PolicySpec                    # of the checkpoint, with this data
+    mode: str                           # of normalisation, as LeRobot calls it
+    statistics: Mapping[str, np.ndarray]  # such as action.mean
+    exclude: tuple[str, ...]            # what names of actions contain that are not relative
+    state: Normaliser                   # forward, of the raw state
+    action: Normaliser                  # forward, of absolute or relative actions
+
+
+def adopt(spec: PolicySpec, data: DataSet, cameras: Sequence[str], length: int,
+          relative: bool | None, exclude: Sequence[str], mode: str = '',
+          statistics: Mapping[str, np.ndarray] | None = None) -> Meaning:
+    """
+    Return what a data set means to the network of a checkpoint.
+
+    Names, widths, rate and statistics are the data set's, as when LeRobot fine-tunes.
+
+    :param cameras: of the data set, in the order of the network's slots; none: those of the
+        checkpoint if the data set has all of them, else all of the data set's in its order.
+    :param relative: whether actions are relative to the state; None: as the checkpoint has it.
+    :param statistics: instead of the data set's.
+    :raises DataError: a camera, statistic or name is missing.
+    """
+    unknown = [name for name in cameras if name not in data.cameras]
+    if unknown:
+        raise DataError(f"the data set has no camera '{unknown[0]}', it has "
+                        f"{', '.join(data.cameras)}")
+    named = tuple(cameras) or (spec.cameras if set(spec.cameras) <= set(data.cameras)
+                               else data.cameras)
+    wide, width = data.state.shape[1], data.action.shape[1]
+    relative = bool(spec.relative.any()) if relative is None else relative
+    mask = relative_mask(data.names(ACTION), exclude, width) if relative else np.zeros(width, bool)
+    if mask.any() and wide < width:
+        raise DataError(f'{width} actions cannot be relative to a state of {wide} numbers')
+    if statistics is None:
+        statistics = data.statistics()
+        if relative:
+            statistics |= relative_statistics(data, mask, length)
+    mode = mode or MODES.get(spec.network, 'MEAN_STD')
+    state = lerobot_normaliser(mode, STATE, statistics, wide)
+    action = lerobot_normaliser(mode, ACTION, statistics, width)
+    return Meaning(
+        replace(spec, cameras=named, state_width=wide, action_width=width, state=state,
+                action=action, state_names=data.names(STATE) or None,
+                action_names=data.names(ACTION) or None, widths_recorded=True, relative=mask,
+                chunk_length=length, dt_s=1 / data.fps, renamed={}, pixels={},
+                action_offset=data.action_offset, velocity=None, layout='LeRobot'),
+        mode, statistics, tuple(exclude), state, action)
+
+
+class Inputs:
+    """Makes batches."""
+
+    def __init__(self, meaning: Meaning, tokenizer: Tokenizer, image_token: int,
+                 image_tokens: int, padded: tuple[int, int]) -> None:
+        """
+        Prepare them.
+
+        :param image_token: the id that stands for a piece of an image.
+        :param image_tokens: pieces of each. :param padded: widths of state and actions that the
+            network reads.
+        :raises DataError: the data is wider than the network.
+        """
+        spec = meaning.spec
+        for what, width, most in (('state', spec.state_width, padded[0]),
+                                  ('action', spec.action_width, padded[1])):
+            if width > most:
+                raise DataError(f'{what} has {width} numbers in the data set, the network reads '
+                                f'{most} at most')
+        self.meaning, self._tokenizer, self._padded = meaning, tokenizer, padded
+        self._image_token, self._image_tokens = image_token, image_tokens
+        self._pixels = Pixels(*spec.image_size, spec.letterbox, torch.device('cpu'))
+
+    def batch(self, items: Sequence[Item]) -> Batch:
+        """Return the batch of ``items``; no image is missing in a data set."""
+        spec = self.meaning.spec
+        images = torch.stack([self._pixels([one.images[name] for name in spec.cameras]).clone()
+                              for one in items])
+        states = np.stack([one.state for one in items]).astype(np.float32)
+        actions = np.stack([one.actions for one in items]).astype(np.float32)
+        relative = np.flatnonzero(spec.relative)
+        actions[:, :, relative] -= states[:, None, relative]
+        prompts = [self._prompt(one.task, state) for one, state in zip(items, states)]
+        shown = len(spec.cameras) * self._image_tokens
+        ids = torch.zeros(len(items), shown + max(map(len, prompts)), dtype=torch.long)
+        mask = torch.zeros_like(ids)
+        ids[:, :shown] = self._image_token
+        for row, prompt in enumerate(prompts):
+            ids[row, shown:shown + len(prompt)] = torch.tensor(prompt)
+            mask[row, :shown + len(prompt)] = 1
+        return Batch(images, torch.ones(images.shape[:2], dtype=torch.bool), ids, mask,
+                     self._widened(self.meaning.state, states, self._padded[0]),
+                     self._widened(self.meaning.action, actions, self._padded[1]))
+
+    def _prompt(self, task: str, state: np.ndarray) -> list[int]:
+        spec = self.meaning.spec
+        digits = self.meaning.state.digits(state).tolist() if spec.network == PI05 else ()
+        return prompt_ids(self._tokenizer, task, spec.prompt, digits)[:spec.max_prompt_tokens]
+
+    @staticmethod
+    def _widened(normaliser: Normaliser, values: np.ndarray, width: int) -> Tensor:
+        """Return normalised values, as the trainer computes them, with zeros behind."""
+        rows = torch.from_numpy(np.asarray(normaliser.trained(values), np.float32))
+        return F.pad(rows, (0, width - rows.shape[-1]))
