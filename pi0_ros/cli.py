@@ -22,7 +22,7 @@ VERBS = {
     'export': ('pi0_ros.verbs.export', 'main', 'make a LeRobot data set of bags, without ROS'),
     'serve': ('pi0_ros.verbs.serve', 'main', 'decide for robots on other machines'),
     'demonstrate': ('pi0_ros.sim.demonstration', 'main', 'write a bag to try these two on'),
-    'train': ('pi0_ros.training.train', 'main', 'make the small demo checkpoint from scratch'),
+    'train': ('pi0_ros.verbs.train', 'main', 'fine-tune a checkpoint on a data set'),
 }
 NEEDS_ROS = ('node', 'sim', 'demo', 'operate')
 LISTEN = ('node', 'sim')  # take signals themselves, once they have imported all they need

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 import numpy as np
 from pi0_ros.checkpoint import reader as checkpoint
 from pi0_ros.engine.paths import Reference
+from pi0_ros.finetune import flow
 from pi0_ros.policy.factory import DEMO
 from pi0_ros.policy.pi0 import Pi0Policy
 from pi0_ros.policy.policy import ActionChunk
@@ -24,6 +25,7 @@ from pi0_ros.training import attention, demonstrations, instructions, learning, 
 from pi0_ros.training.export import export
 from pi0_ros.training.model import architecture, new_model, start_from
 from pi0_ros.weights.files import CheckpointError
+from pi0_ros.weights.pi05 import CACHE
 import pytest
 import torch
 
@@ -99,7 +101,7 @@ def test_loss_is_that_of_transformers(tokenizer, shard):
     learner = learning.Learner(new_model(0), 10, 1e-3, torch.device('cpu'))
     batch = samples.batch(0)
     torch.manual_seed(1)
-    flow, _ = learner.losses(batch)
+    loss, _ = learner.losses(batch)
     torch.manual_seed(1)
     repeat = learning.REPEATS
     whole = learner.model(
@@ -107,7 +109,7 @@ def test_loss_is_that_of_transformers(tokenizer, shard):
         input_ids=batch.input_ids.repeat(repeat, 1), attention_mask=batch.mask.repeat(repeat, 1),
         pixel_values=batch.images.repeat(repeat, 1, 1, 1, 1),
         pixel_attention_mask=torch.ones((4 * repeat, 2), dtype=torch.bool))
-    torch.testing.assert_close(flow, whole.loss, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(loss, whole.loss, rtol=1e-4, atol=1e-5)
 
 
 def test_training_resumes_to_the_same_weights(tmp_path, tokenizer, shard):
@@ -170,11 +172,11 @@ def test_a_given_prefix_has_no_loss_and_enters_without_noise(tokenizer, shard, m
     batch, seen = samples.batch(0), []
     prefix = torch.arange(50) < 6
     monkeypatch.setattr(learner, '_given', lambda count, length: prefix.repeat(count, 1))
-    embed = learning.embed_at
-    monkeypatch.setattr(learning, 'embed_at', lambda heads, state, noisy, times: (
+    embed = flow.embed_at
+    monkeypatch.setattr(flow, 'embed_at', lambda heads, state, noisy, times: (
         seen.append((noisy.detach().clone(), times)), embed(heads, state, noisy, times))[1])
     torch.manual_seed(1)
-    flow, _ = learner.losses(batch)
+    loss, _ = learner.losses(batch)
     noisy, times = seen[0]
     actions = batch.actions.repeat(learning.REPEATS, 1, 1)
     assert (times[:, :6] == 0).all() and (times[:, 6:] > 0).all()
@@ -184,7 +186,7 @@ def test_a_given_prefix_has_no_loss_and_enters_without_noise(tokenizer, shard, m
     monkeypatch.setattr(learner.model.action_out_proj, 'forward', lambda x, real=learner.model.
                         action_out_proj.forward: real(x) + 9.0 * prefix[:, None])
     torch.manual_seed(1)
-    torch.testing.assert_close(learner.losses(batch)[0], flow)
+    torch.testing.assert_close(learner.losses(batch)[0], loss)
 
 
 def test_a_run_is_not_gone_on_with_as_another(tmp_path):
@@ -204,9 +206,9 @@ def test_a_checkpoint_says_what_it_was_trained_for(tmp_path, tokenizer, shard):
         assert checkpoint.read(tmp_path / str(delay)).trained_delay == delay
     policy = Pi0Policy(tmp_path / '7', rtc='trained')
     policy.load()
-    text = (tmp_path / '7' / 'config.json').read_text()
-    (tmp_path / '7' / 'config.json').write_text(text.replace('"trained_delay": 7',
-                                                             '"trained_delay": -3'))
+    text = (tmp_path / '7' / checkpoint.OURS).read_text()
+    (tmp_path / '7' / checkpoint.OURS).write_text(text.replace('"trained_delay": 7',
+                                                               '"trained_delay": -3'))
     with pytest.raises(CheckpointError, match='trained_delay is -3, expected 0 to 50'):
         checkpoint.read(tmp_path / '7')
 
@@ -311,11 +313,16 @@ def test_the_loss_of_pi05_is_that_of_one_observation_after_another(digits, shard
     lengths = batch.mask.sum(1)
     assert lengths.min() < lengths.max() <= 128 + instructions.MAX_TOKENS['pi05']
     seen = []
-    flow = learner._velocity
-    learner._velocity = lambda *given: seen.append((given, flow(*given))) or seen[-1][1]
-    with torch.no_grad():
+    velocity = flow.velocity
+
+    def watched(*given, **more):
+        seen.append((given, velocity(*given, **more)))
+        return seen[-1][1]
+
+    with torch.no_grad(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(flow, 'velocity', watched)
         learner.losses(batch)
-    (_, noisy, times, _, _), got = seen[0]
+    (_, _, noisy, times, _), got = seen[0]
     reference = Reference(model, 10)
     for row in range(4):
         ids = batch.input_ids[row, :lengths[row]]
@@ -325,7 +332,7 @@ def test_the_loss_of_pi05_is_that_of_one_observation_after_another(digits, shard
             embeds = core.embed_prefix(ids[None], seen_, torch.ones((1, 2), dtype=torch.bool))
             cache = getattr(core.vlm(
                 inputs_embeds=embeds, attention_mask=mask, position_ids=mask.cumsum(-1) - 1,
-                token_type_ids=torch.zeros_like(ids)[None], use_cache=True), learning.CACHE)
+                token_type_ids=torch.zeros_like(ids)[None], use_cache=True), CACHE)
             alone = model.velocity(noisy[row][None], times[row][None], cache)
         torch.testing.assert_close(got[row], alone[0], rtol=1e-3, atol=1e-4)
 

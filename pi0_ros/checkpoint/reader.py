@@ -26,6 +26,7 @@ from pi0_ros.weights.tensors import BUFFERS, MARK, Stored, WRAPPED
 EMBEDDINGS = 'model.vlm.vision_tower.embeddings.'
 MOST_OFFSET = 10  # periods
 # How many first actions training gave: ours, and LeRobot's of pi0.5, which may be null.
+OURS = 'pi0_ros.json'  # what LeRobot's configuration has no key for, and stops at
 DELAYS = ('trained_delay', 'rtc_training_max_delay')
 MOST_STEPS, MOST_PIXELS = 1000, 2048
 AROUND = 4  # times nearer to 0 than the state
@@ -67,13 +68,14 @@ def read(folder: Path, choices: Choices = Choices()) -> PolicySpec:
                               f'config.json, its weights are of {NETWORKS[network]}: files of two '
                               'checkpoints are mixed, copy the whole folder that training saved')
     layout = _layout(folder, config, kind)
+    ours = config | (read_json(folder / OURS) if (folder / OURS).exists() else {})
     try:
         spec = layout.describe(folder.absolute(), config, choices, network)
         left = (f'the weights hold {len(buffers)} statistics of LeRobot before 0.4, such as '
                 f'{buffers[0]}: left out, those of the processors count',) if buffers else ()
         spec = replace(spec, warnings=spec.warnings + _still(spec) + left, network=network,
-                       trained_delay=trained_delay(config),
-                       action_offset=whole(config, 'action_offset', 0))
+                       trained_delay=trained_delay(ours),
+                       action_offset=whole(ours, 'action_offset', 0))
         spec = replace(spec, velocity=_velocities(spec, choices))
         spec = replace(spec, warnings=spec.warnings + _meaning(spec, choices))
         _require_sane(spec, config)

@@ -95,7 +95,7 @@ class Inputs:
                 raise DataError(f'{what} has {width} numbers in the data set, the network reads '
                                 f'{most} at most')
         self.meaning, self._tokenizer, self._padded = meaning, tokenizer, padded
-        self._image_token, self._image_tokens = image_token, image_tokens
+        self.image_token, self._image_tokens = image_token, image_tokens
         self._pixels = Pixels(*spec.image_size, spec.letterbox, torch.device('cpu'))
 
     def batch(self, items: Sequence[Item]) -> Batch:
@@ -111,7 +111,7 @@ class Inputs:
         shown = len(spec.cameras) * self._image_tokens
         ids = torch.zeros(len(items), shown + max(map(len, prompts)), dtype=torch.long)
         mask = torch.zeros_like(ids)
-        ids[:, :shown] = self._image_token
+        ids[:, :shown] = self.image_token
         for row, prompt in enumerate(prompts):
             ids[row, shown:shown + len(prompt)] = torch.tensor(prompt)
             mask[row, :shown + len(prompt)] = 1

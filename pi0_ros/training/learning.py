@@ -4,13 +4,13 @@
 """One training step of the small PI0, and everything that must survive a restart."""
 
 from dataclasses import dataclass
+import math
 from pathlib import Path
 import random
 
 import numpy as np
 from pi0_ros.checkpoint.normalise import lerobot_normaliser
-from pi0_ros.engine.guidance import embed_at
-from pi0_ros.engine.paths import CACHE
+from pi0_ros.finetune import flow, learner
 from pi0_ros.policy.prompt import prompt_ids
 from pi0_ros.sim.arm import home
 from pi0_ros.sim.expert import NO_BLOCK
@@ -20,14 +20,12 @@ from pi0_ros.sim.render import WIDTH as WIDTH_PIXELS
 from pi0_ros.sim.world import REST_HEIGHT
 from pi0_ros.training import attention, instructions
 from pi0_ros.training.model import IMAGE_SIZE, PATCH, READABLE, WIDTH
-from pi0_ros.weights.pi05 import PI05ForConditionalGeneration
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from tokenizers import Tokenizer
 import torch
 from torch import nn
 from torch.nn import functional as F
 from transformers import PI0ForConditionalGeneration
-from transformers.cache_utils import DynamicCache
 
 UNNAMED = 0.06          # share of instructions that name no block: the arm holds still
 BEHIND = 0.9            # share of instructions that name the block behind a peg, if there is one
@@ -126,52 +124,61 @@ def _overhead_patch(blocks: np.ndarray) -> np.ndarray:
     return (row * (IMAGE_SIZE // PATCH) + column).astype(np.int64)
 
 
+@dataclass(frozen=True)
+class Rates:
+    """Warm-up, then a cosine down to a fiftieth."""
+
+    steps: int
+    peak: float
+
+    def rate(self, number: int) -> float:
+        """Return the learning rate of a step."""
+        cosine = 0.5 * (1 + math.cos(math.pi * number / self.steps))
+        return self.peak * min(1.0, (number + 1) / 200) * (0.02 + 0.98 * cosine)
+
+
 class Learner:
-    """Model, auxiliary heads, optimiser and averaged weights."""
+    """The fine-tuning's learner with auxiliary heads and averaged weights."""
 
     def __init__(self, model: PI0ForConditionalGeneration, steps: int, rate: float,
                  device: torch.device, trained_delay: int = 0) -> None:
         """
-        Train ``model`` for ``steps`` steps: warm-up, then a cosine down to a fiftieth.
+        Train ``model`` for ``steps`` steps.
 
         :param trained_delay: half of the chunks begin with up to so many actions that are given
             (arXiv 2512.05964): they enter without noise, at flow time 0, and have no loss.
         """
-        self.trained_delay = trained_delay
+        self.trained_delay, self.device = trained_delay, device
         self.model = model.to(device)
         self.head = nn.ModuleDict({'place': nn.Linear(WIDTH, 2), 'patch': nn.Linear(WIDTH, 1)})
         self.head.to(device)
         if device.type == 'cpu':
             model.set_attn_implementation(attention.register())
-        self.device, self.steps, self.number = device, steps, 0
-        self.parameters = [*model.parameters(), *self.head.parameters()]
-        decays = [p for p in self.parameters if p.ndim >= 2]
-        plain = [p for p in self.parameters if p.ndim < 2]
-        self.optimiser = torch.optim.AdamW([{'params': decays, 'weight_decay': 0.01},
-                                            {'params': plain, 'weight_decay': 0.0}],
-                                           lr=rate, betas=(0.9, 0.98))
-        self.rate = rate
+        self._learner = learner.Learner(
+            model, Rates(steps, rate), learner.Optimiser(betas=(0.9, 0.98), decay_all=False),
+            torch.bfloat16, self.head)
         self.average = {k: v.detach().clone() for k, v in model.state_dict().items()}
+
+    @property
+    def number(self) -> int:
+        """Return how many steps were done."""
+        return self._learner.number
 
     def learn(self, batch: Batch, seed: int) -> tuple[float, float]:
         """Do one step; return the flow-matching loss and the auxiliary loss."""
         torch.manual_seed(seed * 1_000_003 + self.number)
-        warm = min(1.0, (self.number + 1) / 200)
-        cosine = 0.5 * (1 + np.cos(np.pi * self.number / self.steps))
-        for group in self.optimiser.param_groups:
-            group['lr'] = self.rate * warm * (0.02 + 0.98 * cosine)
-        with torch.autocast(self.device.type, torch.bfloat16):
-            flow, place = self.losses(batch)
-        self.optimiser.zero_grad(set_to_none=True)
-        (flow + place).backward()
-        nn.utils.clip_grad_norm_(self.parameters, 1.0)
-        self.optimiser.step()
-        self.number += 1
+        told = []
+
+        def loss() -> torch.Tensor:
+            told[:] = self.losses(batch)
+            return told[0] + told[1]
+
+        self._learner.learn(loss)
         keep = min(EMA, (1 + self.number) / (10 + self.number))
         with torch.no_grad():
             for key, value in self.model.state_dict().items():
                 self.average[key].lerp_(value, 1 - keep)
-        return flow.item(), place.item()
+        return told[0].item(), told[1].item()
 
     def losses(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """
@@ -187,15 +194,29 @@ class Learner:
         if shown != len(ids) * images.shape[1] * (IMAGE_SIZE // PATCH) ** 2:
             raise ValueError("the tokenizer's size is not that of the network: no image is seen")
         mask, state = batch.mask.to(self.device), batch.state.to(self.device)
-        core = self.model.model
         present = torch.ones(images.shape[:2], dtype=torch.bool, device=self.device)
-        embeds = core.embed_prefix(ids, images, present)
-        prefix = core.vlm(inputs_embeds=embeds, attention_mask=mask,
-                          position_ids=mask.cumsum(-1) - 1, token_type_ids=torch.zeros_like(ids),
-                          use_cache=True, output_hidden_states=True)
+        seen = flow.Batch(images, present, ids, mask, state, batch.actions.to(self.device))
+        actions = seen.actions.repeat(REPEATS, 1, 1)
+        times = self._flow_times(len(actions))
+        noise = torch.randn_like(actions)
+        given = self._given(*actions.shape[:2])
+        times = torch.where(given, 0.0, times[:, None])
+        auxiliary: list[torch.Tensor] = []
+
         # Layer k of the action expert reads the input of layer k of this prefix: what is known
         # early can be read by many layers, what the last layer finds out by none.
-        readable = prefix.hidden_states[READABLE]
+        def look(number: int, prefix: torch.Tensor) -> None:
+            if number == READABLE:
+                auxiliary.append(self._auxiliary(batch, prefix, mask))
+
+        velocity = flow.velocity(self.model, seen, flow.noisy(actions, noise, times), times,
+                                 REPEATS, readable=look)
+        errors = (noise - actions - velocity).square().mean(-1)
+        return errors[~given].mean(), auxiliary[0]
+
+    def _auxiliary(self, batch: Batch, readable: torch.Tensor, mask: torch.Tensor
+                   ) -> torch.Tensor:
+        """Return the loss of what is read off the prefix after some layers."""
         last = mask.sum(-1) - 1
         prompt = readable[torch.arange(len(last)), last]
         named = batch.named.to(self.device)
@@ -204,30 +225,7 @@ class Learner:
         overhead = readable[:, :(IMAGE_SIZE // PATCH) ** 2]
         pointing = F.cross_entropy(self.head['patch'](overhead)[named, :, 0].float(),
                                    batch.patch.to(self.device)[named])
-        cache = DynamicCache()
-        for number, layer in enumerate(getattr(prefix, CACHE).layers):
-            cache.update(layer.keys.repeat(REPEATS, 1, 1, 1),
-                         layer.values.repeat(REPEATS, 1, 1, 1), number)
-        actions = batch.actions.to(self.device).repeat(REPEATS, 1, 1)
-        times = self._flow_times(len(actions))
-        noise = torch.randn_like(actions)
-        given = self._given(*actions.shape[:2])
-        times = torch.where(given, 0.0, times[:, None])
-        noisy = times[..., None] * noise + (1 - times[..., None]) * actions
-        velocity = self._velocity(state.repeat(REPEATS, 1), noisy, times, cache,
-                                  mask.repeat(REPEATS, 1))
-        errors = (noise - actions - velocity).square().mean(-1)
-        return errors[~given].mean(), PLACE_WEIGHT * place + PATCH_WEIGHT * pointing
-
-    def _velocity(self, state: torch.Tensor, noisy: torch.Tensor, times: torch.Tensor,
-                  cache: object, mask: torch.Tensor) -> torch.Tensor:
-        """Return the network's velocity [B, T, A] at flow times [B, T]."""
-        if isinstance(self.model, PI05ForConditionalGeneration):
-            return self.model.velocity(noisy, times, cache, mask)
-        tokens = embed_at(self.model.embed_action_time, state, noisy, times)
-        out = self.model.model(action_embeds=tokens, attention_mask=mask,
-                               **{CACHE: cache}).last_hidden_state[:, -noisy.shape[1]:]
-        return self.model.action_out_proj(out)
+        return PLACE_WEIGHT * place + PATCH_WEIGHT * pointing
 
     def _flow_times(self, count: int) -> torch.Tensor:
         """Return [count] flow times, distributed as ``PI0ForConditionalGeneration`` draws them."""
@@ -246,31 +244,12 @@ class Learner:
 
     def save(self, path: Path) -> None:
         """Write everything needed to go on, whole or not at all."""
-        state = self.optimiser.state_dict()['state']
-        tensors = {f'optimiser.{i}.{k}': v for i, s in state.items() for k, v in s.items()}
-        tensors |= {f'model.{k}': v for k, v in self.model.state_dict().items()}
-        tensors |= {f'average.{k}': v for k, v in self.average.items()}
-        tensors |= {f'head.{k}': v for k, v in self.head.state_dict().items()}
-        tensors['number'] = torch.tensor(self.number)
-        part = path.with_suffix('.part')
-        save_file({k: v.contiguous().cpu() for k, v in tensors.items()}, part)
-        part.rename(path)
+        learner.write_tensors(path, self._learner.tensors() | {
+            f'average.{name}': value for name, value in self.average.items()})
 
     def restore(self, path: Path) -> None:
         """Go on where ``save`` left off."""
-        groups: dict[str, dict] = {'model': {}, 'average': {}, 'head': {}, 'optimiser': {}}
-        tensors = load_file(path, device=str(self.device))
-        self.number = int(tensors.pop('number'))
-        for key, value in tensors.items():
-            group, name = key.split('.', 1)
-            groups[group][name] = value
-        self.model.load_state_dict(groups['model'])
-        self.head.load_state_dict(groups['head'])
-        self.average = groups['average']
-        state: dict[int, dict] = {}
-        for key, value in groups['optimiser'].items():
-            index, name = key.split('.', 1)
-            state.setdefault(int(index), {})[name] = value
-        optimiser = self.optimiser.state_dict()
-        optimiser['state'] = state
-        self.optimiser.load_state_dict(optimiser)
+        self._learner.restore(path)
+        self.average = {name.removeprefix('average.'): value for name, value in
+                        load_file(path, device=str(self.device)).items()
+                        if name.startswith('average.')}

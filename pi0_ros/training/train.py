@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 
 """
-Verb ``train``: make the small demo checkpoint from scratch.
+Make the small demo checkpoint from scratch: ``python -m pi0_ros.training``.
 
 Demonstrations of an expert in the simulated robot, then flow matching on transformers' own PI0
 classes. Ending the process loses at most a hundred steps: the same command goes on.
@@ -154,7 +154,7 @@ def plot_learning(log: Path, path: Path) -> None:
 
 def parser() -> argparse.ArgumentParser:
     """Return the command line of this verb."""
-    out = argparse.ArgumentParser(prog='pi0_ros train', description=__doc__,
+    out = argparse.ArgumentParser(prog='python -m pi0_ros.training', description=__doc__,
                                   formatter_class=argparse.RawDescriptionHelpFormatter)
     out.add_argument('--work', type=Path, default=Path('out/train'),
                      help='folder for demonstrations, state and log (default: out/train)')

@@ -1,0 +1,336 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""Fine-tunes a checkpoint on a data set, and can be ended at any time."""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from importlib import metadata
+import json
+from pathlib import Path
+import sys
+import time
+from typing import Any
+
+import numpy as np
+from pi0_ros.checkpoint.reader import read
+from pi0_ros.checkpoint.spec import Choices, PolicySpec
+from pi0_ros.finetune import flow
+from pi0_ros.finetune.data import DataError, DataSet, IMAGES
+from pi0_ros.finetune.held_out import measure
+from pi0_ros.finetune.inputs import adopt, Inputs
+from pi0_ros.finetune.learner import cast, count, freeze, Learner, Optimiser, Schedule
+from pi0_ros.finetune.output import Output, STATE
+from pi0_ros.finetune.saving import write_checkpoint
+from pi0_ros.finetune.settings import Settings
+from pi0_ros.policy.factory import checkpoint_folder
+from pi0_ros.policy.prompt import load_tokenizer
+from pi0_ros.weights.files import CheckpointError
+from pi0_ros.weights.loading import load_model
+from safetensors.numpy import load_file
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+GIB = 2**30
+LEAST_EPISODES = 10  # of a data set, from which on some are held out
+
+
+class Trainer:
+    """One run: what it reads, the learner, and what it writes."""
+
+    def __init__(self, settings: Settings, resume: bool = False) -> None:
+        """
+        Read the data set and the checkpoint; take up what was begun if ``resume``.
+
+        :raises DataError: the data set cannot be used, or does not fit.
+        :raises CheckpointError: the checkpoint cannot.
+        :raises ValueError: the output folder holds another training.
+        """
+        self.settings = settings
+        self.output, self._begin_s = Output(settings, resume), 0.0
+        if settings.threads:
+            torch.set_num_threads(settings.threads)
+        self.device = torch.device(settings.device if settings.device != 'auto' else
+                                   'cuda' if torch.cuda.is_available() else 'cpu')
+        self.data = DataSet(settings.dataset, round(settings.cache_gib * GIB))
+        source = checkpoint_folder(settings.checkpoint)
+        spec = read(source, Choices(letterbox=settings.letterbox))
+        length = settings.chunk_size or spec.chunk_length
+        self.model = load_model(source, torch.float32, torch.device('cpu'), length)
+        self.tokenizer = load_tokenizer(settings.tokenizer, spec)
+        self.meaning = adopt(
+            spec, self.data, settings.cameras, length, settings.relative_actions,
+            settings.relative_exclude_joints, _mode(source),
+            _statistics(source, spec, self.data) if settings.keep_statistics else None)
+        vision = self.model.config.vlm_config.vision_config
+        self.inputs = Inputs(
+            self.meaning, self.tokenizer, self.model.config.vlm_config.image_token_id,
+            (vision.image_size // vision.patch_size) ** 2,
+            (self.model.config.max_state_dim, self.model.config.max_action_dim))
+        if not 0 <= settings.trained_delay < length:
+            raise ValueError(f'--trained-delay is {settings.trained_delay}, expected 0 to '
+                             f'{length - 1}, less than a chunk')
+        self.episodes, self.held = _split(self.data, settings)
+        self.frames = self.data.frames_of(self.episodes)
+        names = freeze(self.model, settings.train_expert_only, settings.freeze_vision_encoder)
+        computed = cast(self.model, settings.dtype)
+        self.model.to(self.device)
+        self.learner = Learner(self.model, Schedule(
+            settings.steps, settings.learning_rate, settings.decay_rate, settings.warmup_steps,
+            settings.decay_steps), Optimiser(), computed)
+        self.model.train()
+        if settings.train_expert_only:
+            self.model.model.vlm.eval()
+        self._loss = torch.compile(self._losses) if settings.compile else self._losses
+        self.best = float('inf')
+        self.told = [
+            f"data set '{settings.dataset}': {len(self.episodes)} episodes, {len(self.frames)} "
+            f'frames, {self.data.fps} a second; {len(self.held)} episodes held out',
+            f"cameras {', '.join(self.meaning.spec.cameras)}; state "
+            f'{self.meaning.spec.state_width}, actions {self.meaning.spec.action_width}, '
+            f'{int(self.meaning.spec.relative.sum())} of them relative; chunks of {length}',
+            f"checkpoint '{source}': {spec.layout}, {spec.network}; "
+            f'{count(self.learner.trained) / 1e6:.1f} of '
+            f'{count(self.model.parameters()) / 1e6:.1f} million parameters are trained, '
+            f'{len(names)} tensors; {settings.dtype} on {self.device}']
+        if set(spec.cameras) - set(self.meaning.spec.cameras):
+            self.told.append(f"the checkpoint's cameras are {', '.join(spec.cameras)}: slot by "
+                             'slot they become those of the data set')
+        if resume:
+            self.learner.restore(self.output.last / STATE)
+            self.best = self.output.resumed(self.learner.number)
+            self.told.append(f'going on from step {self.learner.number}')
+
+    # ---- what it does ----
+
+    def run(self) -> None:
+        """
+        Train to the last step; save, measure and log on the way.
+
+        :raises FloatingPointError: the loss is no number.
+        :raises OSError: the disk is full; the last checkpoint stays.
+        """
+        settings, learner = self.settings, self.learner
+        bar = tqdm(total=settings.steps, initial=learner.number, unit='step', dynamic_ncols=True)
+        self._begin_s, images = time.monotonic(), 0
+        shown: dict[str, str] = {}
+        for batch in self._batches(learner.number):
+            number = learner.number
+            noise, times, given = self._draw(number, batch.actions.shape)
+            ready = batch.to(self.device)
+            done = learner.learn(lambda: self._loss(ready, noise, times, given))
+            images += batch.images.shape[0] * batch.images.shape[1]
+            rate = images / max(time.monotonic() - self._begin_s, 1e-9)
+            bar.update()
+            shown |= {'loss': f"{done['loss']:.4f}", 'images/s': f'{rate:.1f}'}
+            bar.set_postfix(shown)
+            number = learner.number
+            if number % settings.log_every == 0 or number == settings.steps:
+                self.output.log(step=number, **done, images_per_s=round(rate, 2),
+                                seconds=round(time.monotonic() - self._begin_s, 1))
+            last = number == settings.steps
+            better = False
+            if self.held and (number % settings.eval_every == 0 or last):
+                error = self.measure()
+                better = error < self.best
+                self.best = min(error, self.best)
+                shown['held out'] = f'{100 * error:.2f} %'
+            if number % settings.save_every == 0 or last or better:
+                self.save(better)
+        bar.close()
+
+    def measure(self) -> float:
+        """Return the mean error on held-out episodes, a share of the joints' ranges."""
+        frames = self.data.frames_of(self.held)
+        every = max(1, len(frames) // self.settings.eval_frames)
+        told = measure(self.model, self.inputs, self.data, frames[::every],
+                       self.meaning.spec.denoising_steps, self.settings.seed)
+        share = told['error_share']
+        self.output.log(
+            step=self.learner.number, held_out=share['policy'], hold_still=share['hold_still'],
+            moments=told['compared'],
+            joints={name: one['policy']['mean'] for name, one in told['joints'].items()})
+        return share['policy']
+
+    def save(self, best: bool = False) -> None:
+        """
+        Write a checkpoint and what is needed to go on; the one before goes after that.
+
+        :raises OSError: the disk is full; what was there before stays.
+        """
+        self.output.save(self.learner.number, self.write, self.learner.save, self.best,
+                         best or not self.held)
+
+    def write(self, folder: Path) -> None:
+        """Write the checkpoint as it is now."""
+        shapes = {name: self.data.features[IMAGES + name]['shape'] for name in self.data.cameras}
+        shapes = {name: of[1:] if of[0] == 3 else of[:2] for name, of in shapes.items()}
+        write_checkpoint(
+            folder, self.model.state_dict(), self.meaning, self.model.config, self.tokenizer,
+            shapes, self._train_config(), self._card(),
+            self.settings.trained_delay or self.meaning.spec.trained_delay)
+
+    # ---- its parts ----
+
+    def _losses(self, batch: flow.Batch, noise: Tensor, times: Tensor, given: Tensor) -> Tensor:
+        errors = flow.losses(self.model, batch, noise, times, self.meaning.spec.action_width,
+                             self.settings.gradient_checkpointing)
+        return errors.mean() if not self.settings.trained_delay else errors[~given].mean()
+
+    def _draw(self, number: int, shape: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+        """Return noise [B, T, A], times [B, T] and which actions are given, of a step."""
+        generator = torch.Generator().manual_seed(self.settings.seed * 1_000_003 + number)
+        noise = torch.randn(*shape, generator=generator)
+        times = flow.draw_times(self.model.config, shape[0], generator)[:, None].expand(shape[:2])
+        given = torch.zeros(*shape[:2], dtype=torch.bool)
+        if self.settings.trained_delay:  # arXiv 2512.05964: half of the chunks have a prefix
+            delays = torch.randint(1, self.settings.trained_delay + 1, (shape[0], 1),
+                                   generator=generator)
+            delays *= torch.rand(shape[0], 1, generator=generator) < 0.5
+            given = torch.arange(shape[1]) < delays
+            times = torch.where(given, 0.0, times)
+        return tuple(value.to(self.device) for value in (noise, times, given))
+
+    def _batches(self, first: int) -> Iterator[flow.Batch]:
+        """Yield the batches from step ``first`` on; some are made ahead."""
+        ahead = max(1, self.settings.workers)
+        with ThreadPoolExecutor(ahead) as pool:
+            waiting = []
+            for number in range(first, self.settings.steps + ahead):
+                if number < self.settings.steps:
+                    waiting.append(pool.submit(self.batch, number))
+                if len(waiting) > ahead or number >= self.settings.steps:
+                    if not waiting:
+                        return
+                    yield waiting.pop(0).result()
+
+    def batch(self, number: int) -> flow.Batch:
+        """Return the batch of a step: every frame once in an epoch, in another order in each."""
+        size, count = self.settings.batch_size, len(self.frames)
+        rows = []
+        for at in range(number * size, (number + 1) * size):
+            epoch, place = divmod(at, count)
+            rows.append(int(self.frames[self._order(epoch)[place]]))
+        length = self.meaning.spec.chunk_length
+        return self.inputs.batch([self.data.item(row, length) for row in rows])
+
+    def _order(self, epoch: int) -> np.ndarray:
+        return np.random.default_rng((self.settings.seed, epoch)).permutation(len(self.frames))
+
+    def _train_config(self) -> dict[str, Any]:
+        settings = self.settings
+        return {'dataset': {'repo_id': settings.dataset.name, 'root': str(settings.dataset),
+                            'fps': self.data.fps,
+                            'episodes': [self.data.episodes[one] for one in self.episodes]},
+                'policy': {'type': self.meaning.spec.network,
+                           'pretrained_path': settings.checkpoint},
+                'steps': settings.steps, 'batch_size': settings.batch_size,
+                'seed': settings.seed, 'pi0_ros': {
+                    **settings.same(), 'step': self.learner.number}}
+
+    def _card(self) -> str:
+        spec, settings = self.meaning.spec, self.settings
+        frozen = ('the expert alone' if settings.train_expert_only else 'all but the image encoder'
+                  if settings.freeze_vision_encoder else 'all weights')
+        return '\n'.join([
+            '---', 'library_name: lerobot', 'pipeline_tag: robotics', f'tags: [{spec.network}]',
+            '---', '', f'# {self.settings.output.name}', '',
+            f'{spec.network}, fine-tuned by pi0_ros {_version()} from {settings.checkpoint} on '
+            f'{settings.dataset.name} ({len(self.episodes)} episodes, {len(self.frames)} frames, '
+            f'{self.data.fps} a second): {self.learner.number} of {settings.steps} steps of '
+            f'{settings.batch_size}, {frozen}, {settings.dtype}.', '',
+            f"- cameras: {', '.join(spec.cameras)}",
+            f"- state: {', '.join(spec.state_names or [str(spec.state_width)])}",
+            f"- actions: {', '.join(spec.action_names or [str(spec.action_width)])}; "
+            f'{int(spec.relative.sum())} relative to the state; due {spec.action_offset} periods '
+            'after the observation',
+            *([f'- mean error on held-out episodes: {100 * self.best:.2f} % of the range']
+              if np.isfinite(self.best) else []), ''])
+
+
+def memory_advice(trainer: 'Trainer | None', settings: Settings) -> str:
+    """Return which flags save how much memory, GiB, as far as that can be computed."""
+    out = []
+    if trainer is not None:
+        numbers = count(trainer.learner.trained)
+        frozen = sum(one.numel() for name, one in trainer.model.named_parameters()
+                     if name.startswith('model.vlm.') and one.requires_grad)
+        if frozen:
+            out.append(f'--train-expert-only saves {12 * frozen / GIB:.1f} GiB of gradients and '
+                       'optimiser state')
+        if settings.dtype == 'float32':
+            out.append(f'--dtype bfloat16 saves about {8 * numbers / GIB:.1f} GiB')
+    if not settings.gradient_checkpointing:
+        out.append('--gradient-checkpointing keeps the activations of one pair of layers instead '
+                   'of all')
+    if settings.batch_size > 1:
+        out.append(f'--batch-size {settings.batch_size // 2} halves the activations')
+    return '; '.join(out)
+
+
+def _mode(folder: Path) -> str:
+    """Return how a checkpoint of LeRobot's normalises actions, '' where that is not said."""
+    path = folder / 'config.json'
+    told = json.loads(path.read_text()).get('normalization_mapping') if path.exists() else None
+    return str(told.get('ACTION', '')) if isinstance(told, dict) else ''
+
+
+def _statistics(folder: Path, spec: PolicySpec, data: DataSet) -> dict[str, np.ndarray]:
+    """
+    Return the statistics of a checkpoint of LeRobot's.
+
+    :raises DataError: it is none, or of another robot.
+    """
+    files = sorted(folder.glob('policy_preprocessor_step_*_normalizer_processor.safetensors'))
+    if not files:
+        raise DataError(f"checkpoint '{folder}' has no statistics in LeRobot's files: leave out "
+                        '--keep-statistics')
+    if (spec.state_width, spec.action_width) != (data.state.shape[1], data.action.shape[1]):
+        raise DataError(f'the statistics are of {spec.state_width} states and {spec.action_width} '
+                        f'actions, the data set has {data.state.shape[1]} and '
+                        f'{data.action.shape[1]}: leave out --keep-statistics')
+    return load_file(files[0])
+
+
+def _split(data: DataSet, settings: Settings) -> tuple[list[int], list[int]]:
+    """Return positions of episodes to train on, and of those held out; drawn by the seed."""
+    total = len(data.episodes)
+    if not 0 <= settings.held_out < 1:
+        raise ValueError(f'--held-out is {settings.held_out}, expected 0 to less than 1')
+    held = round(settings.held_out * total) if total >= LEAST_EPISODES else 0
+    order = np.random.default_rng(settings.seed).permutation(total).tolist()
+    return sorted(order[held:]), sorted(order[:held])
+
+
+def _version() -> str:
+    try:
+        return metadata.version('pi0_ros')
+    except metadata.PackageNotFoundError:
+        return '0.1.0'
+
+
+def train(settings: Settings, resume: bool = False) -> int:
+    """Run a fine-tuning for the command line; return the exit code."""
+    trainer = None
+    try:
+        trainer = Trainer(settings, resume)
+        print('\n'.join(trainer.told))
+        trainer.run()
+    except torch.cuda.OutOfMemoryError as error:
+        text = str(error).split('. ')[0]
+        print(f'pi0_ros train: {text}: {memory_advice(trainer, settings)}', file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        saved = settings.output / 'checkpoints' / 'last'
+        print('\npi0_ros train: interrupted' + (
+            f': the same command with --resume goes on from step {saved.resolve().name}'
+            if saved.exists() else ', before the first checkpoint'), file=sys.stderr)
+        return 130
+    except (DataError, CheckpointError, ValueError, FloatingPointError, OSError) as error:
+        print(f'pi0_ros train: {error}', file=sys.stderr)
+        return 1
+    last = settings.output / 'checkpoints'
+    best = f", the best {last / 'best' / 'pretrained_model'}" if trainer.held else ''
+    print(f"{last / 'last' / 'pretrained_model'}{best}")
+    return 0
