@@ -9,7 +9,7 @@ Hand-over strategies against inference delay: closed loop with the simulated rob
 Task blocks is the demo checkpoint's. Task peg, pass a peg on the left or on the right, is where
 averaging fails; its checkpoint is made by
 
-    python -m pi0_ros train --task peg --start-from demo --trained-delay 20 --work out/peg
+    python -m pi0_ros.training --task peg --start-from demo --trained-delay 20 --work out/peg
 
 Accelerations and jerks are those of the commanded joints, the largest of all joints at each tick,
 95th percentile over ticks: at chunk borders (from the tick before a chunk's first step takes over

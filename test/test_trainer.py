@@ -29,6 +29,7 @@ from safetensors.torch import load_file
 import torch
 
 SIM = Path(__file__).parents[1] / 'config' / 'sim.yaml'
+GOLDEN = Path(__file__).parent / 'data' / 'lerobot_dataset'
 LAST = Path('checkpoints') / 'last' / 'pretrained_model'
 
 
@@ -283,6 +284,24 @@ def test_images_may_lie_in_the_tables(dataset, tmp_path):
         one, two = data.item(index, 3), other.item(index, 3)
         for name in data.cameras:
             np.testing.assert_array_equal(one.images[name], two.images[name])
+
+
+@pytest.mark.parametrize('kind', ['image', 'video'])
+def test_data_sets_of_lerobots_own_are_read(kind):
+    """Written by LeRobot 0.6.1: three episodes of 15 frames; a bar of 8 i + 1 columns grows."""
+    data = DataSet(GOLDEN / kind)
+    assert (len(data), data.fps, data.cameras) == (45, 10, ('front',))
+    assert data.names('action') == ('a', 'b', 'c') and data.episodes == [0, 1, 2]
+    for index in (44, 0, 14, 15, 31, 7):
+        episode, number = divmod(index, 15)
+        item = data.item(index, 4)
+        assert item.task == f'task {episode}' and item.state.tolist() == [episode, number, 0]
+        assert item.actions[:, 1].tolist() == [min(number + step, 14) + 0.5 for step in range(4)]
+        image = item.images['front']
+        assert image.shape == (96, 128, 3)
+        assert (image[95, :, 0] > 127).sum() == 8 * number + 1
+        assert int(image[0, 0, 0]) == pytest.approx(127, abs=4)
+    assert data.statistics()['action.mean'][1] == pytest.approx(7.5)
 
 
 def changed(dataset, folder, name, value):

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from pi0_ros.checkpoint.reader import OURS
-from pi0_ros.checkpoint.spec import PI05, PolicySpec
+from pi0_ros.checkpoint.spec import PALIGEMMA, PI05, PolicySpec
 from pi0_ros.finetune.data import ACTION, IMAGES, STATE
 from pi0_ros.finetune.inputs import Meaning
 from pi0_ros.weights.loading import save_as_lerobot
@@ -20,6 +20,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import PI0Config
 
+PALIGEMMA_WORDS = 257_152  # in its vocabulary
 VARIANTS = {2048: 'gemma_2b', 1024: 'gemma_300m'}  # by width
 NORMALISES = 'normalizer_processor'
 TOKENIZER = {'tokenizer_class': 'PreTrainedTokenizerFast', 'bos_token': '<bos>',
@@ -96,12 +97,14 @@ def _describe(folder: Path, meaning: Meaning, config: PI0Config,
         _json(folder / OURS, ours)
     statistics = {name: np.ascontiguousarray(value, np.float32)
                   for name, value in meaning.statistics.items()}
-    for name in _processors(folder, spec, meaning.exclude, inputs, outputs, modes):
+    # LeRobot 0.6 looks a tokenizer up by its name, newer ones beside the checkpoint.
+    known = PALIGEMMA if text.vocab_size >= PALIGEMMA_WORDS else 'tokenizer'
+    for name in _processors(folder, spec, meaning.exclude, known, inputs, outputs, modes):
         save_file(statistics, folder / name)
 
 
-def _processors(folder: Path, spec: PolicySpec, exclude: Sequence[str], inputs: dict,
-                outputs: dict, modes: dict) -> list[str]:
+def _processors(folder: Path, spec: PolicySpec, exclude: Sequence[str], tokenizer: str,
+                inputs: dict, outputs: dict, modes: dict) -> list[str]:
     """Write the processors as LeRobot orders them; return the files that their statistics need."""
     enabled = bool(spec.relative.any())
     relative = ('relative_actions_processor', {
@@ -109,7 +112,7 @@ def _processors(folder: Path, spec: PolicySpec, exclude: Sequence[str], inputs: 
         'action_names': list(spec.action_names) if enabled and spec.action_names else None})
     tokenize = ('tokenizer_processor', {
         'max_length': spec.max_prompt_tokens, 'task_key': 'task', 'padding_side': 'right',
-        'padding': 'max_length', 'truncation': True, 'tokenizer_name': 'tokenizer'})
+        'padding': 'max_length', 'truncation': True, 'tokenizer_name': tokenizer})
     device = ('device_processor', {'device': 'cpu', 'float_dtype': None})
     normalise = (NORMALISES, {'eps': 1e-8, 'features': {**inputs, **outputs}, 'norm_map': modes})
     begin = [('rename_observations_processor', {'rename_map': {}}), ('to_batch_processor', {})]

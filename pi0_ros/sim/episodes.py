@@ -5,6 +5,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from pi0_ros.control.controllers import Report
@@ -48,10 +49,23 @@ class Episode:
         return any(colour != self.named for colour in self.grasped)
 
 
+class Helper(Protocol):
+    """A person beside the robot."""
+
+    leads: bool  # whether the policy is not asked
+
+    def begin(self, robot: SimulatedRobot, guard: Guard, named: str) -> None:
+        """See the table; the block ``named`` shall be taken."""
+
+    def work(self, now_ns: int) -> None:
+        """Do what is to be done at a tick, before it."""
+
+
 def run_episode(policy: Policy, seed: int, delay_s: float = 0.0, replan_s: float = 0.3,
                 instruction: str | None = None, named: str | None = None,
                 handover: str = 'blend', watch: Watch = lambda *given: None,
-                task: str = 'blocks', rules: Rules = RULES) -> Episode:
+                task: str = 'blocks', rules: Rules = RULES, helper: Helper | None = None,
+                limit_s: float = 0.0) -> Episode:
     """
     Run one seeded episode: instruction given at once, ``delay_s`` of inference delay.
 
@@ -62,6 +76,7 @@ def run_episode(policy: Policy, seed: int, delay_s: float = 0.0, replan_s: float
         and when the chunk that has just taken over begins, None if there is none.
     :param task: one of world.TASKS; peg names the block behind the peg.
     :param rules: of the joint limits.
+    :param helper: who may take over. :param limit_s: 0 for TIME_LIMIT_S.
     """
     rng = np.random.default_rng((seed, 1))
     drawn = COLOURS[int(rng.integers(len(COLOURS)))]
@@ -77,11 +92,13 @@ def run_episode(policy: Policy, seed: int, delay_s: float = 0.0, replan_s: float
     guard = Guard(pilot, builder, GuardRules())
     joints.put(list(arm.JOINT_NAMES), robot.joints, robot.now_ns, robot.now_ns)
     guard.arm(robot.now_ns)
+    if helper:
+        helper.begin(robot, guard, named)
     phase_ns = STEP_NS * int(rng.integers(TICK_NS // STEP_NS))
     measured = robot.joints.copy()
     grasped: list[str] = []
     pending, due_ns, chunks = None, 0, 0
-    for tick in range(1, round(TIME_LIMIT_S * 1e9 / TICK_NS)):
+    for tick in range(1, round((limit_s or TIME_LIMIT_S) * 1e9 / TICK_NS)):
         now_ns = robot.now_ns
         joints.put(list(arm.JOINT_NAMES), measured, now_ns - phase_ns, now_ns)
         guard.controllers.each[0].hear(Report(now_ns, now_ns, arm.JOINT_NAMES,
@@ -89,7 +106,9 @@ def run_episode(policy: Policy, seed: int, delay_s: float = 0.0, replan_s: float
         if tick % FRAME_TICKS == 1:
             for name, buffer in cameras.items():
                 buffer.put(name, now_ns, now_ns)
-        if pending is None and guard.wants_chunk(now_ns):
+        if helper:
+            helper.work(now_ns)
+        if pending is None and guard.wants_chunk(now_ns) and not (helper and helper.leads):
             epoch = pilot.epoch
             seen = builder.build(now_ns, instruction)
             leftover = pilot.leftover(seen)
@@ -97,7 +116,8 @@ def run_episode(policy: Policy, seed: int, delay_s: float = 0.0, replan_s: float
             due_ns = now_ns + round(delay_s * 1e9) + int(rng.integers(TICK_NS))
         begins_ns = None
         if pending is not None and now_ns >= due_ns:
-            if guard.accept(*pending[:2], due_ns, pending[2]) is None:
+            if not (helper and helper.leads) and guard.accept(
+                    *pending[:2], due_ns, pending[2]) is None:
                 begins_ns = pilot.plan.taken_over_ns
             pending = None
         window, _ = guard.tick(now_ns)
