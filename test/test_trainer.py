@@ -5,17 +5,22 @@
 
 import errno
 import json
+import os
 from pathlib import Path
+import subprocess
+import sys
 
 from bags import write_demonstration
 import cv2
 import numpy as np
 from pi0_ros.checkpoint.reader import read
+from pi0_ros.finetune import flow
 from pi0_ros.finetune import frames as videos
+from pi0_ros.finetune.command import memory_advice, train
 from pi0_ros.finetune.data import DataError, DataSet
 from pi0_ros.finetune.learner import cast, freeze
 from pi0_ros.finetune.settings import Settings
-from pi0_ros.finetune.trainer import memory_advice, train, Trainer
+from pi0_ros.finetune.trainer import Trainer
 from pi0_ros.policy.factory import checkpoint_folder
 from pi0_ros.policy.pi0 import Pi0Policy
 from pi0_ros.training.model import new_model
@@ -81,10 +86,10 @@ def test_it_goes_on_to_the_same_numbers(dataset, tmp_path, capsys):
     trainer = Trainer(given)
     stop = trainer.learner.learn
 
-    def cut(loss):
+    def cut(loss, backward):
         if trainer.learner.number == 3:
             raise KeyboardInterrupt
-        return stop(loss)
+        return stop(loss, backward)
 
     trainer.learner.learn = cut
     with pytest.raises(KeyboardInterrupt):
@@ -192,8 +197,8 @@ def test_statistics_are_kept_where_asked(dataset, tmp_path):
 
 def test_trained_delay_is_written_down_and_has_no_loss(dataset, tmp_path):
     out = tmp_path / 'out'
-    trainer = Trainer(settings(dataset, out, steps=1, trained_delay=4, batch_size=64))
-    noise, times, given = trainer._draw(0, (200, 10, 32))
+    trainer = Trainer(settings(dataset, out, steps=1, trained_delay=4, batch_size=200))
+    noise, times, given = trainer._draw(0, (10, 32))
     assert (times[given] == 0).all() and (times[~given] > 0).all()
     lengths = given.sum(1)
     assert set(lengths.tolist()) == {0, 1, 2, 3, 4} and (lengths == 0).float().mean() > 0.4
@@ -221,6 +226,67 @@ def test_pi05_learns_too(dataset, tmp_path):
     policy = Pi0Policy(out / LAST)
     policy.load()
     policy.warm_up()
+
+
+def test_adapters_are_merged_into_what_is_saved(dataset, tmp_path, capsys):
+    pytest.importorskip('peft', reason='needs PEFT (requirements/train.txt)')
+    out = tmp_path / 'out'
+    assert train(settings(dataset, out, steps=3, lora_rank=4, learning_rate=1e-2)) == 0
+    assert '1.8 million parameters' in capsys.readouterr().out
+    before = load_file(checkpoint_folder('demo') / 'model.safetensors')
+    after = load_file(out / LAST / 'model.safetensors')
+    assert set(after) == set(before)
+    changed = {name for name in after if not torch.equal(after[name], before[name].float())}
+    assert changed and all('.q_proj.' in name or '.v_proj.' in name or 'state_proj' in name
+                           or 'action_' in name for name in changed)
+    assert not [name for name in changed if '.paligemma.' in name]
+    for name in changed:  # of so low a rank
+        if name.endswith('q_proj.weight'):
+            kept = torch.linalg.matrix_rank(after[name] - before[name].float(), rtol=1e-4)
+            assert kept <= 4, name
+    trainer = Trainer(settings(dataset, tmp_path / 'again', lora_rank=4))
+    seen = trainer.inputs.batch([trainer.data.item(0, 10)])
+    noise, times, given = (part[:1] for part in trainer._draw(0, (10, 32)))
+    for name, one in trainer.model.named_parameters():
+        if '.lora_B' in name:
+            torch.nn.init.normal_(one, std=0.1)
+    trainer.write(tmp_path / 'merged')
+    other = load_model(tmp_path / 'merged', torch.float32, torch.device('cpu'), 10)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            flow.losses(other, seen, noise, times, 5),
+            flow.losses(trainer.model.eval(), seen, noise, times, 5), rtol=1e-4, atol=1e-4)
+
+
+def test_several_processes_compute_what_one_does(dataset, tmp_path):
+    pytest.importorskip('accelerate', reason='needs accelerate (requirements/train.txt)')
+    given = ['--dataset', str(dataset), '--checkpoint', 'demo', '--steps', '3', '--chunk-size',
+             '10', '--log-every', '1', '--save-every', '3', '--device', 'cpu', '--threads', '1',
+             '--learning-rate', '1e-3']
+    rows = []
+    for name, more in (('one', ['--batch-size', '4']),
+                       ('two', ['--batch-size', '2', '--gpus', '2'])):
+        done = subprocess.run(
+            [sys.executable, '-m', 'pi0_ros', 'train', *given, *more, '--output',
+             str(tmp_path / name)], capture_output=True, text=True,
+            env=os.environ | {'PYTHONPATH': os.pathsep.join(sys.path)})
+        assert done.returncode == 0, done.stderr[-3000:]
+        rows.append([row['loss'] for row in lines(tmp_path / name)])
+    assert rows[0][:2] == pytest.approx(rows[1][:2], rel=1e-4)
+    assert rows[0] == pytest.approx(rows[1], rel=2e-2)
+    one, two = (load_file(tmp_path / name / LAST / 'model.safetensors') for name in ('one', 'two'))
+    assert max(float((one[name] - two[name]).abs().mean()) for name in one) < 1e-4
+
+
+@pytest.mark.parametrize('module, more, words', [
+    ('peft', ['--lora-rank', '4'], '--lora-rank needs PEFT'),
+    ('accelerate', ['--gpus', '2'], '--gpus needs accelerate')])
+def test_what_is_not_installed_is_told(dataset, tmp_path, monkeypatch, capsys, module, more,
+                                       words):
+    monkeypatch.setitem(sys.modules, module, None)
+    assert verb.main(['--dataset', str(dataset), '--checkpoint', 'demo', '--output',
+                      str(tmp_path / 'out'), *more]) == 1
+    assert words in capsys.readouterr().err
 
 
 # ---- what it reads ----

@@ -19,10 +19,11 @@ BEST = Path('training_state') / 'best.json'
 class Output:
     """``checkpoints/STEP/pretrained_model``; the last and the best are kept, and have links."""
 
-    def __init__(self, settings: Settings, resume: bool) -> None:
+    def __init__(self, settings: Settings, resume: bool, first: bool = True) -> None:
         """
         Begin, or take up what was begun.
 
+        :param first: of the processes, which alone writes.
         :raises ValueError: the folder holds another training, or none to go on with.
         """
         self.folder, self.checkpoints = settings.output, settings.output / 'checkpoints'
@@ -37,6 +38,8 @@ class Output:
             if other:
                 raise ValueError(f"'{self.folder}' was begun with another {', '.join(other)}: "
                                  'give the same, or another --output')
+            return
+        if not first:
             return
         if self.folder.exists() and any(self.folder.iterdir()):
             raise ValueError(f"'{self.folder}' exists: say --resume to go on with it, or give "

@@ -37,6 +37,8 @@ class Settings:
     relative_exclude_joints: tuple[str, ...] = ('gripper',)
     cameras: tuple[str, ...] = ()
     keep_statistics: bool = False
+    lora_rank: int = 0
+    gpus: int = 1
     trained_delay: int = 0
     tokenizer: str = ''
     letterbox: str = ''

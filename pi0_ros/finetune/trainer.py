@@ -8,14 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 import json
 from pathlib import Path
-import sys
 import time
 from typing import Any
 
 import numpy as np
 from pi0_ros.checkpoint.reader import read
 from pi0_ros.checkpoint.spec import Choices, PolicySpec
-from pi0_ros.finetune import flow
+from pi0_ros.finetune import flow, parallel
+from pi0_ros.finetune.adapters import adapt, merged
 from pi0_ros.finetune.data import DataError, DataSet, IMAGES
 from pi0_ros.finetune.held_out import measure
 from pi0_ros.finetune.inputs import adopt, Inputs
@@ -25,7 +25,6 @@ from pi0_ros.finetune.saving import write_checkpoint
 from pi0_ros.finetune.settings import Settings
 from pi0_ros.policy.factory import checkpoint_folder
 from pi0_ros.policy.prompt import load_tokenizer
-from pi0_ros.weights.files import CheckpointError
 from pi0_ros.weights.loading import load_model
 from safetensors.numpy import load_file
 import torch
@@ -48,11 +47,13 @@ class Trainer:
         :raises ValueError: the output folder holds another training.
         """
         self.settings = settings
-        self.output, self._begin_s = Output(settings, resume), 0.0
+        self.beside, self._begin_s = parallel.here(), 0.0
+        self.output = Output(settings, resume, self.beside.number == 0)
         if settings.threads:
             torch.set_num_threads(settings.threads)
-        self.device = torch.device(settings.device if settings.device != 'auto' else
-                                   'cuda' if torch.cuda.is_available() else 'cpu')
+        self.device = getattr(self.beside, 'device', None) or torch.device(
+            settings.device if settings.device != 'auto' else
+            'cuda' if torch.cuda.is_available() else 'cpu')
         self.data = DataSet(settings.dataset, round(settings.cache_gib * GIB))
         source = checkpoint_folder(settings.checkpoint)
         spec = read(source, Choices(letterbox=settings.letterbox))
@@ -73,7 +74,10 @@ class Trainer:
                              f'{length - 1}, less than a chunk')
         self.episodes, self.held = _split(self.data, settings)
         self.frames = self.data.frames_of(self.episodes)
-        names = freeze(self.model, settings.train_expert_only, settings.freeze_vision_encoder)
+        if settings.lora_rank:
+            adapt(self.model, settings.lora_rank)
+        else:
+            freeze(self.model, settings.train_expert_only, settings.freeze_vision_encoder)
         computed = cast(self.model, settings.dtype)
         self.model.to(self.device)
         self.learner = Learner(self.model, Schedule(
@@ -82,7 +86,8 @@ class Trainer:
         self.model.train()
         if settings.train_expert_only:
             self.model.model.vlm.eval()
-        self._loss = torch.compile(self._losses) if settings.compile else self._losses
+        loss = _Loss(self.model, self.meaning.spec.action_width, settings)
+        self._loss = self.beside.prepare(torch.compile(loss) if settings.compile else loss)
         self.best = float('inf')
         self.told = [
             f"data set '{settings.dataset}': {len(self.episodes)} episodes, {len(self.frames)} "
@@ -93,7 +98,8 @@ class Trainer:
             f"checkpoint '{source}': {spec.layout}, {spec.network}; "
             f'{count(self.learner.trained) / 1e6:.1f} of '
             f'{count(self.model.parameters()) / 1e6:.1f} million parameters are trained, '
-            f'{len(names)} tensors; {settings.dtype} on {self.device}']
+            f'{len(self.learner.names)} tensors; {settings.dtype} on {self.device}'
+            + (f', {self.beside.count} processes' if self.beside.count > 1 else '')]
         if set(spec.cameras) - set(self.meaning.spec.cameras):
             self.told.append(f"the checkpoint's cameras are {', '.join(spec.cameras)}: slot by "
                              'slot they become those of the data set')
@@ -117,27 +123,32 @@ class Trainer:
         shown: dict[str, str] = {}
         for batch in self._batches(learner.number):
             number = learner.number
-            noise, times, given = self._draw(number, batch.actions.shape)
+            noise, times, given = self._draw(number, batch.actions.shape[1:])
             ready = batch.to(self.device)
-            done = learner.learn(lambda: self._loss(ready, noise, times, given))
-            images += batch.images.shape[0] * batch.images.shape[1]
+            done = learner.learn(lambda: self._loss(ready, noise, times, given),
+                                 self.beside.backward)
+            done['loss'] = self.beside.mean(done['loss'])
+            images += batch.images.shape[0] * batch.images.shape[1] * self.beside.count
             rate = images / max(time.monotonic() - self._begin_s, 1e-9)
             bar.update()
             shown |= {'loss': f"{done['loss']:.4f}", 'images/s': f'{rate:.1f}'}
             bar.set_postfix(shown)
             number = learner.number
-            if number % settings.log_every == 0 or number == settings.steps:
+            if self.beside.number == 0 and (
+                    number % settings.log_every == 0 or number == settings.steps):
                 self.output.log(step=number, **done, images_per_s=round(rate, 2),
                                 seconds=round(time.monotonic() - self._begin_s, 1))
             last = number == settings.steps
             better = False
-            if self.held and (number % settings.eval_every == 0 or last):
+            main = self.beside.number == 0
+            if main and self.held and (number % settings.eval_every == 0 or last):
                 error = self.measure()
                 better = error < self.best
                 self.best = min(error, self.best)
                 shown['held out'] = f'{100 * error:.2f} %'
-            if number % settings.save_every == 0 or last or better:
+            if main and (number % settings.save_every == 0 or last or better):
                 self.save(better)
+            self.beside.wait()
         bar.close()
 
     def measure(self) -> float:
@@ -167,19 +178,15 @@ class Trainer:
         shapes = {name: self.data.features[IMAGES + name]['shape'] for name in self.data.cameras}
         shapes = {name: of[1:] if of[0] == 3 else of[:2] for name, of in shapes.items()}
         write_checkpoint(
-            folder, self.model.state_dict(), self.meaning, self.model.config, self.tokenizer,
+            folder, merged(self.model), self.meaning, self.model.config, self.tokenizer,
             shapes, self._train_config(), self._card(),
             self.settings.trained_delay or self.meaning.spec.trained_delay)
 
     # ---- its parts ----
 
-    def _losses(self, batch: flow.Batch, noise: Tensor, times: Tensor, given: Tensor) -> Tensor:
-        errors = flow.losses(self.model, batch, noise, times, self.meaning.spec.action_width,
-                             self.settings.gradient_checkpointing)
-        return errors.mean() if not self.settings.trained_delay else errors[~given].mean()
-
-    def _draw(self, number: int, shape: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+    def _draw(self, number: int, chunk: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
         """Return noise [B, T, A], times [B, T] and which actions are given, of a step."""
+        shape = (self.settings.batch_size * self.beside.count, *chunk)
         generator = torch.Generator().manual_seed(self.settings.seed * 1_000_003 + number)
         noise = torch.randn(*shape, generator=generator)
         times = flow.draw_times(self.model.config, shape[0], generator)[:, None].expand(shape[:2])
@@ -190,7 +197,8 @@ class Trainer:
             delays *= torch.rand(shape[0], 1, generator=generator) < 0.5
             given = torch.arange(shape[1]) < delays
             times = torch.where(given, 0.0, times)
-        return tuple(value.to(self.device) for value in (noise, times, given))
+        rows = self.beside.share(range(shape[0]))
+        return tuple(value[list(rows)].to(self.device) for value in (noise, times, given))
 
     def _batches(self, first: int) -> Iterator[flow.Batch]:
         """Yield the batches from step ``first`` on; some are made ahead."""
@@ -207,9 +215,9 @@ class Trainer:
 
     def batch(self, number: int) -> flow.Batch:
         """Return the batch of a step: every frame once in an epoch, in another order in each."""
-        size, count = self.settings.batch_size, len(self.frames)
+        size, count = self.settings.batch_size * self.beside.count, len(self.frames)
         rows = []
-        for at in range(number * size, (number + 1) * size):
+        for at in self.beside.share(range(number * size, (number + 1) * size)):
             epoch, place = divmod(at, count)
             rows.append(int(self.frames[self._order(epoch)[place]]))
         length = self.meaning.spec.chunk_length
@@ -249,24 +257,19 @@ class Trainer:
               if np.isfinite(self.best) else []), ''])
 
 
-def memory_advice(trainer: 'Trainer | None', settings: Settings) -> str:
-    """Return which flags save how much memory, GiB, as far as that can be computed."""
-    out = []
-    if trainer is not None:
-        numbers = count(trainer.learner.trained)
-        frozen = sum(one.numel() for name, one in trainer.model.named_parameters()
-                     if name.startswith('model.vlm.') and one.requires_grad)
-        if frozen:
-            out.append(f'--train-expert-only saves {12 * frozen / GIB:.1f} GiB of gradients and '
-                       'optimiser state')
-        if settings.dtype == 'float32':
-            out.append(f'--dtype bfloat16 saves about {8 * numbers / GIB:.1f} GiB')
-    if not settings.gradient_checkpointing:
-        out.append('--gradient-checkpointing keeps the activations of one pair of layers instead '
-                   'of all')
-    if settings.batch_size > 1:
-        out.append(f'--batch-size {settings.batch_size // 2} halves the activations')
-    return '; '.join(out)
+class _Loss(torch.nn.Module):
+    """The loss as a module, which several processes can have copies of."""
+
+    def __init__(self, model: torch.nn.Module, width: int, settings: Settings) -> None:
+        super().__init__()
+        self.model, self._width = model, width
+        self._settings = settings
+
+    def forward(self, batch: flow.Batch, noise: Tensor, times: Tensor, given: Tensor) -> Tensor:
+        """Return the mean over what was not given."""
+        errors = flow.losses(self.model, batch, noise, times, self._width,
+                             self._settings.gradient_checkpointing)
+        return errors.mean() if not self._settings.trained_delay else errors[~given].mean()
 
 
 def _mode(folder: Path) -> str:
@@ -308,29 +311,3 @@ def _version() -> str:
         return metadata.version('pi0_ros')
     except metadata.PackageNotFoundError:
         return '0.1.0'
-
-
-def train(settings: Settings, resume: bool = False) -> int:
-    """Run a fine-tuning for the command line; return the exit code."""
-    trainer = None
-    try:
-        trainer = Trainer(settings, resume)
-        print('\n'.join(trainer.told))
-        trainer.run()
-    except torch.cuda.OutOfMemoryError as error:
-        text = str(error).split('. ')[0]
-        print(f'pi0_ros train: {text}: {memory_advice(trainer, settings)}', file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        saved = settings.output / 'checkpoints' / 'last'
-        print('\npi0_ros train: interrupted' + (
-            f': the same command with --resume goes on from step {saved.resolve().name}'
-            if saved.exists() else ', before the first checkpoint'), file=sys.stderr)
-        return 130
-    except (DataError, CheckpointError, ValueError, FloatingPointError, OSError) as error:
-        print(f'pi0_ros train: {error}', file=sys.stderr)
-        return 1
-    last = settings.output / 'checkpoints'
-    best = f", the best {last / 'best' / 'pretrained_model'}" if trainer.held else ''
-    print(f"{last / 'last' / 'pretrained_model'}{best}")
-    return 0

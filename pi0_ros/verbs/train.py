@@ -11,11 +11,14 @@ best the one that was nearest to held-out episodes; LeRobot reads both, and so d
 import argparse
 from collections.abc import Sequence
 from dataclasses import fields
+import os
 from pathlib import Path
+import sys
 
+from pi0_ros.finetune import parallel
+from pi0_ros.finetune.command import train
 from pi0_ros.finetune.learner import DTYPES
 from pi0_ros.finetune.settings import Settings
-from pi0_ros.finetune.trainer import train
 
 DEFAULTS = {one.name: one.default for one in fields(Settings)}
 
@@ -61,6 +64,8 @@ def parser() -> argparse.ArgumentParser:
         metavar='N')
     add(group, 'train-expert-only', 'freeze images and text, train the action expert')
     add(group, 'freeze-vision-encoder', 'freeze the image encoder')
+    add(group, 'lora-rank', 'train adapters of so many numbers (PEFT) beside the attention of the '
+        'expert and the projections, and nothing else; 0: none', metavar='N')
     add(group, 'dtype', 'float32; bfloat16 as LeRobot, weights too; mixed: computed in bfloat16, '
         'trained weights in float32, so that small steps are not lost', choices=DTYPES)
     group.add_argument('--relative-actions', action=argparse.BooleanOptionalAction, default=None,
@@ -74,6 +79,8 @@ def parser() -> argparse.ArgumentParser:
         'up to N given actions', metavar='N')
 
     group = out.add_argument_group('machine')
+    add(group, 'gpus', 'processes, each on a GPU of its own with --batch-size of its own '
+        '(accelerate)', metavar='N')
     add(group, 'gradient-checkpointing', 'compute activations again on the way back: less memory')
     add(group, 'compile', 'torch.compile the loss')
     add(group, 'device', 'auto, cpu, cuda, cuda:1', metavar='NAME')
@@ -95,6 +102,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the verb."""
     given = vars(parser().parse_args(argv))
     resume = given.pop('resume')
+    if given['gpus'] > 1 and not os.environ.get(parallel.STARTED):
+        words = list(sys.argv[1:] if argv is None else argv)
+        return parallel.start(given['gpus'], words, given['device'] == 'cpu')
     settings = {name: tuple(value) if isinstance(value, list) else value
                 for name, value in given.items()}
     return train(Settings(**settings), resume)
