@@ -6,11 +6,11 @@ The loop closed: a weak checkpoint, a person who takes over, and what it learns 
 
     python benchmarks/corrections.py [--noise 0.18] [--interventions 50] [--steps 1500]
 
-The weak checkpoint is the package's with noise on its weights. On the synthetic clock of the closed
-loop, with the node's own guard, limiter and takeover, a scripted person watches: where the block
-is not taken in four seconds, or another is held, he takes over (absolute mode), takes it, and the
-recording is a bag as the node's would be. export and train make a checkpoint of the bags, and both
-are judged on tables that nobody has seen.
+The weak checkpoint is the package's with noise on its weights. On the synthetic clock of the
+closed loop, with the node's own guard, limiter and takeover, a scripted person watches: where the
+block is not taken in four seconds, or another is held, he takes over (absolute mode), takes it,
+and the recording is a bag as the node's would be. export and train make a checkpoint of the bags,
+and both are judged on tables that nobody has seen.
 """
 
 import argparse
@@ -162,13 +162,20 @@ def main() -> None:
     parser.add_argument('--only', choices=('all', 'interventions'), default='all',
                         help='what is trained on: all but what led to a takeover, or what the '
                         'person did')
+    parser.add_argument('--again', action='store_true',
+                        help='train and judge anew on what was recorded in --out')
     parser.add_argument('--out', type=Path, default=Path('out/corrections'))
     args = parser.parse_args()
     out = args.out.absolute()
-    shutil.rmtree(out, ignore_errors=True)
-    (out / 'bags').mkdir(parents=True)
-    weak = perturbed(out / 'weak', args.noise)
-    told = correct(out / 'bags', weak, args.interventions)
+    weak, recorded = out / 'weak', out / 'recorded.json'
+    if not args.again:
+        shutil.rmtree(out, ignore_errors=True)
+        (out / 'bags').mkdir(parents=True)
+        perturbed(weak, args.noise)
+        recorded.write_text(json.dumps(correct(out / 'bags', weak, args.interventions)))
+    told = json.loads(recorded.read_text())
+    for folder in (out / 'set', out / 'train'):
+        shutil.rmtree(folder, ignore_errors=True)
     only = ['--only', 'interventions'] if args.only == 'interventions' else [
         '--drop-before-takeover', LIMIT_S]
     run('export', *sorted((out / 'bags').iterdir()), '--dataset', out / 'set', '--fps', 50,

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 from pi0_ros.checkpoint.reader import read
+from pi0_ros.dataset.reader import DataSet, Item
+from pi0_ros.dataset.relative import relative_mask, relative_statistics
 from pi0_ros.finetune import flow
-from pi0_ros.finetune.data import DataSet, Item
 from pi0_ros.finetune.inputs import adopt, Inputs
 from pi0_ros.finetune.learner import freeze, Learner, Schedule
-from pi0_ros.finetune.relative import relative_mask, relative_statistics
 from pi0_ros.policy.prompt import load_tokenizer
 from pi0_ros.weights.loading import load_model, save_as_lerobot
 import pytest

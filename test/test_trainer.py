@@ -14,10 +14,10 @@ from bags import write_demonstration
 import cv2
 import numpy as np
 from pi0_ros.checkpoint.reader import read
+from pi0_ros.dataset import frames as videos
+from pi0_ros.dataset.reader import DataError, DataSet
 from pi0_ros.finetune import flow
-from pi0_ros.finetune import frames as videos
 from pi0_ros.finetune.command import memory_advice, train
-from pi0_ros.finetune.data import DataError, DataSet
 from pi0_ros.finetune.learner import cast, freeze
 from pi0_ros.finetune.settings import Settings
 from pi0_ros.finetune.trainer import Trainer
@@ -139,6 +139,14 @@ def test_every_frame_comes_once_in_an_epoch(dataset, tmp_path):
     seen = [trainer.frames[trainer._order(0)[at]] for at in range(count)]
     assert sorted(seen) == sorted(trainer.frames) and seen != sorted(seen)
     assert list(trainer._order(1)) != list(trainer._order(0))
+
+
+def test_batches_are_the_same_whoever_makes_them(dataset, tmp_path):
+    one = Trainer(settings(dataset, tmp_path / 'one', batch_size=8, steps=6))
+    many = Trainer(settings(dataset, tmp_path / 'many', batch_size=8, steps=6, workers=6))
+    for first, second in zip(one._batches(0), many._batches(0)):
+        for name, value in vars(first).items():
+            assert torch.equal(value, getattr(second, name)), name
 
 
 def test_frozen_parts_stay(dataset, tmp_path):

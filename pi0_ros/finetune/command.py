@@ -5,7 +5,7 @@
 
 import sys
 
-from pi0_ros.finetune.data import DataError
+from pi0_ros.dataset.reader import DataError
 from pi0_ros.finetune.learner import count
 from pi0_ros.finetune.settings import Settings
 from pi0_ros.finetune.trainer import Trainer

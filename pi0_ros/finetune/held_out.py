@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from pi0_ros.dataset.reader import DataSet
 from pi0_ros.engine.paths import Prompt, Reference
 from pi0_ros.evaluation.measures import Rows, summarise
-from pi0_ros.finetune.data import DataSet
 from pi0_ros.finetune.inputs import Inputs
 import torch
 

@@ -5,13 +5,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+import threading
 
 import numpy as np
 from pi0_ros.checkpoint.normalise import lerobot_normaliser, Normaliser
 from pi0_ros.checkpoint.spec import PI05, PolicySpec
-from pi0_ros.finetune.data import ACTION, DataError, DataSet, Item, STATE
+from pi0_ros.dataset.reader import ACTION, DataError, DataSet, Item, STATE
+from pi0_ros.dataset.relative import relative_mask, relative_statistics
 from pi0_ros.finetune.flow import Batch
-from pi0_ros.finetune.relative import relative_mask, relative_statistics
 from pi0_ros.policy.pixels import Pixels
 from pi0_ros.policy.prompt import prompt_ids
 from tokenizers import Tokenizer
@@ -96,12 +97,14 @@ class Inputs:
                                 f'{most} at most')
         self.meaning, self._tokenizer, self._padded = meaning, tokenizer, padded
         self.image_token, self._image_tokens = image_token, image_tokens
-        self._pixels = Pixels(*spec.image_size, spec.letterbox, torch.device('cpu'))
+        self._mine = threading.local()  # memory of each thread that makes batches
 
     def batch(self, items: Sequence[Item]) -> Batch:
         """Return the batch of ``items``; no image is missing in a data set."""
-        spec = self.meaning.spec
-        images = torch.stack([self._pixels([one.images[name] for name in spec.cameras]).clone()
+        spec, mine = self.meaning.spec, self._mine
+        if not hasattr(mine, 'pixels'):
+            mine.pixels = Pixels(*spec.image_size, spec.letterbox, torch.device('cpu'))
+        images = torch.stack([mine.pixels([one.images[name] for name in spec.cameras]).clone()
                               for one in items])
         states = np.stack([one.state for one in items]).astype(np.float32)
         actions = np.stack([one.actions for one in items]).astype(np.float32)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from pi0_ros.checkpoint.reader import OURS
 from pi0_ros.checkpoint.spec import PALIGEMMA, PI05, PolicySpec
-from pi0_ros.finetune.data import ACTION, IMAGES, STATE
+from pi0_ros.dataset.reader import ACTION, IMAGES, STATE
 from pi0_ros.finetune.inputs import Meaning
 from pi0_ros.weights.loading import save_as_lerobot
 from safetensors.numpy import save_file

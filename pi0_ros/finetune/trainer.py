@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from pi0_ros.checkpoint.reader import read
 from pi0_ros.checkpoint.spec import Choices, PolicySpec
+from pi0_ros.dataset.reader import DataError, DataSet, IMAGES
 from pi0_ros.finetune import flow, parallel
 from pi0_ros.finetune.adapters import adapt, merged
-from pi0_ros.finetune.data import DataError, DataSet, IMAGES
 from pi0_ros.finetune.held_out import measure
 from pi0_ros.finetune.inputs import adopt, Inputs
 from pi0_ros.finetune.learner import cast, count, freeze, Learner, Optimiser, Schedule

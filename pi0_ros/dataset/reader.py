@@ -12,7 +12,7 @@ from typing import Any
 import cv2
 import numpy as np
 from pi0_ros.checkpoint.dataset import flat_names
-from pi0_ros.finetune.frames import Videos
+from pi0_ros.dataset.frames import Videos
 import pyarrow
 import pyarrow.parquet
 

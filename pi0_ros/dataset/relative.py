@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from pi0_ros.dataset import sums
-from pi0_ros.finetune.data import ACTION, DataError, DataSet
+from pi0_ros.dataset.reader import ACTION, DataError, DataSet
 
 BATCH = 50_000         # chunks at a time, as LeRobot
 MOST_ROWS = 5_000_000  # that quantiles are taken of
