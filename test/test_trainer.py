@@ -314,11 +314,11 @@ def test_frames_come_in_any_order_with_little_memory(dataset):
 def test_actions_end_with_their_episode(dataset):
     data = DataSet(dataset)
     end = data._end[0]
-    item = data.item(end - 3, 6, images=False)
+    item = data.item(end - 3, 6)
     np.testing.assert_array_equal(item.actions[:3], data.action[end - 3:end])
     assert (item.actions[3:] == data.action[end - 1]).all()
     assert item.task == 'pick up the red block'
-    assert data.item(end, 1, images=False).task == 'pick up the green block'
+    assert data.item(end, 1).task == 'pick up the green block'
     starts = data.chunk_starts(6)
     assert all(start // 1 + 6 <= end or start >= end for start in starts)
 
@@ -414,7 +414,7 @@ def test_a_damaged_video_is_named(dataset, tmp_path):
     (path,) = (folder / 'videos' / 'observation.images.wrist').rglob('*.mp4')
     path.write_bytes(path.read_bytes()[:2000])
     with pytest.raises(ValueError, match=f"video '{path}' cannot be read"):
-        DataSet(folder).item(0, 1)
+        DataSet(folder).item(0, 1).images['wrist']
 
 
 @pytest.mark.parametrize('more, words', [
@@ -523,8 +523,26 @@ def test_a_video_is_looked_for_anew_only_where_need_be(dataset, monkeypatch):
 
     monkeypatch.setattr(videos._Video, 'frames_to', watched)
     for index in range(6):
-        data.item(index, 1)
+        data.item(index, 1).images['wrist']
     asked = len(seeks)
     for index in range(6):
-        data.item(index, 1)
-    assert len(seeks) == asked  # all of them were kept
+        data.item(index, 1).images['wrist']
+    assert len(seeks) == asked == 6  # all of them were kept
+    assert all(at < asked_for for at, asked_for in seeks)
+
+
+def test_fitted_images_are_kept_as_long_as_there_is_room(dataset, tmp_path):
+    trainer = Trainer(settings(dataset, tmp_path / 'out', batch_size=8, steps=9))
+    trainer.fill()
+    inputs, count = trainer.inputs, len(trainer.data)
+    assert len(inputs._kept) == 2 * count  # all: there are 4 GiB
+    kept = inputs.batch([trainer.data.item(3, 10)])
+    little = Trainer(settings(dataset, tmp_path / 'little', batch_size=8, steps=9,
+                              cache_gib=5.5 * inputs.image_bytes / 2**30))
+    little.fill()
+    assert not little.inputs._kept  # not all of them fit in: they come as they are asked for
+    for index in (1, 2, 3, 4):
+        one = little.inputs.batch([little.data.item(index, 10)])
+    assert len(little.inputs._kept) == 5
+    assert torch.equal(little.inputs.batch([little.data.item(3, 10)]).images, kept.images)
+    assert one.images.shape == kept.images.shape

@@ -57,19 +57,25 @@ class Videos:
             if found is not None:
                 self._kept.move_to_end((path, number))
                 return found
-            try:
-                return self._decode(path, number, at_s)
-            except (av.FFmpegError, OSError) as error:
-                raise ValueError(f"video '{path}' cannot be read at {at_s:.3f} s: {error}") \
-                    from error
+        try:
+            with self._lock:
+                video = self._opened(path)
+            with video.lock:
+                return self._decode(path, video, at_s)
+        except (av.FFmpegError, OSError) as error:
+            raise ValueError(f"video '{path}' cannot be read at {at_s:.3f} s: {error}") from error
 
-    def _decode(self, path: Path, number: int, at_s: float) -> np.ndarray:
+    def _opened(self, path: Path) -> '_Video':
         video = self._open.pop(path, None) or _Video(path)
         self._open[path] = video
         while len(self._open) > OPEN:
-            self._open.popitem(last=False)[1].close()
+            self._open.popitem(last=False)  # closed when nobody decodes it any more
+        return video
+
+    def _decode(self, path: Path, video: '_Video', at_s: float) -> np.ndarray:
         for shown_s, image in video.frames_to(at_s, 1 / self._info['fps']):
-            self._keep((path, round(shown_s * self._info['fps'])), image)
+            with self._lock:
+                self._keep((path, round(shown_s * self._info['fps'])), image)
             if abs(shown_s - at_s) <= max(TOLERANCE_S, 0.25 / self._info['fps']):
                 return image
         raise ValueError(f"video '{path}' has no frame at {at_s:.4f} s, {self._info['fps']} are "
@@ -88,6 +94,7 @@ class _Video:
     """An open file, and where it is."""
 
     def __init__(self, path: Path) -> None:
+        self.lock = threading.Lock()
         self._container = av.open(str(path))
         self._stream = self._container.streams.video[0]
         self._stream.thread_type = 'AUTO'
@@ -104,6 +111,3 @@ class _Video:
             yield self._at_s, frame.to_ndarray(format='rgb24')
             if self._at_s > at_s + period_s:
                 break
-
-    def close(self) -> None:
-        self._container.close()

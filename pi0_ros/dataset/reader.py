@@ -3,7 +3,7 @@
 
 """A LeRobotDataset v3 on this disk, ours or LeRobot's, as training reads it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 import json
 from pathlib import Path
@@ -24,20 +24,47 @@ OURS = 'pi0_ros.json'  # beside LeRobot's own files: what they do not record
 class Item:
     """One frame, and what was done from it on."""
 
-    images: dict[str, np.ndarray]  # [H, W, 3] uint8 RGB, by camera
+    images: Mapping[str, np.ndarray]  # [H, W, 3] uint8 RGB, by camera; decoded when it is asked
     state: np.ndarray              # [N]
     actions: np.ndarray            # [T, D], the last repeated behind the episode's end
     task: str
+    index: int = -1                # of the frame in its data set, -1: in none
 
 
 class DataError(ValueError):
     """A data set cannot be used."""
 
 
+class Images(Mapping[str, np.ndarray]):
+    """The images of a frame, each decoded when it is asked for."""
+
+    def __init__(self, cameras: Sequence[str], decode: Callable[[str], np.ndarray]) -> None:
+        """Decode by ``decode``."""
+        self._cameras, self._decode = cameras, decode
+
+    def __getitem__(self, camera: str) -> np.ndarray:
+        """
+        Return an image.
+
+        :raises ValueError: it cannot be read.
+        """
+        if camera not in self._cameras:
+            raise KeyError(camera)
+        return self._decode(camera)
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the cameras."""
+        return iter(self._cameras)
+
+    def __len__(self) -> int:
+        """Return how many cameras there are."""
+        return len(self._cameras)
+
+
 class DataSet:
     """Frames by their index; images are decoded when they are asked for."""
 
-    def __init__(self, folder: Path, cache_bytes: int = 2**32) -> None:
+    def __init__(self, folder: Path, cache_bytes: int = 2**28) -> None:
         """
         Read what lies in ``folder``, but for the images.
 
@@ -102,18 +129,14 @@ class DataSet:
         return np.concatenate([np.arange(self._begin[one], self._end[one]) for one in episodes]
                               or [np.zeros(0, int)])
 
-    def item(self, index: int, length: int, images: bool = True) -> Item:
-        """
-        Return a frame with ``length`` actions.
-
-        :raises DataError: an image cannot be read.
-        """
+    def item(self, index: int, length: int) -> Item:
+        """Return a frame with ``length`` actions."""
         which = int(np.searchsorted(self._end, index, side='right'))
         end, number = self._end[which], int(self._episode[index])
         at = np.minimum(np.arange(index, index + length), end - 1)
-        found = {name: self._image(name, index, number) for name in self.cameras} if images else {}
-        return Item(found, self.state[index], self.action[at],
-                    self._tasks[int(self._task_index[index])])
+        images = Images(self.cameras, lambda name: self._image(name, index, number))
+        return Item(images, self.state[index], self.action[at],
+                    self._tasks[int(self._task_index[index])], index)
 
     def since(self, index: int) -> tuple[int, float]:
         """Return the position of a frame's episode, and how long after its beginning it is, s."""

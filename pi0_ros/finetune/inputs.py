@@ -3,7 +3,7 @@
 
 """From frames of a data set to what the network reads, by the rules of its checkpoint."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 import threading
 
@@ -80,13 +80,13 @@ class Inputs:
     """Makes batches."""
 
     def __init__(self, meaning: Meaning, tokenizer: Tokenizer, image_token: int,
-                 image_tokens: int, padded: tuple[int, int]) -> None:
+                 image_tokens: int, padded: tuple[int, int], cache_bytes: int = 0) -> None:
         """
         Prepare them.
 
         :param image_token: the id that stands for a piece of an image.
         :param image_tokens: pieces of each. :param padded: widths of state and actions that the
-            network reads.
+            network reads. :param cache_bytes: of fitted images that are kept.
         :raises DataError: the data is wider than the network.
         """
         spec = meaning.spec
@@ -98,13 +98,13 @@ class Inputs:
         self.meaning, self._tokenizer, self._padded = meaning, tokenizer, padded
         self.image_token, self._image_tokens = image_token, image_tokens
         self._mine = threading.local()  # memory of each thread that makes batches
+        self._kept: dict[tuple[int, str], Tensor] = {}
+        self._limit = cache_bytes
 
     def batch(self, items: Sequence[Item]) -> Batch:
         """Return the batch of ``items``; no image is missing in a data set."""
-        spec, mine = self.meaning.spec, self._mine
-        if not hasattr(mine, 'pixels'):
-            mine.pixels = Pixels(*spec.image_size, spec.letterbox, torch.device('cpu'))
-        images = torch.stack([mine.pixels([one.images[name] for name in spec.cameras]).clone()
+        spec = self.meaning.spec
+        images = torch.stack([torch.stack([self._fitted(one, name) for name in spec.cameras])
                               for one in items])
         states = np.stack([one.state for one in items]).astype(np.float32)
         actions = np.stack([one.actions for one in items]).astype(np.float32)
@@ -121,6 +121,31 @@ class Inputs:
         return Batch(images, torch.ones(images.shape[:2], dtype=torch.bool), ids, mask,
                      self._widened(self.meaning.state, states, self._padded[0]),
                      self._widened(self.meaning.action, actions, self._padded[1]))
+
+    def fill(self, items: Iterable[Item]) -> None:
+        """Fit the images of frames in order, which is much faster than in any other."""
+        for item in items:
+            for name in self.meaning.spec.cameras:
+                self._fitted(item, name)
+
+    @property
+    def image_bytes(self) -> int:
+        """Return what a fitted image takes."""
+        return 4 * 3 * int(np.prod(self.meaning.spec.image_size))
+
+    def _fitted(self, item: Item, camera: str) -> Tensor:
+        """Return an image as the network reads it [3, H, W]; kept while there is room."""
+        key = item.index, camera
+        found = self._kept.get(key) if item.index >= 0 else None
+        if found is not None:
+            return found
+        if not hasattr(self._mine, 'pixels'):
+            spec = self.meaning.spec
+            self._mine.pixels = Pixels(*spec.image_size, spec.letterbox, torch.device('cpu'))
+        fitted = self._mine.pixels([item.images[camera]])[0].clone()
+        if item.index >= 0 and (len(self._kept) + 1) * self.image_bytes <= self._limit:
+            self._kept[key] = fitted
+        return fitted
 
     def _prompt(self, task: str, state: np.ndarray) -> list[int]:
         spec = self.meaning.spec

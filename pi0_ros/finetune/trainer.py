@@ -54,7 +54,7 @@ class Trainer:
         self.device = getattr(self.beside, 'device', None) or torch.device(
             settings.device if settings.device != 'auto' else
             'cuda' if torch.cuda.is_available() else 'cpu')
-        self.data = DataSet(settings.dataset, round(settings.cache_gib * GIB))
+        self.data = DataSet(settings.dataset)
         source = checkpoint_folder(settings.checkpoint)
         spec = read(source, Choices(letterbox=settings.letterbox))
         length = settings.chunk_size or spec.chunk_length
@@ -68,7 +68,8 @@ class Trainer:
         self.inputs = Inputs(
             self.meaning, self.tokenizer, self.model.config.vlm_config.image_token_id,
             (vision.image_size // vision.patch_size) ** 2,
-            (self.model.config.max_state_dim, self.model.config.max_action_dim))
+            (self.model.config.max_state_dim, self.model.config.max_action_dim),
+            round(settings.cache_gib * GIB / self.beside.count))
         if not 0 <= settings.trained_delay < length:
             raise ValueError(f'--trained-delay is {settings.trained_delay}, expected 0 to '
                              f'{length - 1}, less than a chunk')
@@ -118,6 +119,7 @@ class Trainer:
         :raises OSError: the disk is full; the last checkpoint stays.
         """
         settings, learner = self.settings, self.learner
+        self.fill()
         bar = tqdm(total=settings.steps, initial=learner.number, unit='step', dynamic_ncols=True)
         self._begin_s, images = time.monotonic(), 0
         shown: dict[str, str] = {}
@@ -150,6 +152,16 @@ class Trainer:
                 self.save(better)
             self.beside.wait()
         bar.close()
+
+    def fill(self) -> None:
+        """Decode all images in order, where there is room for all and they are used again."""
+        size = len(self.meaning.spec.cameras) * self.inputs.image_bytes * len(self.data)
+        asked = (self.settings.steps - self.learner.number) * self.settings.batch_size
+        if self.beside.count > 1 or size > self.settings.cache_gib * GIB or asked < len(
+                self.data) / 2:
+            return
+        self.inputs.fill(self.data.item(index, 1) for index in tqdm(
+            range(len(self.data)), unit='frame', desc='images', dynamic_ncols=True))
 
     def measure(self) -> float:
         """Return the mean error on held-out episodes, a share of the joints' ranges."""
