@@ -86,7 +86,8 @@ def parser() -> argparse.ArgumentParser:
     add(group, 'device', 'auto, cpu, cuda, cuda:1', metavar='NAME')
     add(group, 'threads', 'of torch on a processor; 0: its own choice', metavar='N')
     add(group, 'workers', 'threads that make batches ahead', metavar='N')
-    add(group, 'cache-gib', 'of fitted images that are kept, GiB; where all fit in, they are decoded first', metavar='X')
+    add(group, 'cache-gib', 'of fitted images that are kept, GiB; where all fit in, they are '
+        'decoded first', metavar='X')
 
     group = out.add_argument_group('watching')
     add(group, 'held-out', 'share of the episodes, from ten on, that are not trained on',
