@@ -22,9 +22,9 @@ from tqdm import tqdm
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / 'test')]
 
-from pi0_ros.control.controllers import Group, Report  # noqa: E402, I100
+from pi0_ros.control.config import MODES, RELATIVE  # noqa: E402, I100
+from pi0_ros.control.controllers import Group, Report  # noqa: E402
 from pi0_ros.control.guard import Guard  # noqa: E402
-from pi0_ros.control.config import MODES, RELATIVE  # noqa: E402
 from pi0_ros.control.leading import Leading  # noqa: E402
 from pi0_ros.control.pilot import ClockJump, Pilot, Timing  # noqa: E402
 from pi0_ros.control.rules import GuardRules  # noqa: E402

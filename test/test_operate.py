@@ -104,7 +104,7 @@ class Terminal:
             preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0))
         os.close(other)
 
-    def type(self, keys):
+    def press(self, keys):
         os.write(self._end, keys.encode())
 
     def shows(self, *words):
@@ -149,50 +149,50 @@ def test_every_key_is_a_topic_or_a_service(make, terminal, tmp_path):  # noqa: F
             qos.NEWEST if name == 'takeover_enable' else qos.INSTRUCTION)
     screen = terminal('swing', 'swing on')
     graph.wait(lambda: screen.shows('/pi0', 'DISARMED, not armed', 'front', '1 swing'))
-    screen.type('a')
+    screen.press('a')
     graph.wait(lambda: screen.shows('STANDING, ARMED', 'arm: armed'))
-    screen.type('1')
+    screen.press('1')
     graph.wait(lambda: screen.shows('MOVING, ARMED', "'swing' for"))
     assert graph.robot.active[-1] == 'swing'
     moving(graph, 10)
-    screen.type('F')
+    screen.press('F')
     graph.wait(lambda: screen.shows('failure, note: _'))
-    screen.type('it slipqx\x7f\x7fped\r')  # no key acts while one types
+    screen.press('it slipqx\x7f\x7fped\r')  # no key acts while one types
     graph.wait(lambda: heard['episode'] == ['failure: it slipped'])
     graph.wait(lambda: screen.shows('1 failure -> success.json', '(it slipped)', 'STANDING'))
-    screen.type('n')
+    screen.press('n')
     graph.wait(lambda: screen.shows("'swing on' for"))
-    screen.type('s')
+    screen.press('s')
     graph.wait(lambda: screen.shows('1 success, 1 failure'))
     assert heard['episode'][1:] == ['success']
-    screen.type('iswing back\r')
+    screen.press('iswing back\r')
     graph.wait(lambda: screen.shows("'swing back' for"))
     moving(graph, 10)
 
     def pressed():
-        screen.type('t')
+        screen.press('t')
         return screen.shows('TAKEOVER, ARMED', 'a person leads')
     graph.wait(pressed)
     graph.wait(lambda: screen.shows('is silent: holding'))  # the key is up
     assert heard['takeover_enable'] and all(heard['takeover_enable'])
-    screen.type('g')
+    screen.press('g')
     graph.wait(lambda: screen.shows('MOVING, ARMED', 'the policy leads'))
-    screen.type('h')
+    screen.press('h')
     graph.wait(lambda: screen.shows('STANDING, ARMED', 'none: it holds'))
-    screen.type('x')
+    screen.press('x')
     graph.wait(lambda: screen.shows('1 success, 1 failure, 1 discard'))
-    screen.type(' ')
+    screen.press(' ')
     graph.wait(lambda: screen.shows('THE STOP IS PRESSED', 'FAULTED, not armed'))
-    screen.type('r')
+    screen.press('r')
     graph.wait(lambda: screen.shows('DISARMED, not armed', 'reset: cleared'))
     assert heard['stop'] == [True, False]
-    screen.type('a')
+    screen.press('a')
     graph.wait(lambda: screen.shows('STANDING, ARMED'))
-    screen.type('q')
+    screen.press('q')
     graph.wait(lambda: screen.shows('q again to quit'))
-    screen.type('d')
+    screen.press('d')
     graph.wait(lambda: screen.shows('DISARMED, not armed', 'disarm: disarmed'))
-    screen.type('q')
+    screen.press('q')
     assert screen.process.wait(20) == 0
     rows = json.loads((tmp_path / 'success.json').read_text())
     assert [(row['instruction'], row['outcome'], row['success'], row['takeovers'])
@@ -211,6 +211,6 @@ def test_ctrl_c_presses_the_stop_and_another_node_is_named(make, terminal):  # n
     assert graph.enable().success
     graph.instruct('swing')
     moving(graph, 5)
-    screen.type('\x03')
+    screen.press('\x03')
     graph.status('faulted', 'stopped by the operator')
     assert screen.process.wait(20) == 0

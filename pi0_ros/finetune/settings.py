@@ -31,7 +31,7 @@ class Settings:
     freeze_vision_encoder: bool = False
     gradient_checkpointing: bool = False
     dtype: str = 'float32'
-    compile: bool = False
+    compile: bool = False  # noqa: A003
     chunk_size: int = 0
     relative_actions: bool | None = None
     relative_exclude_joints: tuple[str, ...] = ('gripper',)

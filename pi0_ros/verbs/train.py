@@ -41,7 +41,7 @@ def parser() -> argparse.ArgumentParser:
 
     group = out.add_argument_group('what')
     group.add_argument('--dataset', type=Path, required=True, metavar='DIR',
-                       help='folder of a LeRobotDataset v3: of export, or LeRobot\'s')
+                       help="folder of a LeRobotDataset v3: of export, or LeRobot's")
     group.add_argument('--checkpoint', required=True, metavar='DIR',
                        help='to begin with: any that inspect reads')
     group.add_argument('--output', type=Path, required=True, metavar='DIR',
