@@ -103,7 +103,7 @@ def told(records, *of):
 
 def test_only_what_a_person_did_counts():
     records = [moment(0, [0.0, 0.2, 0.4], [0.0, 0.2, 0.4]),
-               moment(100, [0.0, 0.2, 0.4], [0.0, -0.2, 9.0]),    # led until 250 ms
+               moment(100, [0.0, 0.2, 0.4], [0.0, -0.2, 0.4]),    # led until 250 ms
                moment(300, [0.0, 0.2, 0.4], [0.0, 0.2, 0.4])]
     led, out = told(records, [(50 * MS, 250 * MS)])
     assert led.of.tolist() == [-1, 0, -1]
@@ -114,9 +114,17 @@ def test_only_what_a_person_did_counts():
     assert one['first_s'] == pytest.approx(0.05) and one['first_joint'] == 'joint'
 
 
-def test_who_stands_still_cannot_be_disagreed_with():
-    _, out = told([moment(100, [0.0, 0.2], [0.0, 0.02])], [(0, 900 * MS)])
+def test_a_policy_that_goes_on_where_the_person_holds_disagrees():
+    _, out = told([moment(100, [0.0, 0.4], [0.0, 0.0])], [(0, 900 * MS)])
+    assert out['disagrees'] == 1 and out['each'][0]['first_s'] == pytest.approx(0.1)
+    _, out = told([moment(100, [0.0, 0.03], [0.0, 0.0])], [(0, 900 * MS)])  # by next to nothing
     assert out['disagrees'] == 0 and out['error_share'] > out['still_share']
+
+
+def test_what_a_person_did_is_in_no_error_elsewhere():
+    led, out = told([moment(0, [0.0, 0.0], [0.0, 2.0]), moment(100, [0.0, 0.0], [2.0, 2.0])],
+                    [(100 * MS, 900 * MS)])
+    assert out['alone_share'] == 0 and out['error_share'] == pytest.approx(1.0)
 
 
 def test_takeovers_too_short_for_a_moment_and_of_other_bags_are_told_apart():

@@ -21,7 +21,7 @@ pytest.importorskip('rclpy', reason='needs ROS 2')
 from pi0_ros.dataset.outcome import Outcome  # noqa: E402, I100
 from pi0_ros.ros.links import qos  # noqa: E402
 from pi0_ros.ros.operate import operate  # noqa: E402
-from pi0_ros.ros.operate.screen import BAD, KEYS, lines, Part, Seen  # noqa: E402
+from pi0_ros.ros.operate.screen import _columns, BAD, KEYS, lines, Part, Seen  # noqa: E402
 from std_msgs.msg import Bool, String  # noqa: E402
 from test_node import make, moving  # noqa: E402, F401
 
@@ -53,7 +53,8 @@ def test_whatever_is_told_fits_and_moves_no_cursor(width, height, message, instr
     of.answers.extend(answers)
     told = lines(of, width, height, 100.5)
     assert len(told) <= height
-    assert all(len(text) <= width and (text.isprintable() or not text) for text, _ in told)
+    assert all(sum(map(_columns, text)) <= width and (text.isprintable() or not text)
+               for text, _ in told)
 
 
 def test_a_person_reads_state_rates_and_every_key():
@@ -75,7 +76,32 @@ def test_a_node_that_is_silent_or_stopped_is_seen():
     assert told[text] == BAD
 
 
+def test_keys_are_told_from_what_only_looks_like_them():
+    keys = operate.Keys()
+    assert keys.commands(['a'], 0.0) == (['a'], 0)
+    assert keys.commands(['t', 't', 't'], 0.1) == (['t'], 0)
+    assert keys.commands(['\x1b'], 1.0)[0] == []
+    assert keys.commands(['[', '2', '~'], 1.1)[0] == keys.commands(['2'], 1.4)[0] == []
+    assert keys.commands([' '], 1.45)[0] == [' ']  # whatever came before
+    assert keys.commands(['2'], 1.6) == (['2'], 0)
+    assert keys.commands(['a', '\x03', '1'], 2.0)[0] == ['\x03']
+    assert keys.typed(['a', 'b', '\r', 's', 'a', 'd'], 3.0) == ['a', 'b', '\r']
+    assert keys.commands(['a'], 3.1)[0] == [] and keys.commands(['a'], 3.4)[0] == ['a']
+    assert keys.typed(['\x1b'], 5.0) == [] and keys.typed(['[', 'D'], 5.1) == []
+    assert keys.typed(['x'], 5.7) == ['x']  # a cursor key forgets nothing
+    assert keys.typed(['\x1b'], 6.0) == [] and keys.typed([], 6.6) == ['\x1b']
+
+
+def test_the_end_of_what_is_typed_is_seen_and_wide_characters_fit():
+    of = seen(typing=('instruction', 'word ' * 40 + '赤いブロック'))
+    text = shown(of, 60, 20, 101.0)
+    assert '赤いブロック_' in text and 'Ctrl-C: STOP' in text
+    assert all(sum(2 if ord(one) > 0x2e80 else 1 for one in line) <= 60
+               for line in text.split('\n'))
+
+
 @pytest.mark.parametrize('arguments, words', [
+    (['--node', 'my robot'], 'my robot'), (['--results', 'no/such.json'], 'cannot be written'),
     ([], 'are no terminal'), (['--instructions', 'none.txt'], 'none.txt'),
     (['--results', 'bad.json'], "'bad.json' cannot be read")])
 def test_what_it_cannot_work_with_is_told(tmp_path, monkeypatch, capsys, arguments, words):
@@ -117,6 +143,11 @@ class Terminal:
         text = '\n'.join(self.screen.display)
         return all(word in text for word in words)
 
+    def answers(self, word):
+        """Return how many lines of the screen begin with a time and that word."""
+        self.shows()
+        return sum(line[9:].startswith(word) for line in self.screen.display)
+
     def close(self):
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
@@ -124,6 +155,21 @@ class Terminal:
         if self._end >= 0:
             os.close(self._end)
         self._end = -1
+
+
+def arm(graph, screen):
+    """Arm; again where a busy machine let inputs become old."""
+    pressed = [-1]
+
+    def armed():
+        if screen.shows('STANDING, ARMED', 'arm: armed'):
+            return True
+        refused = screen.answers('arm: ') - screen.answers('arm: armed')
+        if refused > pressed[0]:
+            pressed[0] = refused
+            screen.press('a')
+        return False
+    graph.wait(armed)
 
 
 @pytest.fixture
@@ -149,8 +195,7 @@ def test_every_key_is_a_topic_or_a_service(make, terminal, tmp_path):  # noqa: F
             qos.NEWEST if name == 'takeover_enable' else qos.INSTRUCTION)
     screen = terminal('swing', 'swing on')
     graph.wait(lambda: screen.shows('/pi0', 'DISARMED, not armed', 'front', '1 swing'))
-    screen.press('a')
-    graph.wait(lambda: screen.shows('STANDING, ARMED', 'arm: armed'))
+    arm(graph, screen)
     screen.press('1')
     graph.wait(lambda: screen.shows('MOVING, ARMED', "'swing' for"))
     assert graph.robot.active[-1] == 'swing'
@@ -165,7 +210,10 @@ def test_every_key_is_a_topic_or_a_service(make, terminal, tmp_path):  # noqa: F
     screen.press('s')
     graph.wait(lambda: screen.shows('1 success, 1 failure'))
     assert heard['episode'][1:] == ['success']
-    screen.press('iswing back\r')
+    assert not graph.robot.count_publishers('pi0/takeover_enable')  # of a screen that only looks
+    screen.press('i')
+    graph.wait(lambda: screen.shows('instruction: _', 'Ctrl-C: STOP'))
+    screen.press('swing back\rshad')  # what follows the line was pasted
     graph.wait(lambda: screen.shows("'swing back' for"))
     moving(graph, 10)
 
@@ -186,8 +234,7 @@ def test_every_key_is_a_topic_or_a_service(make, terminal, tmp_path):  # noqa: F
     screen.press('r')
     graph.wait(lambda: screen.shows('DISARMED, not armed', 'reset: cleared'))
     assert heard['stop'] == [True, False]
-    screen.press('a')
-    graph.wait(lambda: screen.shows('STANDING, ARMED'))
+    arm(graph, screen)
     screen.press('q')
     graph.wait(lambda: screen.shows('q again to quit'))
     screen.press('d')
@@ -211,6 +258,28 @@ def test_ctrl_c_presses_the_stop_and_another_node_is_named(make, terminal):  # n
     assert graph.enable().success
     graph.instruct('swing')
     moving(graph, 5)
+    screen.press('\x13')  # Ctrl-S holds nothing back
     screen.press('\x03')
     graph.status('faulted', 'stopped by the operator')
-    assert screen.process.wait(20) == 0
+    graph.wait(lambda: screen.process.poll() is not None)
+    assert screen.process.returncode == 0
+    screen = terminal('--node', '/left/pi0')
+    graph.wait(lambda: screen.shows('nothing heard yet'))
+    screen.press(' ')
+    graph.wait(lambda: screen.shows('NOBODY HEARS'))
+    screen.press('\x03')
+    graph.wait(lambda: screen.process.poll() is not None)
+    assert screen.process.returncode == 1
+
+
+def test_what_comes_in_pieces_or_at_once_is_no_command(make, terminal):  # noqa: F811
+    graph = make()
+    screen = terminal('swing', 'swing on', '--results', '')
+    graph.wait(lambda: screen.shows('DISARMED, not armed'))
+    screen.press('aish')
+    graph.wait(lambda: screen.shows('4 keys that came at once are no commands'))
+    assert not graph.node.session.pilot.enabled and not screen.shows('arm ...')
+    screen.press('s')
+    graph.wait(lambda: screen.shows('no episode ended'))
+    screen.press('x 1')  # but space stops
+    graph.wait(lambda: screen.shows('THE STOP IS PRESSED'))

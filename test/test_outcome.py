@@ -198,7 +198,9 @@ def test_a_table_grows_and_evaluate_reads_it(tmp_path):
         outcome.add_to_table(path, one)
         assert len(outcome.read_table(path)) == number
     assert outcome.read_table(path)[3]['duration_s'] == 2.0
-    assert [each.name for each in tmp_path.iterdir()] == ['success.json']
+    outcome.add_to_table(path, told[3])  # said twice, it is one
+    assert len(outcome.read_table(path)) == 4
+    assert {each.name for each in tmp_path.iterdir()} == {'success.json', '.success.json.lock'}
     config = evaluate.read_values(evaluate.parser().parse_args(
         [str(path), '--checkpoint', 'new=demo', '--params-file', 'config/sim.yaml']))
     assert evaluate._outcomes(path, config) == {'new': [1.0, 0.0], 'other': [0.0]}

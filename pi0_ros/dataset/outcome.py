@@ -5,8 +5,8 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+import fcntl
 import json
-import os
 from pathlib import Path
 
 from pi0_ros.bags.bag import Bag, BagError
@@ -112,15 +112,20 @@ def add_to_table(path: Path, outcome: Outcome) -> None:
     :raises OSError: it cannot be written; it is as before then.
     :raises ValueError: what is there is no table.
     """
-    rows = read_table(path) if path.exists() else []
-    rows.append({'checkpoint': outcome.checkpoint, 'success': outcome.succeeded,
-                 'duration_s': outcome.duration_s, **asdict(outcome)})
-    new = path.with_name(f'.{path.name}.{os.getpid()}')
-    try:
-        new.write_text(json.dumps(rows, indent=1) + '\n', 'utf-8')
-        new.replace(path)
-    finally:
-        new.unlink(missing_ok=True)
+    path = path.resolve()
+    row = {'checkpoint': outcome.checkpoint, 'success': outcome.succeeded,
+           'duration_s': outcome.duration_s, **asdict(outcome)}
+    with path.with_name(f'.{path.name}.lock').open('w') as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # two screens may write it
+        rows = read_table(path) if path.exists() else []
+        if row in rows:
+            return
+        new = path.with_name(f'.{path.name}.partial')
+        try:
+            new.write_text(json.dumps([*rows, row], indent=1) + '\n', 'utf-8')
+            new.replace(path)
+        finally:
+            new.unlink(missing_ok=True)
 
 
 def find(outcomes: Sequence[Outcome], at_ns: int, instruction: str) -> Outcome | None:

@@ -72,7 +72,14 @@ class DataSet:
         :raises DataError: it is no LeRobotDataset v3, or lacks something.
         """
         self.folder = folder
-        info = self._json('info.json')
+        try:
+            self._read(cache_bytes)
+        except (KeyError, TypeError, StopIteration, AttributeError) as error:
+            raise DataError(f"data set '{folder}' is incomplete or damaged: "
+                            f'{type(error).__name__}: {error}') from error
+
+    def _read(self, cache_bytes: int) -> None:
+        folder, info = self.folder, self._json('info.json')
         version = str(info.get('codebase_version', ''))
         if not version.startswith('v3'):
             raise DataError(f"data set '{folder}' is of version '{version}', expected v3.0: "
@@ -84,7 +91,8 @@ class DataSet:
                 raise DataError(f"data set '{folder}' has no '{name}', it has "
                                 f"{', '.join(self.features)}")
         self.cameras = tuple(name.removeprefix(IMAGES) for name, of in self.features.items()
-                             if name.startswith(IMAGES) and of['dtype'] in ('video', 'image'))
+                             if name.startswith(IMAGES) and of['dtype'] in ('video', 'image')
+                             and not _is_depth(of))
         if not self.cameras:
             raise DataError(f"data set '{folder}' has no camera ({IMAGES}NAME)")
         table = self._table('data')
@@ -93,8 +101,8 @@ class DataSet:
         self._task_index = table['task_index'].to_numpy()[order]
         self._episode = table['episode_index'].to_numpy()[order]
         self._time = table['timestamp'].to_numpy()[order]
-        self._pictures = {name: table[IMAGES + name].combine_chunks().take(pyarrow.array(order))
-                          for name in self.cameras
+        self._order = order
+        self._pictures = {name: table[IMAGES + name] for name in self.cameras
                           if self.features[IMAGES + name]['dtype'] == 'image'}
         if not len(self.state):
             raise DataError(f"data set '{folder}' has no frame")
@@ -138,6 +146,10 @@ class DataSet:
         return Item(images, self.state[index], self.action[at],
                     self._tasks[int(self._task_index[index])], index)
 
+    def remaining(self, index: int) -> int:
+        """Return how many frames there are from one on in its episode."""
+        return int(self._end[np.searchsorted(self._end, index, side='right')]) - index
+
     def since(self, index: int) -> tuple[int, float]:
         """Return the position of a frame's episode, and how long after its beginning it is, s."""
         which = int(np.searchsorted(self._end, index, side='right'))
@@ -157,7 +169,7 @@ class DataSet:
     def _image(self, camera: str, index: int, episode: int) -> np.ndarray:
         if camera not in self._pictures:
             return self._videos.frame(IMAGES + camera, episode, float(self._time[index]))
-        stored = self._pictures[camera][index].as_py()
+        stored = self._pictures[camera][int(self._order[index])].as_py()
         data = stored.get('bytes')
         if data is None:
             data = (self.folder / stored['path']).read_bytes()
@@ -190,10 +202,15 @@ class DataSet:
 
     def _rows(self, table: pyarrow.Table, name: str) -> np.ndarray:
         column = table[name].combine_chunks()
+        if not pyarrow.types.is_nested(column.type):  # of one number
+            return self._finite(np.asarray(column.to_numpy(zero_copy_only=False),
+                                           np.float32)[:, None], name)
         if column.null_count:
             raise DataError(f"'{name}' of data set '{self.folder}' has frames without a value")
         rows = np.asarray(column.flatten().to_numpy(zero_copy_only=False), np.float32)
-        rows = rows.reshape(len(column), -1)
+        return self._finite(rows.reshape(len(column), -1), name)
+
+    def _finite(self, rows: np.ndarray, name: str) -> np.ndarray:
         if not np.isfinite(rows).all():
             at = int(np.flatnonzero(~np.isfinite(rows).all(axis=1))[0])
             raise DataError(f"'{name}' of data set '{self.folder}' is not finite in frame {at}")
@@ -203,3 +220,10 @@ class DataSet:
         table = pyarrow.parquet.read_table(self.folder / 'meta' / 'tasks.parquet')
         text = next(name for name in ('task', '__index_level_0__') if name in table.column_names)
         return dict(zip(table['task_index'].to_pylist(), table[text].to_pylist()))
+
+
+def _is_depth(feature: Mapping[str, Any]) -> bool:
+    """Return whether a camera feature is of depth images, which are no colour images."""
+    info = feature.get('info') or {}
+    return bool(info.get('is_depth_map') or info.get('video.is_depth_map')) or (
+        1 in (feature['shape'][0], feature['shape'][-1]))

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pi0_ros.bags.bag import Bag
+from pi0_ros.bags.bag import Bag, BagError
 from pi0_ros.bags.bags import Bags
 from pi0_ros.bags.playback import counts_table
 from pi0_ros.bags.takeovers import spans
@@ -197,13 +197,22 @@ def compare(done: list[dict[str, Any]], names: tuple[str, ...], bags: Sequence[B
         out['runs'][one['run'].name]['critical'] = {
             'steps': steps, 'error_share': measures.number(np.sqrt(total / steps)) if steps
             else None, 'why': '' if steps else _uncritical(labels, one['limits'].alone)}
-    led = [spans(bag) for bag in bags]
+    led = [_led(bag, done[0]['health'][number]) for number, bag in enumerate(bags)]
     for one in done:
         one['led'] = takeovers.Led(one['rows'], ranges, led)
         out['runs'][one['run'].name]['takeovers'] = takeovers.compare(
             one['rows'], one['led'], [(bag.name, bag.begin_ns) for bag in bags], names)
     out['ranking'] = _ranking(done)
     return out
+
+
+def _led(bag: Bag, health: dict[str, Any]) -> list[tuple[int, int]]:
+    """Return when a person led; of a bag that does not tell of one node, nothing but a warning."""
+    try:
+        return spans(bag)
+    except BagError as error:
+        health['warnings'].append(f'takeovers are left out: {error}')
+        return []
 
 
 def _uncritical(labels: critical.Intervals | None, grippers: np.ndarray) -> str:

@@ -78,7 +78,8 @@ def read_outcomes(path: Path) -> dict[str, list[float]]:
             continue
         out.setdefault(str(row['checkpoint']), []).append(_success(row['success'], number, path))
     if not out:
-        raise ValueError(f"'{path}' has no run, expected one in every row")
+        raise ValueError(f"'{path}' has no run that counts: " + (
+            'all of them are discarded' if rows else 'expected one in every row'))
     return out
 
 

@@ -36,12 +36,12 @@ def write_report(result: dict[str, Any], done: Sequence[dict[str, Any]], bags: B
     :param result: what ``evaluate.compare`` returned. :param done: what its runs returned.
     """
     runs = figures.shown(done, [bag.begin_ns for bag in bags.bags])
-    worst = _worst(runs[0], runs[0].errors)
+    worst = _worst(runs[0], runs[0].errors, runs[0].rows.errors['policy'] / runs[0].ranges)
     chosen = worst[0]['bag']
     marks = [(one['rank'], one['seconds']) for one in worst if one['bag'] == chosen]
     picture = figures.png(figures.summary_figure(runs, result, marks, chosen))
     write_whole(folder / 'report.png', picture)
-    led = _worst(runs[0], done[0]['led'].errors)
+    led = _worst(runs[0], done[0]['led'].errors, done[0]['led'].policy)
     for one in [*worst, *led]:
         bag, routes = bags.bags[one['bag']], bags.routes[one['bag']]
         one['picture'] = _uri(figures.png(figures.moment_figure(
@@ -83,11 +83,11 @@ def write_report(result: dict[str, Any], done: Sequence[dict[str, Any]], bags: B
     write_whole(folder / 'report.html', text.encode())
 
 
-def _worst(run: Shown, errors: np.ndarray) -> list[dict[str, Any]]:
+def _worst(run: Shown, errors: np.ndarray, parts: np.ndarray) -> list[dict[str, Any]]:
     """
     Return the moments with the largest error, worst first; neighbours if few are left.
 
-    :param errors: [M], NaN for those that do not count.
+    :param errors: [M], NaN for those that do not count. :param parts: [M, T, D] of them.
     """
     out: list[dict[str, Any]] = []
     order = [int(index) for index in np.argsort(-errors, kind='stable')
@@ -101,7 +101,8 @@ def _worst(run: Shown, errors: np.ndarray) -> list[dict[str, Any]]:
     chosen += [index for index in order if index not in chosen][:max(0, WORST - len(chosen))]
     for index in sorted(chosen[:WORST], key=order.index):
         bag, at_s = int(run.bags[index]), float(run.seconds[index])
-        by_joint = np.nanmean(run.rows.errors['policy'][index], axis=0)
+        steps = np.isfinite(parts[index]).any(axis=1)
+        by_joint = np.nanmean(parts[index][steps], axis=0) * run.ranges
         worst = int(np.argmax(by_joint / run.ranges))
         out.append({'rank': len(out) + 1, 'index': index, 'bag': bag, 'seconds': at_s,
                     'error': float(errors[index]), 'joint': worst,

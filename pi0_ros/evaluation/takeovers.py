@@ -5,8 +5,9 @@
 What the policy would have done where a person took over.
 
 Of every moment in which a person led, its chunk is compared with what the person did as long as
-he led. It disagrees where it is further from that than a robot that stands still: a policy that
-does nothing is no worse.
+he led. It disagrees where it is further from that than a robot that stands still, and by more than
+a hundredth of the joints' ranges: a policy that does nothing is no worse, and one that goes on
+where the person holds is.
 """
 
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 from pi0_ros.evaluation.measures import number, Rows
 
-MOVES = 0.01  # of their ranges, that joints must go on average, or nobody can disagree
+LEAST = 0.01  # of the ranges of its joints, on average, that a policy must be away
 
 Span = tuple[int, int]  # ns of receipt
 
@@ -33,16 +34,19 @@ class Led:
         self.spans, self.of = spans, np.full(count, -1)  # which takeover of its bag, [M]
         self.policy, self.still = (rows.errors[name] / ranges  # [M, T, D], NaN: nobody led
                                    for name in ('policy', 'hold_still'))
-        self.alone = rows.moment_errors(ranges)  # [M] of all steps, whoever led
+        self.alone = self.policy.copy()                        # NaN: somebody led
         after_ns = (rows.after_s * 1e9).astype(np.int64)
         for index, record in enumerate(rows.records):
             shift_ns = record['bag_ns'] - record['now_ns']
             due_ns = record['t_obs_ns'] + shift_ns + after_ns
-            led = np.zeros(len(due_ns), bool)
+            led, any_led = np.zeros((2, len(due_ns)), bool)
             for which, (begin_ns, end_ns) in enumerate(spans[record['bag']]):
+                inside = (begin_ns <= due_ns) & (due_ns < end_ns)
+                any_led |= inside
                 if begin_ns <= record['bag_ns'] < end_ns:
                     self.of[index] = which
-                    led = due_ns < end_ns
+                    led = inside
+            self.alone[index, any_led] = np.nan
             self.policy[index, ~led], self.still[index, ~led] = np.nan, np.nan
         known = np.isfinite(self.policy).any(axis=(1, 2))
         self.of[~known] = -1
@@ -58,8 +62,8 @@ class Led:
         return int(np.argmax(by_joint))
 
     def disagrees(self, index: int) -> bool:
-        """Return whether standing still would have been nearer to what the person did."""
-        return bool(self.errors[index] > self.stood[index] > MOVES)
+        """Return whether standing still would clearly have been nearer to what the person did."""
+        return bool(self.errors[index] > max(self.stood[index], LEAST))
 
 
 def compare(rows: Rows, led: Led, begins: Sequence[tuple[str, int]], names: Sequence[str]
@@ -90,12 +94,12 @@ def compare(rows: Rows, led: Led, begins: Sequence[tuple[str, int]], names: Sequ
                 'worst_s': None if worst is None else number(
                     (rows.records[worst]['bag_ns'] - begin_ns) / 1e9),
                 'worst_joint': None if worst is None else names[led.worst_joint(worst)]})
-    alone = led.alone[~inside]
     return {'takeovers': len(each), 'moments': int(inside.sum()),
             'disagrees': sum(led.disagrees(index) for index in np.flatnonzero(inside)),
             'error_share': number(led.errors[inside].mean()) if inside.any() else None,
             'still_share': number(led.stood[inside].mean()) if inside.any() else None,
-            'alone_share': number(alone.mean()) if len(alone) else None, 'each': each}
+            'alone_share': number(np.nanmean(led.alone)) if np.isfinite(led.alone).any() else None,
+            'each': each}
 
 
 def as_text(told: dict[str, Any] | None) -> list[str]:
@@ -104,7 +108,7 @@ def as_text(told: dict[str, Any] | None) -> list[str]:
         return []
     out = [f"  where a person led, {told['takeovers']} times, {told['moments']} moments: "
            + (f"mean error {100 * told['error_share']:.2f} % of the range, standing still "
-              f"{100 * told['still_share']:.2f} %; worse than that in {told['disagrees']}"
+              f"{100 * told['still_share']:.2f} %; another way in {told['disagrees']}"
               if told['moments'] else 'none could be compared: a smaller --every')]
     for one in told['each']:
         first = ('it disagrees nowhere' if one['first_s'] is None else

@@ -47,6 +47,6 @@ def merged(model: nn.Module) -> dict[str, Tensor]:
             out[name] = value
             continue
         whole = f"{owner.removesuffix('.base_layer')}.{leaf}"
-        out[whole] = value + layer.get_delta_weight('default').to(value.dtype) \
+        out[whole] = value.float() + layer.get_delta_weight('default').float() \
             if leaf == 'weight' else value
     return out

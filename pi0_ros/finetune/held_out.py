@@ -28,6 +28,11 @@ def measure(model: torch.nn.Module, inputs: Inputs, data: DataSet, frames: Seque
     reference, table = Reference(model, steps), model.model.vlm.get_input_embeddings()
     names = spec.action_names or [f'action {number}' for number in range(spec.action_width)]
     relative = np.flatnonzero(spec.relative)
+    # Where the robot is, to hold still: by names, or if there are as many; else a first action.
+    known = spec.state_names or ()
+    places = [known.index(name) for name in names if name in known]
+    if len(places) < spec.action_width:
+        places = list(range(spec.action_width)) if spec.state_width == spec.action_width else []
     records = []
     training = model.training
     model.eval()
@@ -42,12 +47,14 @@ def measure(model: torch.nn.Module, inputs: Inputs, data: DataSet, frames: Seque
             actions = spec.action.restore(out[:, :spec.action_width].double().cpu().numpy())
             actions[:, relative] += item.state[relative]
             which, at_s = data.since(int(index))
-            still = item.state if len(item.state) == spec.action_width else item.actions[0]
+            done = item.actions.astype(float)
+            done[data.remaining(int(index)):] = np.nan  # nobody knows what comes after the end
+            still = item.state[places] if places else item.actions[0]
             records.append({
                 'skipped': '', 'bag': which, 'now_ns': round(at_s * SECOND), 'bag_ns': 0,
                 'dt_ns': round(SECOND / data.fps), 'action_offset': spec.action_offset,
                 'state': still.tolist(), 'velocity': [0.0] * spec.action_width,
-                'predicted': [actions.tolist()], 'done': item.actions.tolist(),
+                'predicted': [actions.tolist()], 'done': done.tolist(),
                 'joint_age_s': 0.0, 'image_age_s': {}, 'skew_s': {}, 'latency_ms': [0.0],
                 'refused': '', 'clamped': [], 'slowed': [], 'jump': None, 'border': None,
                 'inside': None})

@@ -36,7 +36,7 @@ class Meaning:
 
 
 def adopt(spec: PolicySpec, data: DataSet, cameras: Sequence[str], length: int,
-          relative: bool | None, exclude: Sequence[str], mode: str = '',
+          relative: bool | None, exclude: Sequence[str] | None, mode: str = '',
           statistics: Mapping[str, np.ndarray] | None = None) -> Meaning:
     """
     Return what a data set means to the network of a checkpoint.
@@ -46,6 +46,8 @@ def adopt(spec: PolicySpec, data: DataSet, cameras: Sequence[str], length: int,
     :param cameras: of the data set, in the order of the network's slots; none: those of the
         checkpoint if the data set has all of them, else all of the data set's in its order.
     :param relative: whether actions are relative to the state; None: as the checkpoint has it.
+    :param exclude: parts of names of actions that are not; None: those of the checkpoint if it has
+        relative ones, else grippers.
     :param statistics: instead of the data set's.
     :raises DataError: a camera, statistic or name is missing.
     """
@@ -56,8 +58,19 @@ def adopt(spec: PolicySpec, data: DataSet, cameras: Sequence[str], length: int,
     named = tuple(cameras) or (spec.cameras if set(spec.cameras) <= set(data.cameras)
                                else data.cameras)
     wide, width = data.state.shape[1], data.action.shape[1]
+    names = data.names(ACTION)
     relative = bool(spec.relative.any()) if relative is None else relative
-    mask = relative_mask(data.names(ACTION), exclude, width) if relative else np.zeros(width, bool)
+    if relative and exclude is None and spec.relative.any() and len(spec.relative) == width:
+        mask = spec.relative
+        exclude = [names[at].lower() for at in np.flatnonzero(~mask)] if names else []
+    else:
+        exclude = ('gripper',) if exclude is None else exclude
+        mask = relative_mask(names, exclude, width) if relative else np.zeros(width, bool)
+    if statistics is not None and (not np.array_equal(mask, spec.relative) or (
+            spec.action_names and names and names != spec.action_names)):
+        raise DataError("the checkpoint's statistics are of other actions ("
+                        f"{', '.join(spec.action_names or ())}; {int(spec.relative.sum())} of "
+                        'them relative): leave out --keep-statistics')
     if mask.any() and wide < width:
         raise DataError(f'{width} actions cannot be relative to a state of {wide} numbers')
     if statistics is None:
@@ -72,6 +85,8 @@ def adopt(spec: PolicySpec, data: DataSet, cameras: Sequence[str], length: int,
                 action=action, state_names=data.names(STATE) or None,
                 action_names=data.names(ACTION) or None, widths_recorded=True, relative=mask,
                 chunk_length=length, dt_s=1 / data.fps, renamed={}, pixels={},
+                # As it is written: who reads it again must see what was trained.
+                letterbox='lerobot', prompt=PI05 if spec.network == PI05 else 'lerobot',
                 action_offset=data.action_offset, velocity=None, layout='LeRobot'),
         mode, statistics, tuple(exclude), state, action)
 

@@ -82,8 +82,8 @@ def cast(model: nn.Module, dtype: str) -> torch.dtype:
     in float32 and computes as bfloat16 does.
     """
     for name, parameter in model.named_parameters():
-        half = (dtype == 'bfloat16' and not any(part in name for part in FLOAT32)
-                or dtype == 'mixed' and not parameter.requires_grad)
+        half = not any(part in name for part in FLOAT32) and (
+            dtype == 'bfloat16' or dtype == 'mixed' and not parameter.requires_grad)
         parameter.data = parameter.data.to(torch.bfloat16 if half else torch.float32)
     return torch.float32 if dtype == 'float32' else torch.bfloat16
 
@@ -144,6 +144,10 @@ class Learner:
         self.optimiser.zero_grad(set_to_none=True)
         (backward or Tensor.backward)(value)
         norm = nn.utils.clip_grad_norm_(self.trained, self.settings.clip)
+        if not torch.isfinite(norm):
+            raise FloatingPointError(
+                f'the gradient of step {self.number} is not finite: a smaller --learning-rate, or '
+                '--dtype float32; nothing was changed by this step')
         self.optimiser.step()
         self.number += 1
         return {'loss': value.item(), 'grad_norm': float(norm), 'rate': rate}

@@ -4,6 +4,7 @@
 """The folder of a fine-tuning: its settings, its log, and its checkpoints, as LeRobot has them."""
 
 from collections.abc import Callable
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -42,18 +43,25 @@ class Output:
         if not first:
             return
         if self.folder.exists() and any(self.folder.iterdir()):
-            raise ValueError(f"'{self.folder}' exists: say --resume to go on with it, or give "
-                             'another --output')
+            begun = {one.name for one in self.folder.iterdir()} <= {path.name, 'log.jsonl',
+                                                                    'checkpoints'}
+            if not begun or self.checkpoints.exists() and any(self.checkpoints.iterdir()):
+                raise ValueError(f"'{self.folder}' exists: say --resume to go on with it, or give "
+                                 'another --output')
+            (self.folder / 'log.jsonl').unlink(missing_ok=True)  # of one that saved nothing
         self.folder.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(settings.same(), indent=2) + '\n')
 
     def resumed(self, number: int) -> float:
         """Return the best measure so far; forget what was logged after step ``number``."""
-        log = self.folder / 'log.jsonl'
-        if log.exists():
-            kept = [line for line in log.read_text().splitlines()
-                    if json.loads(line)['step'] <= number]
-            log.write_text(''.join(line + '\n' for line in kept))
+        log, kept = self.folder / 'log.jsonl', []
+        for line in log.read_text().splitlines() if log.exists() else ():
+            with contextlib.suppress(ValueError):  # one that was being written
+                if json.loads(line)['step'] <= number:
+                    kept.append(line + '\n')
+        part = log.with_name('log.jsonl.partial')
+        part.write_text(''.join(kept))
+        part.replace(log)
         return json.loads((self.last / BEST).read_text())['best']
 
     def log(self, **values: Any) -> None:
@@ -62,33 +70,42 @@ class Output:
             lines.write(json.dumps(values) + '\n')
 
     def save(self, number: int, model: Callable[[Path], None], state: Callable[[Path], None],
-             best: float, is_best: bool) -> None:
+             best: float) -> None:
         """
         Write a checkpoint, and what is needed to go on; those that no link leads to go after that.
 
         :param model: writes the checkpoint into a folder. :param state: writes the rest to a file.
+        :param best: measure of the best.
         :raises OSError: the disk is full; what was there before stays.
         """
         folder = self.checkpoints / f'{number:06d}'
-        self.checkpoints.mkdir(exist_ok=True)
-        before = [path for path in self.checkpoints.iterdir()
-                  if path.is_dir() and not path.is_symlink() and path != folder]
         try:
             (folder / STATE).parent.mkdir(parents=True, exist_ok=True)
             model(folder / MODEL)
             state(folder / STATE)
             (folder / BEST).write_text(json.dumps({'best': best}))
         except OSError:
-            if self.last.exists() and self.last.resolve() != folder.resolve():
+            if not self.last.exists() or self.last.resolve() != folder.resolve():
                 shutil.rmtree(folder, ignore_errors=True)
             raise
         _point(self.last, folder)
-        if is_best:
-            _point(self.checkpoints / 'best', folder)
-        kept = {(self.checkpoints / name).resolve() for name in ('last', 'best')}
-        for path in before:
-            if path.resolve() not in kept:
-                shutil.rmtree(path, ignore_errors=True)
+        self._tidy()
+
+    def mark_best(self, number: int, best: float) -> None:
+        """Let ``best`` lead to the checkpoint of a step."""
+        folder = self.checkpoints / f'{number:06d}'
+        (folder / BEST).write_text(json.dumps({'best': best}))
+        _point(self.checkpoints / 'best', folder)
+        self._tidy()
+
+    def _tidy(self) -> None:
+        """Remove checkpoints that no link leads to, and what only the last needs to go on."""
+        last, best = (link.resolve() for link in (self.last, self.checkpoints / 'best'))
+        for path in self.checkpoints.iterdir():
+            if path.is_symlink() or not path.is_dir() or path.resolve() == last:
+                continue
+            shutil.rmtree(path / STATE.parent if path.resolve() == best else path,
+                          ignore_errors=True)
 
 
 def _point(link: Path, folder: Path) -> None:

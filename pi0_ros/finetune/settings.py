@@ -34,14 +34,13 @@ class Settings:
     compile: bool = False  # noqa: A003
     chunk_size: int = 0
     relative_actions: bool | None = None
-    relative_exclude_joints: tuple[str, ...] = ('gripper',)
+    relative_exclude_joints: tuple[str, ...] | None = None
     cameras: tuple[str, ...] = ()
     keep_statistics: bool = False
     lora_rank: int = 0
     gpus: int = 1
     trained_delay: int = 0
     tokenizer: str = ''
-    letterbox: str = ''
     held_out: float = 0.1
     eval_every: int = 1000
     eval_frames: int = 64

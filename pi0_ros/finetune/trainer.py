@@ -8,6 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 import json
 from pathlib import Path
+import signal
+import threading
 import time
 from typing import Any
 
@@ -25,7 +27,7 @@ from pi0_ros.finetune.saving import write_checkpoint
 from pi0_ros.finetune.settings import Settings
 from pi0_ros.policy.factory import checkpoint_folder
 from pi0_ros.policy.prompt import load_tokenizer
-from pi0_ros.weights.loading import load_model
+from pi0_ros.weights.loading import load_model, stored_tensors
 from safetensors.numpy import load_file
 import torch
 from torch import Tensor
@@ -55,8 +57,8 @@ class Trainer:
             settings.device if settings.device != 'auto' else
             'cuda' if torch.cuda.is_available() else 'cpu')
         self.data = DataSet(settings.dataset)
-        source = checkpoint_folder(settings.checkpoint)
-        spec = read(source, Choices(letterbox=settings.letterbox))
+        source = self.source = checkpoint_folder(settings.checkpoint)
+        spec = read(source, Choices())
         length = settings.chunk_size or spec.chunk_length
         self.model = load_model(source, torch.float32, torch.device('cpu'), length)
         self.tokenizer = load_tokenizer(settings.tokenizer, spec)
@@ -75,6 +77,10 @@ class Trainer:
                              f'{length - 1}, less than a chunk')
         self.episodes, self.held = _split(self.data, settings)
         self.frames = self.data.frames_of(self.episodes)
+        torch.manual_seed(settings.seed)
+        if settings.gradient_checkpointing:  # of images, whose layers keep no cache
+            self.model.model.vlm.vision_tower.gradient_checkpointing_enable(
+                {'use_reentrant': False})
         if settings.lora_rank:
             adapt(self.model, settings.lora_rank)
         else:
@@ -89,7 +95,7 @@ class Trainer:
             self.model.model.vlm.eval()
         loss = _Loss(self.model, self.meaning.spec.action_width, settings)
         self._loss = self.beside.prepare(torch.compile(loss) if settings.compile else loss)
-        self.best = float('inf')
+        self.best, self._stop = float('inf'), False
         self.told = [
             f"data set '{settings.dataset}': {len(self.episodes)} episodes, {len(self.frames)} "
             f'frames, {self.data.fps} a second; {len(self.held)} episodes held out',
@@ -101,6 +107,13 @@ class Trainer:
             f'{count(self.model.parameters()) / 1e6:.1f} million parameters are trained, '
             f'{len(self.learner.names)} tensors; {settings.dtype} on {self.device}'
             + (f', {self.beside.count} processes' if self.beside.count > 1 else '')]
+        size, state = count(self.model.parameters()), count(self.learner.trained)
+        self.told.append(f'a checkpoint takes {4 * size / GIB:.2f} GiB at most, what is needed to '
+                         f'go on {12 * state / GIB:.2f}')
+        now = self.meaning.spec
+        if (spec.letterbox, spec.prompt) != (now.letterbox, now.prompt):
+            self.told.append('images and prompts are as LeRobot has them from now on: letterbox '
+                             f'{spec.letterbox} and prompt {spec.prompt} before')
         if set(spec.cameras) - set(self.meaning.spec.cameras):
             self.told.append(f"the checkpoint's cameras are {', '.join(spec.cameras)}: slot by "
                              'slot they become those of the data set')
@@ -120,6 +133,7 @@ class Trainer:
         """
         settings, learner = self.settings, self.learner
         self.fill()
+        self._listen()
         bar = tqdm(total=settings.steps, initial=learner.number, unit='step', dynamic_ncols=True)
         self._begin_s, images = time.monotonic(), 0
         shown: dict[str, str] = {}
@@ -141,17 +155,32 @@ class Trainer:
                 self.output.log(step=number, **done, images_per_s=round(rate, 2),
                                 seconds=round(time.monotonic() - self._begin_s, 1))
             last = number == settings.steps
-            better = False
-            main = self.beside.number == 0
-            if main and self.held and (number % settings.eval_every == 0 or last):
-                error = self.measure()
-                better = error < self.best
-                self.best = min(error, self.best)
-                shown['held out'] = f'{100 * error:.2f} %'
-            if main and (number % settings.save_every == 0 or last or better):
-                self.save(better)
+            measured = self.held and (number % settings.eval_every == 0 or last)
+            if self.beside.number == 0:
+                if number % settings.save_every == 0 or last or measured or self._stop:
+                    self.save()
+                if measured:
+                    error = self.measure()
+                    shown['held out'] = f'{100 * error:.2f} %'
+                    if error < self.best:
+                        self.best = error
+                        self.output.mark_best(number, error)
+                elif not self.held and last:
+                    self.output.mark_best(number, self.best)
             self.beside.wait()
+            if self._stop:
+                raise KeyboardInterrupt
         bar.close()
+
+    def _listen(self) -> None:
+        """Let Ctrl-C end after the step that is under way; a second one ends at once."""
+        def told(number: int, frame: object) -> None:
+            if self._stop:
+                raise KeyboardInterrupt
+            self._stop = True
+
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, told)
 
     def fill(self) -> None:
         """Decode all images in order, where there is room for all and they are used again."""
@@ -167,8 +196,9 @@ class Trainer:
         """Return the mean error on held-out episodes, a share of the joints' ranges."""
         frames = self.data.frames_of(self.held)
         every = max(1, len(frames) // self.settings.eval_frames)
-        told = measure(self.model, self.inputs, self.data, frames[::every],
-                       self.meaning.spec.denoising_steps, self.settings.seed)
+        with self.learner.computing():
+            told = measure(self.model, self.inputs, self.data, frames[::every],
+                           self.meaning.spec.denoising_steps, self.settings.seed)
         share = told['error_share']
         self.output.log(
             step=self.learner.number, held_out=share['policy'], hold_still=share['hold_still'],
@@ -176,21 +206,26 @@ class Trainer:
             joints={name: one['policy']['mean'] for name, one in told['joints'].items()})
         return share['policy']
 
-    def save(self, best: bool = False) -> None:
+    def save(self) -> None:
         """
         Write a checkpoint and what is needed to go on; the one before goes after that.
 
         :raises OSError: the disk is full; what was there before stays.
         """
-        self.output.save(self.learner.number, self.write, self.learner.save, self.best,
-                         best or not self.held)
+        self.output.save(self.learner.number, self.write, self.learner.save, self.best)
 
     def write(self, folder: Path) -> None:
         """Write the checkpoint as it is now."""
         shapes = {name: self.data.features[IMAGES + name]['shape'] for name in self.data.cameras}
         shapes = {name: of[1:] if of[0] == 3 else of[:2] for name, of in shapes.items()}
+        tensors = merged(self.model)
+        changed = {name.replace('.base_layer', '').partition('.lora_')[0] for name in
+                   self.learner.names}
+        frozen = [name for name in tensors if name not in changed
+                  and f"{name.rpartition('.')[0]}" not in changed]
+        tensors |= stored_tensors(self.source, frozen)  # as exact as they were
         write_checkpoint(
-            folder, merged(self.model), self.meaning, self.model.config, self.tokenizer,
+            folder, tensors, self.meaning, self.model.config, self.tokenizer,
             shapes, self._train_config(), self._card(),
             self.settings.trained_delay or self.meaning.spec.trained_delay)
 
@@ -313,7 +348,7 @@ def _split(data: DataSet, settings: Settings) -> tuple[list[int], list[int]]:
     total = len(data.episodes)
     if not 0 <= settings.held_out < 1:
         raise ValueError(f'--held-out is {settings.held_out}, expected 0 to less than 1')
-    held = round(settings.held_out * total) if total >= LEAST_EPISODES else 0
+    held = min(round(settings.held_out * total), total - 1) if total >= LEAST_EPISODES else 0
     order = np.random.default_rng(settings.seed).permutation(total).tolist()
     return sorted(order[held:]), sorted(order[:held])
 

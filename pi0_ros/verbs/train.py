@@ -51,7 +51,6 @@ def parser() -> argparse.ArgumentParser:
     add(group, 'cameras', 'of the data set, in the order of the slots', nargs='+', metavar='NAME')
     add(group, 'chunk-size', 'actions of a chunk; 0: those of the checkpoint', metavar='N')
     add(group, 'tokenizer', 'folder, for checkpoints that have none', metavar='DIR')
-    add(group, 'letterbox', 'how images are fitted, as parameter letterbox', metavar='STYLE')
 
     group = out.add_argument_group('how')
     for name, text in (('steps', 'optimiser steps'), ('batch-size', 'observations of a step'),
@@ -71,8 +70,9 @@ def parser() -> argparse.ArgumentParser:
     group.add_argument('--relative-actions', action=argparse.BooleanOptionalAction, default=None,
                        help='actions minus the state of the observation; statistics are computed '
                             'anew (default: as the checkpoint has it)')
-    add(group, 'relative-exclude-joints', 'parts of names of actions that stay absolute',
-        nargs='*', metavar='NAME')
+    group.add_argument('--relative-exclude-joints', nargs='*', metavar='NAME', default=None,
+                       help='parts of names of actions that stay absolute (default: those of the '
+                            'checkpoint where it has relative ones, else gripper)')
     add(group, 'keep-statistics', "normalise by the checkpoint's statistics, not the data set's: "
         'for a few corrections, which would shift all that it knows')
     add(group, 'trained-delay', 'train for hand-over rtc_trained: half of the chunks begin with '

@@ -3,7 +3,7 @@
 
 """Weights of a checkpoint in transformers' classes, or pi0.5's own, loaded strictly."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 import gc
 import logging
@@ -104,6 +104,14 @@ class _Files:
             return out
         a, b = (_Files().read(one).float() for one in (part.change.a, part.change.b))
         return out.float() + part.change.scale * (b @ a)
+
+
+def stored_tensors(folder: Path, names: Collection[str]) -> dict[str, torch.Tensor]:
+    """Return tensors of a checkpoint as its file has them. :param names: as transformers has."""
+    _, stored = read_header(folder)
+    files = _Files()
+    return {name: files.read(stored[name]).clone() for name in sorted(
+        set(names) & set(stored), key=lambda one: stored[one].path.name)}
 
 
 def _keep_on_host(table: nn.Module, device: torch.device) -> None:

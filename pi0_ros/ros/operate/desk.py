@@ -8,6 +8,7 @@ from pathlib import Path
 import time
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from pi0_ros.control.leading import TAKEOVER
 from pi0_ros.dataset.outcome import add_to_table, Outcome, TOPIC
 from pi0_ros.ros.links import qos
 from pi0_ros.ros.operate.screen import Part, Seen
@@ -21,6 +22,9 @@ AGAIN_S = 0.25       # that every repetition counts
 SWITCH_S = 0.05      # between two messages of the dead man's switch
 GIVEN_BACK = 3       # messages: the topic is best effort
 LOOK_S = 1.0         # between two looks at who is there
+UNUSED_S = 2.0       # after which the switch is taken off the network
+JUDGED_S = 1.5       # in which a verdict comes back, if it ended an episode
+OWN_EARS = 1         # on the stop: this screen shows what anybody presses
 
 
 class Desk:
@@ -41,10 +45,12 @@ class Desk:
         self._node, self._name, self._table = node, name, table
         self.seen = Seen(name, prompts, table.name if table else '')
         self._held_s, self._told_s, self._back, self._looked_s = 0.0, 0.0, 0, 0.0
+        self._used_s = 0.0
         self._instructions = node.create_publisher(String, instruction, qos.INSTRUCTION)
         self._episodes = node.create_publisher(String, f'{name}/episode', qos.INSTRUCTION)
         self._stops = node.create_publisher(Bool, f'{name}/stop', qos.INSTRUCTION)
-        self._switch = node.create_publisher(Bool, f'{name}/takeover_enable', qos.NEWEST)
+        self._switch = None  # only while it is used: two switches hold the robot
+        self._judged_s: float | None = None
         self._enable = node.create_client(SetBool, f'{name}/enable')
         self._reset = node.create_client(Trigger, f'{name}/reset')
         node.create_subscription(DiagnosticStatus, f'{name}/status', self._on_status, qos.LATCHED)
@@ -63,17 +69,27 @@ class Desk:
     def stop(self) -> None:
         """Press the stop."""
         self._stops.publish(Bool(data=True))
-        self.say(1, 'STOP')
+        heard = self._stops.get_subscription_count() > OWN_EARS
+        self.say(1 if heard else 2, 'STOP' if heard else f'STOP: NOBODY HEARS {self._name}/stop: '
+                 'use the emergency stop')
+
+    @property
+    def stopped(self) -> bool:
+        """Return whether the node says that the stop stopped it."""
+        return bool(self.seen.status and self.seen.status.values.get('reason') == 'operator_stop')
 
     def reset(self) -> None:
         """Release the stop; then clear the fault."""
         self._stops.publish(Bool(data=False))
         self._ask(self._reset, Trigger.Request(), 'reset')
 
-    def judge(self, word: str, note: str = '') -> None:
+    def judge(self, word: str, now_s: float, note: str = '') -> None:
         """End the episode with a word, and a note."""
         self._episodes.publish(String(data=f'{word}: {note}' if note else word))
-        self.say(0, f'{word} {note}'.strip())
+        heard = self._episodes.get_subscription_count()
+        self._judged_s = now_s if heard else None
+        self.say(0 if heard else 2, f'{word} {note}'.strip() + (
+            '' if heard else f': nobody hears {self._name}/episode'))
 
     def instruct(self, text: str) -> None:
         """Say an instruction, '' to hold."""
@@ -96,11 +112,21 @@ class Desk:
 
     def hold_takeover(self, now_s: float) -> None:
         """Take over as long as this is called again soon."""
+        if self._switch is None:
+            self._switch = self._node.create_publisher(
+                Bool, f'{self._name}/takeover_enable', qos.NEWEST)
+        others = self._node.count_publishers(f'{self._name}/takeover_enable') - 1
+        if others > 0 and not self.seen.held:
+            self.say(2, 'another switch publishes on takeover_enable: with two of them nobody '
+                     'leads')
         self._held_s = max(self._held_s, now_s + (AGAIN_S if self.seen.held else FIRST_S))
-        self._back = 0
+        self._used_s, self._back = now_s, 0
 
     def give_back(self) -> None:
         """Let the policy go on."""
+        if self._switch is None:
+            self.say(1, 'give back: nobody took over here')
+            return
         self._held_s, self._back = 0.0, GIVEN_BACK
         self.say(0, 'give back')
 
@@ -111,7 +137,15 @@ class Desk:
     def work(self, now_s: float) -> None:
         """Keep the switch pressed, and look who is there; call it often."""
         self.seen.held = now_s < self._held_s
-        if (self.seen.held or self._back) and now_s - self._told_s >= SWITCH_S:
+        if self._judged_s is not None and now_s - self._judged_s > JUDGED_S:
+            self._judged_s = None
+            self.say(1, 'no episode ended: one begins with an instruction while it is armed')
+        led = self.seen.status is not None and self.seen.status.values.get('state') == TAKEOVER
+        if self._switch and not (self.seen.held or self._back or led) and (
+                now_s - self._used_s > UNUSED_S):
+            self._node.destroy_publisher(self._switch)
+            self._switch = None
+        if self._switch and (self.seen.held or self._back) and now_s - self._told_s >= SWITCH_S:
             self._told_s, self._back = now_s, max(self._back - 1, 0)
             self._switch.publish(Bool(data=self.seen.held))
         if now_s - self._looked_s > LOOK_S:
@@ -153,6 +187,8 @@ class Desk:
 
     def _on_status(self, message: DiagnosticStatus) -> None:
         self.seen.status = _part(message)
+        if self.armed:  # whoever pressed it: that node did not hear it, or is another by now
+            self.seen.stop = False
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         prefix = self._name.lstrip('/') + ': '
@@ -174,6 +210,7 @@ class Desk:
             self.say(2, str(error))
             return
         self.seen.outcomes.append(one)
+        self._judged_s = None
         self.say(0, f"episode '{one.instruction}' of {one.duration_s:.1f} s: {one.outcome}")
         if self._table:
             try:

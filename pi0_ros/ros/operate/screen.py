@@ -6,6 +6,7 @@
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+import unicodedata
 
 from pi0_ros.dataset.outcome import Outcome, WORDS
 
@@ -55,11 +56,14 @@ def lines(seen: Seen, width: int, height: int, now_s: float) -> list[tuple[str, 
 
     What a person needs in a hurry goes first: a small terminal loses the end of the middle.
     """
-    middle = [*_inputs(seen), *_policy(seen), *_episodes(seen), *_prompts(seen)]
+    fresh = seen.heard_s is not None and now_s - seen.heard_s <= SILENT_S
+    middle = [*(_inputs(seen) if fresh else ()), *(_policy(seen) if fresh else ()),
+              *_episodes(seen), *_prompts(seen)]
     foot = [('', PLAIN), *((text, DIM) for text in _keys(width))]
     if seen.typing:
-        foot = [('', PLAIN), (f'{seen.typing[0]}: {seen.typing[1]}_', BOLD),
-                ('Enter: say it, Esc: forget it', DIM)]
+        label, text = seen.typing
+        foot = [('', PLAIN), (f'{label}: {_tail(text, width - len(label) - 3)}_', BOLD),
+                ('Enter: say it; Esc: forget it; Ctrl-C: STOP, and end', DIM)]
     head = _head(seen, now_s)
     room = max(height - len(head) - len(foot), 0)
     answers = [(f'{at} {text}', (DIM, WARN, BAD)[level]) for at, level, text in seen.answers]
@@ -67,12 +71,32 @@ def lines(seen: Seen, width: int, height: int, now_s: float) -> list[tuple[str, 
     middle = middle[:max(room - shown, 0)]
     space = [('', PLAIN)] * max(room - shown - len(middle), 0)
     out = [*head, *middle, *space, *(answers[-shown:] if shown else []), *foot]
-    return [(_plain(text)[:width], style) for text, style in out[:height]]
+    return [(_cut(_plain(text), width), style) for text, style in out[:height]]
 
 
 def _plain(text: str) -> str:
     """Return a text of one line that moves no cursor."""
     return ''.join(one if one.isprintable() else ' ' for one in text)
+
+
+def _columns(one: str) -> int:
+    """Return how many columns a character takes; a mark on another takes none."""
+    return 0 if unicodedata.combining(one) else 1 + (unicodedata.east_asian_width(one) in 'WF')
+
+
+def _cut(text: str, width: int) -> str:
+    """Return as much of the beginning of a text as fits into ``width`` columns."""
+    used = 0
+    for at, one in enumerate(text):
+        used += _columns(one)
+        if used > width:
+            return text[:at]
+    return text
+
+
+def _tail(text: str, width: int) -> str:
+    """Return as much of the end of a text as fits into ``width`` columns."""
+    return _cut(text[::-1], max(width, 0))[::-1]
 
 
 def _row(label: str, text: str, style: str = PLAIN) -> tuple[str, str]:
@@ -118,7 +142,7 @@ def _inputs(seen: Seen) -> list[tuple[str, str]]:
         text = (f"{_number(values, 'rate_hz'):5.1f} Hz, {age_ms:4.0f} ms old" if age_ms >= 0 else
                 'nothing yet')
         lost = _number(values, 'lost_of_100')
-        text += f', {lost:.0f} of 100 lost' if lost >= 1 else ''
+        text += f', {min(lost, 100):.0f} of 100 lost' if lost >= 1 else ''
         text += f': {part.message}' if part.level else ''
         out.append(_row(name.removeprefix('camera ').replace('joint_states', 'joints'), text,
                         _style(part.level)))
