@@ -4,7 +4,7 @@
 """
 The loop closed: a weak checkpoint, a person who takes over, and what it learns from that.
 
-    python benchmarks/corrections.py [--noise 0.18] [--interventions 50] [--steps 1500]
+    python benchmarks/corrections.py [--noise 0.16] [--interventions 50] [--steps 1000]
 
 The weak checkpoint is the package's with noise on its weights. On the synthetic clock of the
 closed loop, with the node's own guard, limiter and takeover, a scripted person watches: where the
@@ -152,9 +152,9 @@ def main() -> None:
     """Weaken, correct, export, train, judge; print the table, write JSON."""
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--noise', type=float, default=0.18)
+    parser.add_argument('--noise', type=float, default=0.16)
     parser.add_argument('--interventions', type=int, default=50)
-    parser.add_argument('--steps', type=int, default=1500)
+    parser.add_argument('--steps', type=int, default=1000)
     parser.add_argument('--batch-size', type=int, default=16)
     parser.add_argument('--learning-rate', type=float, default=3e-4)
     parser.add_argument('--episodes', type=int, default=200)
