@@ -226,8 +226,7 @@ class Trainer:
         tensors |= stored_tensors(self.source, frozen)  # as exact as they were
         write_checkpoint(
             folder, tensors, self.meaning, self.model.config, self.tokenizer,
-            shapes, self._train_config(), self._card(),
-            self.settings.trained_delay or self.meaning.spec.trained_delay)
+            shapes, self._train_config(), self._card(), self.settings.trained_delay)
 
     # ---- its parts ----
 
