@@ -14,12 +14,12 @@ import numpy as np
 from pi0_ros.checkpoint import reader as checkpoint
 from pi0_ros.checkpoint.config import RobotConfig
 from pi0_ros.checkpoint.fit import fit
-from pi0_ros.checkpoint.hands import parse_hands
 from pi0_ros.checkpoint.mapping import parse_conversions
 from pi0_ros.checkpoint.normalise import lerobot_normaliser, openpi_normaliser
 from pi0_ros.checkpoint.spec import Choices
 from pi0_ros.configuration.advice import advised
 from pi0_ros.configuration.file import read_all_parameters
+from pi0_ros.kinematics.hands import parse_hands
 from pi0_ros.kinematics.rotations import matrices, numbers, turn
 from pi0_ros.kinematics.urdf import UrdfError
 from pi0_ros.motion.limits import RobotLimits, Rules

@@ -6,8 +6,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
-from pi0_ros.checkpoint.hands import Hand, parse_hands
 from pi0_ros.checkpoint.mapping import NONE
+from pi0_ros.kinematics.hands import Hand, parse_hands
 from pi0_ros.setting import setting
 
 ADAPTATIONS = ('none', 'aloha')

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pi0_ros.checkpoint import layout_lerobot, layout_openpi, layout_transformers
+from pi0_ros.checkpoint import (layout_lerobot, layout_openpi, layout_pi_zero,
+                                layout_transformers)
 from pi0_ros.checkpoint.normalise import Normaliser, STILL_RANGE
-from pi0_ros.checkpoint.spec import (Choices, DELTA, NETWORKS, PI0, PI05, PolicySpec, POSE,
-                                     Unrecorded, VELOCITIES, whole)
+from pi0_ros.checkpoint.spec import (Choices, DELTA, NETWORKS, PI0, PI05, PI_ZERO,
+                                     PolicySpec, POSE, Unrecorded, VELOCITIES, whole)
 from pi0_ros.weights.files import CheckpointError, read_json
 from pi0_ros.weights.header import read_header
 from pi0_ros.weights.places import hint, OWN
@@ -28,7 +29,7 @@ MOST_OFFSET = 10  # periods
 # How many first actions training gave: ours, and LeRobot's of pi0.5, which may be null.
 OURS = 'pi0_ros.json'  # what LeRobot's configuration has no key for, and stops at
 DELAYS = ('trained_delay', 'rtc_training_max_delay')
-MOST_STEPS, MOST_PIXELS = 1000, 2048
+MOST_STEPS, MOST_PIXELS, MOST_WIDE = 1000, 2048, 1000
 AROUND = 4  # times nearer to 0 than the state
 OF_POSES = ('x', 'y', 'z', 'roll', 'pitch', 'yaw', 'rx', 'ry', 'rz', 'qx', 'qy', 'qz', 'qw')
 KINDS = {'pi0': PI0, 'pi05': PI05, 'pi0_5': PI05, 'pi0.5': PI05}
@@ -62,7 +63,7 @@ def read(folder: Path, choices: Choices = Choices()) -> PolicySpec:
     if buffers and not (folder / 'policy_preprocessor.json').exists():
         raise CheckpointError(f"checkpoint '{folder}' was saved by LeRobot before 0.4: "
                               f'{layout_lerobot.migrate(config)}')
-    network = PI05 if MARK in stored else PI0
+    network = PI_ZERO if kind == PI_ZERO else PI05 if MARK in stored else PI0
     if KINDS.get(kind.lower(), network) != network:
         raise CheckpointError(f"checkpoint '{folder}' is {NETWORKS[KINDS[kind.lower()]]} by its "
                               f'config.json, its weights are of {NETWORKS[network]}: files of two '
@@ -181,6 +182,9 @@ def trained_delay(config: Mapping[str, Any]) -> int:
 
     :raises ValueError: it is no whole number.
     """
+    if config.get('type') == PI_ZERO:  # draws from 0 to one less
+        return max(0, whole(config, 'train_time_rtc_max_delay', 0) - 1) if config.get(
+            'train_time_rtc') else 0
     return max((whole(config, name) for name in DELAYS if config.get(name) is not None), default=0)
 
 
@@ -206,8 +210,10 @@ def _require_sane(spec: PolicySpec, config: dict) -> None:
     if spec.relative[spec.state_width:].any():
         raise ValueError(f'action {np.flatnonzero(spec.relative)[-1]} is relative to a state, but '
                          f'it has {spec.state_width} states')
-    state = whole(config, 'max_state_dim', whole(config, 'action_dim', 32))
-    action = whole(config, 'max_action_dim', whole(config, 'action_dim', 32))
+    state, action = (whole(config, key, whole(config, 'action_dim', 32))
+                     for key in ('max_state_dim', 'max_action_dim'))
+    if spec.network == PI_ZERO:
+        state = action = MOST_WIDE
     for what, value, high in (
             ('state width', spec.state_width, state), ('action width', spec.action_width, action),
             ('chunk length', spec.chunk_length, MOST_STEPS),
@@ -259,10 +265,13 @@ def _layout(folder: Path, config: dict, kind: str):
     """Return the module that reads this layout."""
     if config.get('model_type') == 'pi0':
         return layout_transformers
+    if kind == PI_ZERO:
+        return layout_pi_zero
     if str(config.get('type')).lower() in KINDS:
         return layout_lerobot
     if kind:
-        raise CheckpointError(f"checkpoint '{folder}' has type '{kind}', expected pi0 or pi05")
+        raise CheckpointError(f"checkpoint '{folder}' has type '{kind}', expected pi0, pi05 or "
+                              f'{PI_ZERO}')
     openpi = 'action_expert_variant' in config and 'input_features' not in config
     if openpi or (folder / 'assets').is_dir() or any(
             (folder / name).exists() for name in ('metadata.pt', layout_openpi.STATISTICS)):

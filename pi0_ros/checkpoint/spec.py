@@ -20,9 +20,11 @@ POSITIONS, VELOCITIES, POSE, DELTA = ACTIONS = (
     'positions', 'velocities', 'end_effector_pose', 'end_effector_delta')
 COMPILE = ('auto', 'on', 'off')
 PALIGEMMA = 'google/paligemma-3b-pt-224'  # whose tokenizer PI0 reads
-PI0, PI05 = 'pi0', 'pi05'
-NETWORKS = {PI0: 'PI0', PI05: 'pi0.5'}
-PROMPTS = ('lerobot', 'openpi', PI05)  # pi0.5's has the state in it, for either trainer
+PI0, PI05, PI_ZERO = 'pi0', 'pi05', 'pi_zero_pytorch'
+NETWORKS = {PI0: 'PI0', PI05: 'pi0.5', PI_ZERO: 'pi-zero-pytorch'}
+PLAIN = 'plain'  # the text as the tokenizer has it
+# pi0.5's has the state in it, for either trainer.
+PROMPTS = ('lerobot', 'openpi', PI05, PLAIN)
 LETTERBOXES = ('lerobot', 'lerobot_0.4', 'lerobot_0.3', 'openpi', 'transformers')
 
 
@@ -44,7 +46,7 @@ class PolicySpec:
     """The description that everything after the loading works with."""
 
     folder: Path
-    layout: str                   # LeRobot, openpi or transformers
+    layout: str                   # LeRobot, openpi, transformers or pi-zero-pytorch
     cameras: tuple[str, ...]      # names, in the order of the prefix
     state_width: int
     action_width: int

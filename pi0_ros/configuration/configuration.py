@@ -59,7 +59,7 @@ class Configuration:
 
         That one needs a joint for every action.
         """
-        trained = (self.control.handover == AUTO and self.policy.policy == 'pi0'
+        trained = (self.control.handover == AUTO and self.policy.has_checkpoint
                    and NONE not in self.robot.joint_names
                    and declares_training(self.policy.checkpoint))
         return replace(self, control=self.control.decided(trained))
@@ -102,7 +102,7 @@ class Configuration:
         if safety.auto_enable and not safety.dry_run:
             out.append("parameter 'auto_enable' is true, expected false without dry_run: a person "
                        'arms a robot')
-        if policy.policy == 'pi0' and not policy.checkpoint:
+        if policy.has_checkpoint and not policy.checkpoint:
             out.append("parameter 'checkpoint' is empty, expected a checkpoint folder, or 'demo'")
         if policy.policy == 'remote':
             out += [f"parameter '{name}' is empty, expected {what} with policy remote"

@@ -6,16 +6,17 @@
 from dataclasses import dataclass
 
 from pi0_ros.checkpoint.config import RobotConfig
-from pi0_ros.checkpoint.hands import PLACE
-from pi0_ros.checkpoint.spec import (ACTIONS, Choices, COMPILE, DELTA, ENGINES, LETTERBOXES, POSE,
-                                     VELOCITIES)
+from pi0_ros.checkpoint.spec import (ACTIONS, Choices, COMPILE, DELTA, ENGINES, LETTERBOXES,
+                                     PI_ZERO, POSE, VELOCITIES)
+from pi0_ros.kinematics.hands import PLACE
 from pi0_ros.policy import mock
 from pi0_ros.setting import setting
 
 AXES = ('frame', 'tool')
 SCHEMAS = ('aloha', 'droid', 'libero', 'pi0_ros', 'custom')  # as remote/schemas.py has them
 WORKERS = ('thread', 'process')
-POLICIES = ('pi0', 'remote', *(f'mock_{kind}' for kind in mock.KINDS))
+CHECKPOINTS = ('pi0', PI_ZERO)  # policies that are read from a folder, which says what it is
+POLICIES = (*CHECKPOINTS, 'remote', *(f'mock_{kind}' for kind in mock.KINDS))
 
 
 @dataclass(frozen=True)
@@ -24,8 +25,9 @@ class PolicyConfig:
 
     policy: str = setting(
         'pi0',
-        "Who decides: PI0 from a checkpoint; remote, a server of openpi's protocol; or a mock "
-        'that needs none, for bringing up a robot.', choices=POLICIES)
+        'Who decides: PI0 from a checkpoint; pi_zero_pytorch, a network of that library; remote, '
+        "a server of openpi's protocol; or a mock that needs none, for bringing up a robot.",
+        choices=POLICIES)
     checkpoint: str = setting(
         '', "Checkpoint folder as training saved it; 'demo' is the small one for the simulated "
         'robot.', unit='folder')
@@ -155,6 +157,11 @@ class PolicyConfig:
     def dt_ns(self) -> int:
         """Return the control period of the training data, 0 where the checkpoint knows it."""
         return round(1e9 / self.action_rate) if self.action_rate else 0
+
+    @property
+    def has_checkpoint(self) -> bool:
+        """Return whether it is read from a folder."""
+        return self.policy in CHECKPOINTS
 
     def choices(self, robot: RobotConfig) -> Choices:
         """

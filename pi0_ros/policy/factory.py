@@ -13,10 +13,10 @@ from pi0_ros.checkpoint.config import RobotConfig
 from pi0_ros.checkpoint.fit import fit, table, unfed
 from pi0_ros.checkpoint.mapping import NONE
 from pi0_ros.checkpoint.reader import read, trained_delay
-from pi0_ros.checkpoint.spec import DELTA, PolicySpec
+from pi0_ros.checkpoint.spec import DELTA, NETWORKS, PI_ZERO, PolicySpec
 from pi0_ros.kinematics.arm import MISSING, pinocchio
 from pi0_ros.kinematics.urdf import UrdfError
-from pi0_ros.policy.config import PolicyConfig
+from pi0_ros.policy.config import CHECKPOINTS, PolicyConfig
 from pi0_ros.policy.hands import HandPolicy, require, Seen
 from pi0_ros.policy.mock import MockPolicy
 from pi0_ros.policy.policy import Body, Policy
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pi0_ros.policy.pi0 import Pi0Policy
 
 log = logging.getLogger(__name__)
-DECIDE = ('pi0', 'remote')  # policies that may speak of poses of tools
+DECIDE = (*CHECKPOINTS, 'remote')  # policies that may speak of poses of tools
 DEMO = Path(__file__).parents[1] / 'sim' / 'checkpoint'
 
 
@@ -59,12 +59,12 @@ def make_inner(config: PolicyConfig, robot: RobotConfig, rtc: str = '') -> Polic
     :raises ValueError: joints or cameras do not fit it.
     """
     joints = len(robot.commanded)
-    if config.policy != 'pi0':
+    if not config.has_checkpoint:
         return MockPolicy(
             config.policy.removeprefix('mock_'), joints=joints, amplitude=config.mock_amplitude,
             dt_ns=config.dt_ns or 20_000_000, script=np.array(config.mock_script).reshape(
                 -1, joints) if config.policy == 'mock_scripted' else None)
-    return _pi0(config, robot, rtc)
+    return _of_checkpoint(config, robot, rtc)
 
 
 def in_numbers(config: PolicyConfig, robot: RobotConfig) -> RobotConfig:
@@ -92,30 +92,50 @@ def with_hands(inner: Policy, config: PolicyConfig, robot: RobotConfig,
         return inner
     if pinocchio is None:
         raise UrdfError('no_pinocchio', MISSING)
-    if config.policy == 'pi0':
+    if config.has_checkpoint:
         spec = spec or read(checkpoint_folder(config.checkpoint), config.choices(numbers))
     none, seen = np.zeros(0), None if spec is None else Seen.of(spec, fit(spec, numbers), numbers)
     return HandPolicy(inner, config, robot, seen, body or (lambda: Body(None, none, none)))
 
 
-def _pi0(config: PolicyConfig, robot: RobotConfig, rtc: str) -> 'Pi0Policy':
-    from pi0_ros.policy.pi0 import Pi0Policy  # torch takes seconds to import, a mock needs none
-    policy = Pi0Policy(
-        checkpoint_folder(config.checkpoint), dt_ns=config.dt_ns, offset=config.action_offset,
+def policy_class(folder: Path) -> type['Pi0Policy']:
+    """Return the class whose objects decide with the checkpoint in ``folder``."""
+    # torch takes seconds to import, a mock needs none
+    path = folder / 'config.json'
+    if path.exists() and read_json(path).get('type') == PI_ZERO:
+        from pi0_ros.policy.pi_zero import PiZeroPolicy
+        return PiZeroPolicy
+    from pi0_ros.policy.pi0 import Pi0Policy
+    return Pi0Policy
+
+
+def _of_checkpoint(config: PolicyConfig, robot: RobotConfig, rtc: str) -> 'Pi0Policy':
+    folder = checkpoint_folder(config.checkpoint)
+    policy = policy_class(folder)(
+        folder, dt_ns=config.dt_ns, offset=config.action_offset,
         device=config.device,
         dtype=config.dtype, steps=config.denoising_steps, seed=config.seed,
         threads=config.torch_threads, tokenizer=config.tokenizer,
         choices=config.choices(robot), engine=config.engine, compiled=config.compile,
         rtc=rtc)
+    if config.policy == PI_ZERO and policy.spec.network != PI_ZERO:
+        raise CheckpointError(f"checkpoint '{folder}' is {NETWORKS[policy.spec.network]}: set "
+                              "'policy' to pi0")
     policy.joints = fit(policy.spec, robot)
-    if policy.rtc == 'trained' and NONE in robot.joint_names:
-        raise ValueError("hand-over 'rtc_trained' needs a joint for every action, but joint_names "
+    every = policy.spec.network == PI_ZERO  # guides all actions or none
+    if NONE in robot.joint_names and policy.rtc and (policy.rtc == 'trained' or every):
+        raise ValueError(f"hand-over '{'rtc_trained' if policy.rtc == 'trained' else 'rtc'}' "
+                         "needs a joint for every action, but joint_names "
                          f"has '{NONE}', which the network would be given a guess for: set "
-                         "'handover' to rtc")
+                         f"'handover' to {'blend' if every else 'rtc'}")
     fed = {policy.spec.camera(name) for name in robot.cameras}
     policy.cameras = tuple(name for name in policy.spec.cameras if name in fed)
     log.info(f'{policy.spec.layout} checkpoint ({policy.spec.trainer}) and this robot:\n'
              + table(policy.spec, robot))
+    if unfed(policy.spec, robot) and every:
+        raise ValueError("no slot feeds the checkpoint's cameras "
+                         f"{', '.join(unfed(policy.spec, robot))}, and a network of "
+                         'pi-zero-pytorch cannot do without: set \'cameras\'')
     if unfed(policy.spec, robot):
         log.warning("no slot feeds the checkpoint's cameras "
                     f"{', '.join(unfed(policy.spec, robot))}: the policy decides without them, "

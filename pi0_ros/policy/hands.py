@@ -14,10 +14,10 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 from pi0_ros.checkpoint.config import RobotConfig
-from pi0_ros.checkpoint.hands import Hand
 from pi0_ros.checkpoint.mapping import JointMap
 from pi0_ros.checkpoint.spec import DELTA, PolicySpec, POSE
 from pi0_ros.kinematics.arm import Arm
+from pi0_ros.kinematics.hands import Hand
 from pi0_ros.kinematics.inverse import follow, Tolerance
 from pi0_ros.kinematics.rotations import matrices, numbers, turn
 from pi0_ros.kinematics.urdf import UrdfError

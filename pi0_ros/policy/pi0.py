@@ -64,7 +64,7 @@ class Pi0Policy:
         if device == 'auto':
             device = 'cuda' if torch.cuda.is_available() else 'cpu'
         if dtype == 'auto':
-            dtype = 'bfloat16' if device == 'cuda' else 'float32'
+            dtype = self.usual_dtype(device)
         self.device, self.dtype = torch.device(device), getattr(torch, dtype)
         self.steps, self.threads = steps or self.spec.denoising_steps, threads
         self.seed, self.rtc, self._warned = seed, rtc, False
@@ -74,7 +74,7 @@ class Pi0Policy:
         self._engine, self._compiled = engine, compiled
         self._pixels = Pixels(*self.spec.image_size, self.spec.letterbox, self.device)
         self.model, self.number = None, 0
-        self._path = self._reference = None
+        self._path = self._reference = self._table = None
         self.report = Report('none', 'not loaded')
         self.cameras = self.spec.cameras  # those that will be fed
         self.joints = JointMap.identity(self.spec.state_width, self.spec.action_width)
@@ -89,19 +89,30 @@ class Pi0Policy:
         self._tokenizer = load_tokenizer(self._tokenizer_name, self.spec)
         problem = None
         try:
-            self.model = weights.load_model(self.spec.folder, self.dtype, self.device,
-                                            self.spec.chunk_length)
+            self._load()
         except torch.cuda.OutOfMemoryError as error:
             problem = weights.out_of_memory(error, self.spec.folder, self.device)
         if problem:
             raise problem
-        self._path = self._reference = Reference(self.model, self.steps, self.rtc)
-        self.report = Report('reference', 'not checked yet')
         for warning in self.spec.warnings:
             log.warning(warning)
         if self.rtc == 'trained':
             log.info(f'hand-over rtc_trained: {NETWORKS[self.spec.network]} was trained to be '
                      f'given up to {self.spec.trained_delay} actions that are executed meanwhile')
+
+    def _load(self) -> None:
+        """Load the weights, and let the reference compute until another path is checked."""
+        self.model = weights.load_model(self.spec.folder, self.dtype, self.device,
+                                        self.spec.chunk_length)
+        self._table = self.model.model.vlm.get_input_embeddings()
+        self._path = self._reference = Reference(self.model, self.steps, self.rtc)
+        self.report = Report('reference', 'not checked yet')
+
+    def _choose(self) -> None:
+        """Choose the path that computes chunks."""
+        self._path, self.report = choose(
+            self.model, self.steps, max(1, len(self.cameras)), self.spec.max_prompt_tokens,
+            self._engine, self._compiled, self._embed, self.rtc)
 
     def warm_up(self) -> None:
         """
@@ -110,9 +121,7 @@ class Pi0Policy:
         :raises CheckpointError: the engine that was asked for cannot be used.
         """
         self._pixels.check()
-        self._path, self.report = choose(
-            self.model, self.steps, max(1, len(self.cameras)), self.spec.max_prompt_tokens,
-            self._engine, self._compiled, self._embed, self.rtc)
+        self._choose()
         log.info(str(self.report))
         height, width = self.spec.image_size
         images = {name: np.full((height, width, 3), 128, np.uint8) for name in self.cameras}
@@ -131,6 +140,11 @@ class Pi0Policy:
         if problem:
             raise problem
         self.number = 0
+
+    @staticmethod
+    def usual_dtype(device: str) -> str:
+        """Return the number format of cuda or cpu."""
+        return 'bfloat16' if device == 'cuda' else 'float32'
 
     loaded = True
 
@@ -235,7 +249,7 @@ class Pi0Policy:
             raise ValueError(f'state has {len(observation.state)} joints, expected '
                              f'{self._observed()}')
         raw = self.joints.state_in(observation.state, self.spec.state.middle)
-        state = host_buffer((self.model.config.max_state_dim,), self.device, torch.float32)
+        state = host_buffer((self._padded_state,), self.device, torch.float32)
         state.zero_()[:len(raw)] = torch.from_numpy(self.spec.state.normalise(raw))
         named = [name for name in self.spec.cameras if name in images]
         return (raw, state, self._prompted(observation.instruction, raw),
@@ -250,6 +264,11 @@ class Pi0Policy:
         """Return the shape [chunk_length, max_action_dim] that denoising starts from."""
         return self.spec.chunk_length, self.model.config.max_action_dim
 
+    @property
+    def _padded_state(self) -> int:
+        """Return how many numbers of state the network reads."""
+        return self.model.config.max_state_dim
+
     def _prompted(self, instruction: str, raw: np.ndarray) -> Prompt:
         """
         Return the prompt of an instruction, and of pi0.5 of a raw state; the last one is kept.
@@ -261,7 +280,9 @@ class Pi0Policy:
         if self._prompt is None or self._prompt[0] != (instruction, digits):
             ids = prompt_ids(self._tokenizer, instruction, self.spec.prompt, digits)
             most = self.spec.max_prompt_tokens
-            known = self.model.model.vlm.get_input_embeddings().num_embeddings
+            known = self._table.num_embeddings
+            if not ids:
+                raise ValueError(f"instruction '{instruction}' has no token of the tokenizer")
             if max(ids) >= known:
                 raise ValueError(f"instruction '{instruction}' has the token {max(ids)}, the "
                                  f'network knows {known}: the tokenizer is not the one that it '
@@ -277,7 +298,7 @@ class Pi0Policy:
 
     @torch.no_grad()
     def _embed(self, ids: torch.Tensor) -> Prompt:
-        return Prompt(ids, self.model.model.vlm.get_input_embeddings()(ids))
+        return Prompt(ids, self._table(ids))
 
     def describe(self) -> dict[str, str]:
         """Return which path computes, why, and where."""
@@ -293,6 +314,6 @@ class Pi0Policy:
 
     def close(self) -> None:
         """Free the network."""
-        self.model = self._path = self._reference = self._prompt = None
+        self.model = self._path = self._reference = self._prompt = self._table = None
         if self.device.type == 'cuda':
             torch.cuda.empty_cache()

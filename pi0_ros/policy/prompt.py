@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from pi0_ros.checkpoint.spec import find_tokenizer, NETWORKS, PALIGEMMA, PI05, PolicySpec
+from pi0_ros.checkpoint.spec import find_tokenizer, NETWORKS, PALIGEMMA, PI05, PLAIN, PolicySpec
 from pi0_ros.weights.files import CheckpointError
 from tokenizers import Tokenizer
 
@@ -28,16 +28,18 @@ def load_tokenizer(name: str, spec: PolicySpec) -> Tokenizer:
             (f"tokenizer '{name}' is neither a folder with tokenizer.json nor in the hub's "
              'cache on this disk' if name else
              f"checkpoint '{spec.folder}' has no tokenizer folder")
-            + ": set 'tokenizer' to a folder that holds PaliGemma's tokenizer.json, "
-            f'or accept the licence of {PALIGEMMA} on the hub and run: hf download '
-            f'{PALIGEMMA} tokenizer.json')
+            + (": copy the tokenizer.json that its prompts were made with into it"
+               if spec.prompt == PLAIN else
+               ": set 'tokenizer' to a folder that holds PaliGemma's tokenizer.json, or accept "
+               f'the licence of {PALIGEMMA} on the hub and run: hf download {PALIGEMMA} '
+               'tokenizer.json'))
     try:
         out = Tokenizer.from_file(str(folder / 'tokenizer.json'))
     except Exception as error:  # the library raises Exception itself
         raise CheckpointError(f"tokenizer '{folder}' is damaged: {error}") from error
     out.no_padding()
     out.no_truncation()
-    for text in ('<bos>', '\n'):
+    for text in ('<bos>', '\n') if spec.prompt != PLAIN else ():
         if out.encode(text, add_special_tokens=False).ids != [out.token_to_id(text)]:
             raise CheckpointError(f"tokenizer '{folder}' has no token {text!r}, which "
                                   f"{NETWORKS[spec.network]} reads: take PaliGemma's")
@@ -67,7 +69,10 @@ def prompt_ids(tokenizer: Tokenizer, instruction: str, style: str, digits: Seque
     lerobot: the text as it is, with a newline unless it ends with one. openpi (``tokenizer.py``):
     stripped, underscores and inner newlines become spaces, the newline is a piece of its own.
     pi05: that text and the state's digits, as ``Task: ..., State: ...;``, for either trainer.
+    plain: what the tokenizer makes of it, with the tokens that it adds itself.
     """
+    if style == PLAIN:
+        return tokenizer.encode(instruction).ids
     plain = instruction.strip().replace('_', ' ').replace('\n', ' ')
     if style == PI05:
         text = f"Task: {plain}, State: {' '.join(map(str, digits))};\nAction: "

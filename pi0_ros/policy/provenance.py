@@ -85,7 +85,7 @@ def configuration(config: PolicyConfig, robot: RobotConfig, handover: str, jacob
     out |= {name: getattr(robot, name) for name in OF_THE_ROBOT}
     out |= {'action_names': robot.joint_names, 'handover': handover, 'jacobian': jacobian}
     out['checkpoint'] = fingerprint(checkpoint_folder(config.checkpoint)) \
-        if config.policy == 'pi0' else ''
+        if config.has_checkpoint else ''
     return json.loads(json.dumps(out))
 
 

@@ -114,7 +114,7 @@ class Session:
         self._worker.start()
         gc.collect()
         gc.freeze()  # else a collection looks through all of torch, and the control thread waits
-        what = config.checkpoint if config.policy == 'pi0' else config.policy
+        what = config.checkpoint if config.has_checkpoint else config.policy
         self._log.info(
             f'policy {what} is ready after {time.perf_counter() - started:.1f} s; joints '
             f"{', '.join(self.pilot.joint_names)}; cameras {', '.join(self.inputs.cameras)}")

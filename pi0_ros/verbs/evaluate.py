@@ -115,7 +115,8 @@ def read_values(args: argparse.Namespace) -> list[tuple[str, Configuration]]:
                 f'{error}: give --params-file, for example config/sim.yaml for the demo '
                 'checkpoint; `pi0_ros inspect` writes one to start from') from error
         remote = config.policy.policy == 'remote'
-        if not remote and (config.policy.policy != 'pi0' or not config.policy.checkpoint):
+        if not remote and not (
+                config.policy.has_checkpoint and config.policy.checkpoint):
             raise ValueError('there is no checkpoint to evaluate: name one with --checkpoint')
         if not separator:
             name = (config.policy.server.partition('://')[2].strip('/').replace(':', '_')
@@ -174,7 +175,7 @@ def _outcomes(path: Path, given: list[tuple[str, Configuration]]) -> dict[str, l
         told = read_outcomes(path)
     names: dict[str, list[str]] = {}
     for name, config in given if set(told) - {name for name, _ in given} else ():
-        if config.policy.policy == 'pi0':
+        if config.policy.has_checkpoint:
             folder = checkpoint_folder(config.policy.checkpoint)
             names.setdefault(fingerprint(folder), []).append(name)
     out: dict[str, list[float]] = {}

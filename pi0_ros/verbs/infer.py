@@ -25,7 +25,7 @@ from pi0_ros.configuration.configuration import Configuration
 from pi0_ros.configuration.file import read_description, read_parameters
 from pi0_ros.motion.limits import RobotLimits
 from pi0_ros.observation.observation import Observation
-from pi0_ros.policy.factory import checkpoint_folder, in_numbers, with_hands
+from pi0_ros.policy.factory import checkpoint_folder, in_numbers, policy_class, with_hands
 from pi0_ros.policy.policy import ActionChunk, Body, Unserved
 from pi0_ros.verbs.servers import connected, of_server
 from pi0_ros.weights.files import CheckpointError
@@ -187,14 +187,14 @@ def in_order(observation: Observation, spec: PolicySpec) -> Observation:
 def _policy(args: argparse.Namespace, config: Configuration, robot: RobotConfig
             ) -> 'Pi0Policy':
     """Return the policy; the actions do not depend on the control rate, so any will do here."""
-    from pi0_ros.policy.pi0 import Pi0Policy
+    folder = checkpoint_folder(args.checkpoint)
 
     def make(choices: Choices) -> 'Pi0Policy':
-        return Pi0Policy(checkpoint_folder(args.checkpoint), dt_ns=20_000_000,
-                         device=args.device, dtype=args.dtype,
-                         steps=args.steps or config.policy.denoising_steps, seed=args.seed,
-                         tokenizer=args.tokenizer or config.policy.tokenizer, choices=choices,
-                         engine='reference' if args.reference else 'auto', compiled='off')
+        return policy_class(folder)(
+            folder, dt_ns=20_000_000, device=args.device, dtype=args.dtype,
+            steps=args.steps or config.policy.denoising_steps, seed=args.seed,
+            tokenizer=args.tokenizer or config.policy.tokenizer, choices=choices,
+            engine='reference' if args.reference else 'auto', compiled='off')
 
     choices = config.policy.choices(robot)
     try:

@@ -20,7 +20,7 @@ from pi0_ros.configuration.advice import advised
 from pi0_ros.configuration.configuration import Configuration
 from pi0_ros.configuration.file import read_description, read_parameters
 from pi0_ros.observation.observation import Observation
-from pi0_ros.policy.factory import checkpoint_folder, in_numbers
+from pi0_ros.policy.factory import checkpoint_folder, in_numbers, policy_class
 from pi0_ros.policy.policy import Unserved
 from pi0_ros.verbs.servers import describe as describe_server
 from pi0_ros.verbs.servers import is_server
@@ -109,11 +109,10 @@ def _unit_warnings(spec: PolicySpec) -> list[str]:
 def measure(folder: Path, choices: Choices, tokenizer: str, config: Configuration,
             urdf: str | None) -> dict[str, object]:
     """Load a checkpoint, let its engine check itself, time ten chunks, and see where tools go."""
-    from pi0_ros.policy.pi0 import Pi0Policy
     from pi0_ros.verbs.preview import preview
     started = time.perf_counter()
-    policy = Pi0Policy(folder, dt_ns=config.policy.dt_ns or 20_000_000, choices=choices,
-                       tokenizer=tokenizer)
+    policy = policy_class(folder)(folder, dt_ns=config.policy.dt_ns or 20_000_000,
+                                  choices=choices, tokenizer=tokenizer)
     policy.load()
     loaded = time.perf_counter()
     policy.warm_up()

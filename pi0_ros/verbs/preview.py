@@ -5,9 +5,9 @@
 
 import numpy as np
 from pi0_ros.checkpoint.fit import fit
-from pi0_ros.checkpoint.hands import Hand
 from pi0_ros.configuration.configuration import Configuration
 from pi0_ros.kinematics.arm import Arm
+from pi0_ros.kinematics.hands import Hand
 from pi0_ros.kinematics.inverse import reach, Tolerance
 from pi0_ros.kinematics.rotations import matrices
 from pi0_ros.motion.limits import RobotLimits

@@ -23,7 +23,7 @@ from pi0_ros.configuration.advice import advised
 from pi0_ros.configuration.configuration import Configuration
 from pi0_ros.configuration.file import read_parameters
 from pi0_ros.observation.observation import Observation
-from pi0_ros.policy.factory import checkpoint_folder
+from pi0_ros.policy.factory import checkpoint_folder, policy_class
 from pi0_ros.policy.policy import ActionChunk
 from pi0_ros.policy.provenance import fingerprint
 from pi0_ros.remote import metadata, schemas
@@ -152,14 +152,13 @@ def _make(args: argparse.Namespace, key: str, thread: ThreadPoolExecutor
 
 def _policy(args: argparse.Namespace, config: Configuration) -> 'Pi0Policy':
     from pi0_ros.checkpoint.reader import read
-    from pi0_ros.policy.pi0 import Pi0Policy
     folder, choices = checkpoint_folder(args.checkpoint), config.policy.choices(config.robot)
     # What they mean is the robot's business: velocities go out as velocities, as openpi's do.
     choices = replace(choices, actions=POSITIONS, velocity=0.0, positions=(), places=())
     spec = read(folder, choices)
     rtc = {'none': '', 'auto': 'trained' if spec.trained_delay else 'identity'}.get(
         args.rtc, args.rtc) if args.schema == schemas.OURS else ''
-    return Pi0Policy(
+    return policy_class(folder)(
         folder, dt_ns=config.policy.dt_ns or (0 if spec.dt_s else UNKNOWN_NS),
         offset=config.policy.action_offset, device=args.device, dtype=args.dtype,
         steps=args.steps or config.policy.denoising_steps, seed=args.seed, threads=args.threads,

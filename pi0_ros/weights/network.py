@@ -26,6 +26,9 @@ def network_config(folder: Path, shapes: Shapes, chunk_length: int) -> PI0Config
     """
     path = folder / 'config.json'
     given = read_json(path) if path.exists() else {}
+    if given.get('type') == 'pi_zero_pytorch':
+        raise CheckpointError(f"checkpoint '{folder}' is of pi-zero-pytorch, which is trained "
+                              'with that library')
     try:
         if given.get('vlm_config') and given.get('dit_config'):
             config = PI0Config.from_pretrained(folder)
