@@ -29,7 +29,7 @@ from pi0_ros.control.leading import Leading
 from pi0_ros.evaluation.ranking import wilson
 from pi0_ros.policy.pi0 import Pi0Policy
 from pi0_ros.sim import arm, expert, world
-from pi0_ros.sim.demonstration import BagWriter, JPEG_QUALITY, START_NS
+from pi0_ros.sim.demonstration import BagWriter, JPEG_QUALITY, START_NS, trajectory
 from pi0_ros.sim.episodes import CAMERAS, FIRST_UNSEEN_SEED, FRAME_TICKS, run_episode, TICK_NS
 from pi0_ros.sim.world import COLOURS
 from ranking import perturbed
@@ -37,9 +37,10 @@ from tqdm import tqdm
 
 ROOT = Path(__file__).parents[1]
 PATIENCE_NS, LIMIT_S = 4_000_000_000, 25.0
-SLOWLY = 0.45    # of the expert's pace: a robot at half its velocity keeps up
+SLOWLY = 0.7     # of the expert's pace: a robot at half its velocity keeps up, nearly
 AHEAD = 0.12     # rad, that the person is ahead of the robot at most
 STRING, BOOL = 'std_msgs/msg/String', 'std_msgs/msg/Bool'
+STATES, COMMANDS = 'sensor_msgs/msg/JointState', 'trajectory_msgs/msg/JointTrajectory'
 CORRECTED, JUDGED = 10_000, FIRST_UNSEEN_SEED + 5_000  # the first seeds
 
 
@@ -54,6 +55,10 @@ class Person:
         self.robot, self.named = robot, np.array([COLOURS.index(named)])
         self._leading = Leading(guard, 'absolute', 'pause')
         self._table = self._command = None
+
+    def watch(self, now_ns: int, command: np.ndarray | None, _: object) -> None:
+        """Keep what was commanded at the tick that was worked for."""
+        self.rows[-1] += (command,)
 
     def work(self, now_ns: int) -> None:
         robot = self.robot
@@ -81,7 +86,9 @@ class Person:
             step_s = SLOWLY * TICK_NS / 1e9
             self._command = expert.advance(self._table, self._command, self.named, step_s)
             world.step(self._table, self._command, step_s)
-        self._leading.lead(list(arm.JOINT_NAMES), self._table.joints[0].tolist(), now_ns, now_ns)
+        # Nothing stands between the leader's own fingers: they close where he wants them.
+        wanted = [*self._table.joints[0, :-1].tolist(), float(self._command[0, -1])]
+        self._leading.lead(list(arm.JOINT_NAMES), wanted, now_ns, now_ns)
 
     def write(self, path: Path, instruction: str) -> None:
         """Write a bag of it."""
@@ -89,7 +96,7 @@ class Person:
         begin_ns, led = self.rows[0][0], None
         out.write('/instruction', STRING, START_NS, data=instruction)
         out.write('/pi0/status', STRING, START_NS, data='')
-        for now_ns, joints, images, leads in self.rows:
+        for now_ns, joints, images, leads, command in self.rows:
             at_ns = START_NS + now_ns - begin_ns
             if leads != led:
                 led = leads
@@ -97,9 +104,12 @@ class Person:
             for name, jpeg in images.items():
                 out.write(f'/{name}/image_raw/compressed', 'sensor_msgs/msg/CompressedImage',
                           at_ns + 10**5, at_ns, format='jpeg', data=jpeg)
-            out.write('/joint_states', 'sensor_msgs/msg/JointState', at_ns + 2 * 10**5, at_ns,
+            out.write('/joint_states', STATES, at_ns + 2 * 10**5, at_ns,
                       name=list(arm.JOINT_NAMES), position=joints, velocity=np.zeros(5),
                       effort=np.zeros(0))
+            if command is not None:
+                out.write('/joint_trajectory', COMMANDS, at_ns + 3 * 10**5, at_ns,
+                          joint_names=list(arm.JOINT_NAMES), points=trajectory([(0, command)]))
         out.close()
 
 
@@ -112,7 +122,8 @@ def correct(folder: Path, checkpoint: Path, wanted: int) -> dict:
     bar = tqdm(total=wanted, unit='intervention')
     while told['interventions'] < wanted:
         person, seed = Person(True), CORRECTED + told['episodes']
-        episode = run_episode(policy, seed, helper=person, limit_s=LIMIT_S)
+        episode = run_episode(policy, seed, helper=person, watch=person.watch,
+                              limit_s=LIMIT_S)
         told['episodes'] += 1
         if person.led_ns is None:
             told['alone'] += 1
@@ -162,6 +173,9 @@ def main() -> None:
     parser.add_argument('--only', choices=('all', 'interventions'), default='all',
                         help='what is trained on: all but what led to a takeover, or what the '
                         'person did')
+    parser.add_argument('--actions', default='', metavar='TOPIC',
+                        help='what is learnt: as of export, what was commanded if left out; '
+                        'joint_states for where the joints were measured')
     parser.add_argument('--again', action='store_true',
                         help='train and judge anew on what was recorded in --out')
     parser.add_argument('--out', type=Path, default=Path('out/corrections'))
@@ -179,7 +193,8 @@ def main() -> None:
     only = ['--only', 'interventions'] if args.only == 'interventions' else [
         '--drop-before-takeover', LIMIT_S]
     run('export', *sorted((out / 'bags').iterdir()), '--dataset', out / 'set', '--fps', 50,
-        '--params-file', 'config/sim.yaml', '--actions', 'joint_states', *only)
+        '--params-file', 'config/sim.yaml', *only,
+        *(['--actions', args.actions] if args.actions else []))
     frames = json.loads((out / 'set' / 'meta' / 'info.json').read_text())
     run('train', '--dataset', out / 'set', '--checkpoint', weak, '--output', out / 'train',
         '--steps', args.steps, '--batch-size', args.batch_size, '--learning-rate',

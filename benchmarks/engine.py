@@ -237,16 +237,11 @@ def gpu() -> dict | str:
         model = load_model(Path(folder), torch.bfloat16, torch.device('cuda'))
         torch.cuda.synchronize()
     out: dict = {'load_s': time.perf_counter() - started}
-    plain, compiled = Engine(model, STEPS, 900), None
+    plain = Engine(model, STEPS, 900)
     torch.cuda.reset_peak_memory_stats()
     graphs(plain)(*inputs(model, 3))
     torch.cuda.synchronize()
     out['memory_gib'] = torch.cuda.max_memory_reserved() / 2**30
-    try:
-        compiled = Engine(model, STEPS, 900, compiled=True)
-        fast(compiled)(*inputs(model, 3))
-    except Exception as error:
-        compiled, out['compile'] = None, repr(error)[:300]
     # transformers' own code cannot be captured while its text table is on the host.
     table = model.model.vlm.get_input_embeddings().cuda()
     table._forward_pre_hooks.clear(), table._forward_hooks.clear()
@@ -255,12 +250,32 @@ def gpu() -> dict | str:
     floor = next((value for key, value in FLOOR_MS.items() if key in name), None)
     print(f'\n{name}, full size, bfloat16, loaded in {out["load_s"]:.1f} s, memory '
           f'{out["memory_gib"]:.2f} GiB, ms\n{"":24}{"cameras":>8}{"p50":>8}{"p99":>8}{"floor":>8}'
-          f'{"captured s":>12}')
+          f'{"captured s":>12}', flush=True)
+    gpu_rows(model, {'transformers': reference, 'fast in a graph': plain}, floor, out)
+    wanted = reference(*inputs(model, 3))
+    out['difference'] = float((fast(plain)(*inputs(model, 3)) - wanted).abs().max()
+                              / wanted.abs().max())
+    print(f"fast differs from transformers by {out['difference']:.1e} of the largest action",
+          flush=True)
+    try:  # last: tuning may take minutes
+        started = time.perf_counter()
+        compiled = Engine(model, STEPS, 900, compiled=True)
+        fast(compiled)(*inputs(model, 3))
+        out['compile_s'] = time.perf_counter() - started
+        print(f"compiled in {out['compile_s']:.0f} s", flush=True)
+        gpu_rows(model, {'fast compiled in a graph': compiled}, floor, out)
+    except Exception as error:
+        out['compile'] = repr(error)[:300]
+    print(f"replay equals eager, A B A: {out['replay_equals_eager']}")
+    return out
+
+
+def gpu_rows(model: torch.nn.Module, of: dict, floor: tuple | None, out: dict) -> None:
+    """Time paths, engines in graphs, for every number of cameras; print and keep the rows."""
     for cameras in (1, 2, 3):
         given, other = inputs(model, cameras), inputs(model, cameras, seed=1)
-        paths = {'transformers': reference, 'fast in a graph': graphs(plain)}
-        if compiled:
-            paths['fast compiled in a graph'] = graphs(compiled)
+        paths = {name: graphs(one) if isinstance(one, Engine) else one
+                 for name, one in of.items()}
         ready = {}
         for label, path in paths.items():
             torch.cuda.synchronize()
@@ -268,7 +283,7 @@ def gpu() -> dict | str:
             path(*given)
             torch.cuda.synchronize()
             ready[label] = time.perf_counter() - started
-        replay = captured(reference, given)
+        replay = captured(paths['transformers'], given) if 'transformers' in paths else None
         if replay:
             paths['transformers in a graph'] = replay
         waited = {label: lambda *values, path=path: (path(*values), torch.cuda.synchronize())
@@ -277,18 +292,13 @@ def gpu() -> dict | str:
             row = {**summary(times), 'captured_s': ready.get(label, 0.0)}
             row['of_floor'] = floor[cameras - 1] / row['p50'] if floor else None
             print(f'{label:24}{cameras:8}{row["p50"]:8.2f}{row["p99"]:8.2f}'
-                  f'{row["of_floor"] or 0:8.0%}{row["captured_s"]:12.2f}')
+                  f'{row["of_floor"] or 0:8.0%}{row["captured_s"]:12.2f}', flush=True)
             out.setdefault(label, {})[cameras] = row
-        for engine in (plain, compiled):
-            if engine:
+        for engine in of.values():
+            if isinstance(engine, Engine):
                 graph, eager = graphs(engine), fast(engine)
                 same = all(torch.equal(graph(*x), eager(*x)) for x in (given, other, given))
                 out.setdefault('replay_equals_eager', []).append(same)
-    print(f"replay equals eager, A B A: {out['replay_equals_eager']}")
-    wanted = reference(*given)
-    out['difference'] = float((fast(plain)(*given) - wanted).abs().max() / wanted.abs().max())
-    print(f"fast differs from transformers by {out['difference']:.1e} of the largest action")
-    return out
 
 
 def captured(path: Reference, given: tuple) -> object | None:

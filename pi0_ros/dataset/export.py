@@ -135,7 +135,9 @@ def export(args: argparse.Namespace, robot: RobotConfig, inputs: InputConfig, ba
     tasks = list(dict.fromkeys(one['task'] for one in writer.episodes))
     if offset:
         told.append('no commands were recorded, so an action is the next state: a policy that is '
-                    "trained on it needs 'action_offset' 1 (meta/pi0_ros.json says so)")
+                    "trained on it needs 'action_offset' 1 (meta/pi0_ros.json says so). Fingers "
+                    'that hold something are measured where it stops them: what is learnt from '
+                    'that does not press. Record the commands, too (docs/finetune.md)')
     print(f'{folder}: {len(writer.episodes)} episodes, {writer.frames} frames, '
           f'{writer.frames / args.fps:.1f} s; tasks: ' + '; '.join(tasks))
     verdicts = [one['success'] for one in writer.episodes if one['success'] is not None]

@@ -48,7 +48,7 @@ class PolicyConfig:
         'refuses instead.', choices=ENGINES)
     compile: str = setting(  # noqa: A003
         'auto',
-        'Let torch compile the fast path, which takes a minute at the start; auto compiles '
+        'Let torch compile the fast path, which takes minutes at the first start; auto compiles '
         'on a GPU.', choices=COMPILE)
     denoising_steps: int = setting(
         0, "Fewer are faster and rougher; 0 takes the checkpoint's.",
