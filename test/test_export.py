@@ -5,6 +5,7 @@
 
 import errno
 import json
+import os
 from pathlib import Path
 import signal
 import subprocess
@@ -135,16 +136,18 @@ def test_interrupted_it_goes_on_and_ends_the_same(bag, made, tmp_path):
     command = [str(bag), '--dataset', str(folder), '--fps', '25', '--params-file', SIM]
     process = subprocess.Popen([sys.executable, '-m', 'pi0_ros', 'export', *command], cwd=ROOT,
                                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    manifest = tmp_path / 'blocks.partial' / 'episodes.jsonl'
+    part = tmp_path / 'blocks.partial/parts/000000'
+    manifest = part / 'episodes.jsonl'
     while process.poll() is None:
-        if manifest.exists() and manifest.read_bytes().count(b'\n') >= 2:
+        if manifest.exists() and manifest.read_bytes().count(b'\n') >= 1:
             process.send_signal(signal.SIGKILL)
             process.wait()
     assert process.returncode == -signal.SIGKILL and not folder.exists()
-    first = tmp_path / 'blocks.partial/data/chunk-000/file-000.parquet'
-    written = first.stat().st_mtime_ns
+    kept = part / 'rows/000000.parquet'
+    os.link(kept, tmp_path / 'kept')
+    written = kept.stat().st_mtime_ns
     assert export.main(command) == 0
-    assert (folder / 'data/chunk-000/file-000.parquet').stat().st_mtime_ns == written
+    assert (tmp_path / 'kept').stat().st_mtime_ns == written
     for name in ('data/chunk-000/file-000.parquet', 'data/chunk-000/file-001.parquet',
                  'meta/stats.json', 'meta/tasks.parquet'):
         assert (folder / name).read_bytes() == (made / name).read_bytes(), name
@@ -166,7 +169,7 @@ def test_a_full_disk_leaves_nothing_under_the_name(bag, tmp_path, monkeypatch, c
 
 def test_a_partial_export_of_something_else_is_kept(bag, tmp_path, capsys):
     (tmp_path / 'd.partial').mkdir()
-    (tmp_path / 'd.partial/episodes.jsonl').write_text('{"version": 0}\n')
+    (tmp_path / 'd.partial/bags.jsonl').write_text('{"version": 0}\n')
     command = [str(bag), '--dataset', str(tmp_path / 'd'), '--fps', '10', '--params-file', SIM]
     assert export.main(command) == 1
     assert 'the beginning of another data set' in capsys.readouterr().err

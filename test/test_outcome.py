@@ -10,6 +10,7 @@ import numpy as np
 from pi0_ros.dataset import outcome
 from pi0_ros.dataset.episodes import ALL, Frame, judged, SUCCESSES
 from pi0_ros.dataset.outcome import DISCARD, FAILURE, Outcome, SUCCESS, WORDS
+from pi0_ros.dataset.part import Part
 from pi0_ros.observation.decoding import SECOND_NS as SECOND
 from pi0_ros.policy.factory import checkpoint_folder
 from pi0_ros.policy.provenance import fingerprint
@@ -173,8 +174,7 @@ def test_what_meets_no_frame_is_told(tmp_path, capsys):
 
 def test_an_export_goes_on_where_it_was_unless_outcomes_are_others(tmp_path, monkeypatch):
     path = tape(tmp_path / 'bag', *THREE)
-    writer = export.export.__globals__['DatasetWriter']
-    finish, count = writer.finish_episode, []
+    finish, count = Part.finish_episode, []
 
     def once(self, *given):
         count.append(given)
@@ -182,7 +182,7 @@ def test_an_export_goes_on_where_it_was_unless_outcomes_are_others(tmp_path, mon
             raise KeyboardInterrupt
         return finish(self, *given)
 
-    monkeypatch.setattr(writer, 'finish_episode', once)
+    monkeypatch.setattr(Part, 'finish_episode', once)
     given = [str(path), '--dataset', str(tmp_path / 'set'), '--fps', '20', '--min-seconds', '0.1']
     assert export.main(given) == 130
     assert exported(tmp_path, path, '--min-seconds', '0.1')[1] == [True, False, None]

@@ -5,7 +5,7 @@
 
 import argparse
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import contextmanager, ExitStack
 from dataclasses import replace
 import errno
 from typing import Any
@@ -90,3 +90,10 @@ class Bags:
         """Return a playback of every bag, from its begin."""
         return [Playback(bag, routes, self._wanted, self._instruction, self._by_stamps)
                 for bag, routes in zip(self.bags, self.routes)]
+
+
+@contextmanager
+def opened(args: argparse.Namespace, wanted: Wanted) -> Iterator[Bags]:
+    """Open the bags of a command for a while."""
+    with ExitStack() as stack:
+        yield Bags(args, wanted, stack)

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 
 """
-Writes a LeRobotDataset v3, an episode at a time, so that it can be taken up again.
+Makes a LeRobotDataset v3 of the parts that bags were made into, in the order of the bags.
 
 Every episode has a data file of its own, and at first videos; these are joined in the end, because
 training keeps every video open. Until all is written and read back, the data set is a folder with
@@ -11,27 +11,26 @@ another name. The layout is that of LeRobot 0.4 and newer (``lerobot/datasets/ut
 
 from collections.abc import Sequence
 import json
-import os
 from pathlib import Path
 import shutil
 from typing import Any
 
 import numpy as np
 from pi0_ros.dataset import sums
-from pi0_ros.dataset.episodes import Frame
-from pi0_ros.dataset.video import CameraVideo, frame_times, join, video_info
+from pi0_ros.dataset.manifest import Manifest, only_one
+from pi0_ros.dataset.part import ACTION, LED, Part, STATE
+from pi0_ros.dataset.video import frame_times, join, video_info
 import pyarrow
 import pyarrow.parquet
 
 VERSION, CHUNK = 'v3.0', 1000  # files in a folder
 DATA = 'data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet'
 VIDEO = 'videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4'
-PIECES = 'pieces'    # folder with videos of single episodes
+PARTS = 'parts'      # folder with what single bags were made into
 VIDEO_BYTES = 200 * 2**20  # of a joined video, as info.json says
-STATE, ACTION, IMAGES = 'observation.state', 'action', 'observation.images.'
+IMAGES = 'observation.images.'
 TOLERANCE_S = 1e-4   # of a frame's time, LeRobot's
 NUMBERS = ('timestamp', 'frame_index', 'episode_index', 'index', 'task_index')
-LED = 'intervention'  # as LeRobot's DAgger rollouts mark what a person did
 
 
 class DatasetWriter:
@@ -56,94 +55,61 @@ class DatasetWriter:
         if overwrite and self.partial.exists():
             shutil.rmtree(self.partial)
         self.partial.mkdir(parents=True, exist_ok=True)
-        self._manifest = self.partial / 'episodes.jsonl'
+        self._unlock = only_one(self.partial)
+        try:
+            self.manifest = Manifest(self.partial / 'bags.jsonl', key)
+        except ValueError:
+            self._unlock()
+            raise
+        shutil.rmtree(self.partial / 'data', ignore_errors=True)
         self.episodes: list[dict[str, Any]] = []
-        self._load(json.loads(json.dumps(key)))
-        self._rows: list[tuple[np.ndarray, np.ndarray, bool]] = []
-        self._videos: dict[str, CameraVideo] = {}
-
-    def _load(self, key: dict[str, Any]) -> None:
-        if not any(self.partial.iterdir()):
-            self._manifest.write_text(json.dumps(key) + '\n')
-        text = self._manifest.read_text() if self._manifest.exists() else ''
-        whole = [line for line in text.splitlines(True) if line.endswith('\n')]
-        if not whole or json.loads(whole[0]) != key:
-            raise ValueError(f"'{self.partial}' is the beginning of another data set: say "
-                             '--overwrite, or name another folder with --dataset')
-        if len(text) > sum(map(len, whole)):  # a line that was being written
-            os.truncate(self._manifest, len(''.join(whole).encode()))
-        self.episodes = [json.loads(line) for line in whole[1:]]
+        self._places: list[tuple[Part, int]] = []  # where videos of single episodes are
 
     @property
     def frames(self) -> int:
         """Return how many frames are written."""
         return sum(one['length'] for one in self.episodes)
 
-    def add(self, frame: Frame, state: np.ndarray) -> None:
-        """Add a frame to the episode under way. :param state: in the order of its names."""
-        if not self._rows:
-            for name in self.cameras:
-                self._videos[name] = CameraVideo(
-                    self._video(name, len(self.episodes)), self.fps, self.codec)
-        for name, video in self._videos.items():
-            video.add(frame.images[name])
-        self._rows.append((state, frame.action, frame.led))
+    def part(self, number: int) -> Path:
+        """Return the folder for what bag ``number`` has."""
+        return self.partial / PARTS / f'{number:06d}'
 
-    def drop(self) -> None:
-        """Forget the episode under way."""
-        number = len(self.episodes)
-        videos, self._videos, self._rows = self._videos, {}, []
-        for name, video in videos.items():
-            try:
-                video.close()
-            except Exception:  # that is why it is dropped
-                pass
-            self._video(name, number).unlink(missing_ok=True)
+    def take(self, number: int) -> list[str]:
+        """Give the episodes of bag ``number`` their numbers; return what is to be told."""
+        part, told = Part(self.part(number), self.fps, self.cameras, self.codec), []
+        for at, one in enumerate(part.episodes):
+            first = self.episodes[0]['shapes'] if self.episodes else one['shapes']
+            other = [name for name in first if one['shapes'][name] != first[name]]
+            if other:
+                told.append(
+                    f"an episode is left out ('{one['task']}'): images of '{other[0]}' are "
+                    f"{one['shapes'][other[0]]} high and wide, those of the first episode "
+                    f'{first[other[0]]}')
+                continue
+            self._write_rows(part.rows(at), one)
+            self.episodes.append(one)
+            self._places.append((part, at))
+        return told
 
-    def finish_episode(self, source: dict[str, Any], task: str, success: bool | None = None
-                       ) -> None:
-        """
-        End the episode under way.
-
-        :param source: where it is from, to find it again.
-        :param success: as somebody judged it, None if nobody did.
-        :raises ValueError: an image cannot be read. :raises OSError: the disk is full.
-        """
-        number, count, first = len(self.episodes), len(self._rows), self.frames
-        shapes, counts = {}, {}
-        for name, video in self._videos.items():
-            video.close()
-            shapes[name] = list(video.shape)
-            counts[name] = {'frames': video.sampled, 'values': video.counts.tolist()}
-        before = self.episodes[0]['shapes'] if self.episodes else shapes
-        other = [name for name in shapes if shapes[name] != before[name]]
-        if other:
-            raise ValueError(f"images of '{other[0]}' are {shapes[other[0]]} high and wide, those "
-                             f'of the first episode {before[other[0]]}')
-        tasks = [one['task'] for one in self.episodes]
-        known = list(dict.fromkeys([*tasks, task]))
-        states, actions, led = zip(*self._rows)
-        vectors = {STATE: np.array(states, np.float32), ACTION: np.array(actions, np.float32)}
+    def _write_rows(self, path: Path, one: dict[str, Any]) -> None:
+        """Write the data of an episode, with its number."""
+        number, count, first = len(self.episodes), one['length'], self.frames
+        known = list(dict.fromkeys([*(other['task'] for other in self.episodes), one['task']]))
+        rows = pyarrow.parquet.read_table(path)
         numbers = {'timestamp': (np.arange(count) / self.fps).astype(np.float32),
                    'frame_index': np.arange(count), 'episode_index': np.full(count, number),
                    'index': first + np.arange(count),
-                   'task_index': np.full(count, known.index(task))}
-        columns = {name: pyarrow.FixedSizeListArray.from_arrays(
-            pyarrow.array(values.ravel()), values.shape[1]) for name, values in vectors.items()}
-        columns |= {LED: pyarrow.array(led, pyarrow.bool_())} if self._led else {}
+                   'task_index': np.full(count, known.index(one['task']))}
+        columns = {name: rows[name].combine_chunks()
+                   for name in (*self.names, *((LED,) if self._led else ()))}
         columns |= {name: pyarrow.array(values) for name, values in numbers.items()}
-        path = self.partial / _at(DATA, number)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        pyarrow.parquet.write_table(pyarrow.table(columns), path)
-        self._rows, self._videos = [], {}  # from here on it is written
-        row = {'source': source, 'task': task, 'length': count, 'shapes': shapes,
-               'counts': counts, 'led': sum(led), 'success': success}
-        with self._manifest.open('a') as file:
-            file.write(json.dumps(row) + '\n')
-        self.episodes.append(row)
+        out = self.partial / _at(DATA, number)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        pyarrow.parquet.write_table(pyarrow.table(columns), out)
 
     def _video(self, camera: str, number: int) -> Path:
-        return self.partial / PIECES / camera / f'{number:06d}.mp4'
+        part, at = self._places[number]
+        return part.video(camera, at)
 
     def _join_videos(self) -> list[dict[str, Any]]:
         """Join the videos of episodes; return what tells of each episode where they are."""
@@ -170,11 +136,13 @@ class DatasetWriter:
         join([self._video(camera, number) for number in numbers],
              self.partial / _at(VIDEO, file, IMAGES + camera), self.fps)
 
-    def finish(self, robot_type: str, action_offset: int = 0) -> Path:
+    def finish(self, robot_type: str, action_offset: int = 0,
+               bags: Sequence[dict[str, Any]] = ()) -> Path:
         """
         Write what tells of the data, read everything back, and give the folder its name.
 
         :param action_offset: periods after its frame, at which an action is due.
+        :param bags: what became of each, to be kept in meta/pi0_ros.json.
         :raises ValueError: what was written is not what was meant to be.
         """
         if not self.episodes:
@@ -191,12 +159,18 @@ class DatasetWriter:
                              meta / 'episodes/chunk-000/file-000.parquet')
         (meta / 'info.json').write_text(json.dumps(self._info(len(tasks), robot_type), indent=4))
         # Beside LeRobot's own files: what it does not record.
-        (meta / 'pi0_ros.json').write_text(json.dumps({'action_offset': action_offset}) + '\n')
+        (meta / 'pi0_ros.json').write_text(json.dumps({
+            'action_offset': action_offset, **({'bags': list(bags)} if bags else {})}) + '\n')
         check(self.partial)
         self.partial.replace(self.folder)
-        (self.folder / self._manifest.name).unlink()
-        shutil.rmtree(self.folder / PIECES)
+        (self.folder / self.manifest.path.name).unlink()
+        shutil.rmtree(self.folder / PARTS)
+        self.close()
         return self.folder
+
+    def close(self) -> None:
+        """Let others write there."""
+        self._unlock()
 
     def give_up(self) -> None:
         """Leave nothing, where nothing was written."""

@@ -4,7 +4,7 @@
 """Verb ``export``: make a LeRobotDataset v3 of bags."""
 
 import argparse
-from contextlib import ExitStack
+from collections.abc import Sequence
 import itertools
 from pathlib import Path
 import sys
@@ -13,7 +13,7 @@ import numpy as np
 from pi0_ros.bags import actions
 from pi0_ros.bags import routes as topics
 from pi0_ros.bags.bag import Bag, BagError
-from pi0_ros.bags.bags import add_bag_arguments, Bags, FULL, KEPT
+from pi0_ros.bags.bags import add_bag_arguments, FULL, KEPT
 from pi0_ros.bags.routes import Wanted
 from pi0_ros.configuration.advice import advised
 from pi0_ros.configuration.configuration import Configuration
@@ -21,6 +21,7 @@ from pi0_ros.configuration.file import read_all_parameters
 from pi0_ros.dataset.episodes import ALL, CHOICES
 from pi0_ros.dataset.export import export
 from pi0_ros.dataset.video import CODECS
+from pi0_ros.jobs import Runner
 
 DEPTHS = ('16UC1', '32FC1', '16SC1')
 NAMED_NS = 2 * 10**9  # in which every publisher of joint states has spoken
@@ -56,6 +57,12 @@ def parser() -> argparse.ArgumentParser:
                      help='shorter episodes are left out (default: 1)')
     out.add_argument('--codec', choices=tuple(CODECS), default='h264', help='of the videos')
     out.add_argument('--robot-type', default='unknown', help='name of the robot, for info.json')
+    out.add_argument('--jobs', type=int, default=0, metavar='N',
+                     help='bags at a time, each in a process (default: as many as there are cores '
+                     'and memory for); the data set is the same, byte for byte')
+    out.add_argument('--ray', default='', metavar='ADDRESS',
+                     help="on a Ray cluster instead, whose machines see the same folders: 'auto' "
+                     "for the one of this machine, 'local' for one of its own, ray://HOST:10001")
     out.add_argument('--overwrite', action='store_true',
                      help='begin anew where another export was interrupted')
     return out
@@ -66,7 +73,7 @@ def read_values(args: argparse.Namespace) -> Configuration:
     if args.params_file:
         return read_all_parameters(args.params_file, policy='mock_hold')
     remaps = topics.parse_remaps(args.remap)
-    with Bag(args.bags[0]) as bag:
+    with Bag(_first_readable(args.bags)) as bag:
         chosen = '/' + (args.actions.strip('/') or 'position_commands')
         if chosen in bag.topics and bag.topics[chosen].kind == actions.ARRAY and (
                 bag.topics[chosen].count):
@@ -89,11 +96,22 @@ def read_values(args: argparse.Namespace) -> Configuration:
         slots = [remaps[slot] for slot in topics.CAMERAS if slot in remaps] or images
     names = [topic.removesuffix('/image_raw').strip('/').replace('/', '_') for topic in slots]
     if not 0 < len(slots) <= len(topics.CAMERAS):
-        raise BagError(f"bag '{args.bags[0]}' has {len(slots)} image topics, expected 1 to 3: "
+        raise BagError(f"bag '{bag.path}' has {len(slots)} image topics, expected 1 to 3: "
                        f"choose with --remap camera_1:=TOPIC. It has {', '.join(images)}")
     args.remap = args.remap + [f'{slot}:={topic}' for slot, topic in zip(topics.CAMERAS, slots)]
     return read_all_parameters(None, policy='mock_hold', joint_names=list(known),
                                cameras=names)
+
+
+def _first_readable(paths: Sequence[Path]) -> Path:
+    """Return the first bag that can be opened; the first of all, if none can."""
+    for path in paths:
+        try:
+            with Bag(path):
+                return path
+        except BagError:
+            continue
+    return paths[0]
 
 
 def _is_depth(bag: Bag, topic: str) -> bool:
@@ -115,11 +133,13 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     try:
         config = read_values(args)
-        with ExitStack() as stack:
-            bags = Bags(args, Wanted.of(config), stack)
-            print(bags.describe())
-            for text in export(args, config.robot, config.inputs, bags):
-                print(f'note: {advised(text)}')
+        told, failed = export(args, config.robot, config.inputs, Wanted.of(config),
+                              Runner(args.jobs, args.ray))
+        for text in told:
+            print(f'note: {advised(text)}')
+        for path, why in failed.items():
+            print(f"pi0_ros export: '{path}' is not in it: {advised(why)}", file=sys.stderr)
+        return 1 if failed else 0
     except OSError as error:
         print(f'pi0_ros export: {advised(error)}' + KEPT * (error.errno in FULL), file=sys.stderr)
     except ValueError as error:
@@ -128,6 +148,4 @@ def main(argv: list[str] | None = None) -> int:
         print('\npi0_ros export: interrupted: the same command goes on from here',
               file=sys.stderr)
         return 130
-    else:
-        return 0
     return 1

@@ -1,0 +1,227 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""
+The same work on many inputs: here, in processes of this machine, or on a Ray cluster.
+
+A worker that dies takes nothing with it: its job goes to another one, twice at most.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+import importlib.util
+import multiprocessing
+from multiprocessing.connection import Connection, wait
+import os
+from pathlib import Path
+import re
+import signal
+from typing import Any
+
+from tqdm import tqdm
+
+TRIES = 3
+MEMORY = 2 * 2**30  # bytes that a worker may need
+RAY = 'pip install "ray>=2.40"'
+Result = tuple[int, Any, Exception | None]  # number of a job, what came of it or why nothing
+
+
+class JobError(ValueError):
+    """A job could not be done anywhere."""
+
+
+def usual_jobs() -> int:
+    """Return how many workers this machine has room for: cores, bounded by free memory."""
+    free = re.search(r'MemAvailable:\s*(\d+)', Path('/proc/meminfo').read_text())
+    return max(1, min(len(os.sched_getaffinity(0)), int(free[1]) * 1024 // MEMORY if free else 1))
+
+
+@dataclass(frozen=True)
+class Runner:
+    """Where jobs run."""
+
+    jobs: int = 0   # processes; 0: what the machine has room for
+    ray: str = ''   # address of a cluster, '' for none
+
+    def run(self, work: Callable[[Any], Any], jobs: Mapping[int, Any],
+            sizes: Mapping[int, int]) -> Iterator[Result]:
+        """
+        Yield the result of every job as it comes, in any order.
+
+        What ``work`` raises comes as an error; a KeyboardInterrupt ends all.
+
+        :param work: a function of a module; it and its jobs are pickled.
+        :param sizes: of each job, bytes, for the bar.
+        :raises JobError: there is no Ray, or no such cluster.
+        """
+        count = min(self.jobs or usual_jobs(), len(jobs))
+        if not self.ray and count <= 1:
+            yield from _here(work, jobs)
+            return
+        made = _on_ray(work, jobs, self.ray) if self.ray else _in_processes(work, jobs, count)
+        bar, failed = tqdm(total=sum(sizes.values()), unit='B', unit_scale=True,
+                           dynamic_ncols=True), 0
+        try:
+            for number, (key, out, error) in enumerate(made, 1):
+                failed += error is not None
+                bar.update(sizes[key])
+                bar.set_postfix_str(f'{number} of {len(jobs)}'
+                                    + (f', {failed} failed' if failed else ''))
+                yield key, out, error
+        finally:
+            made.close()
+            bar.close()
+
+
+def _here(work: Callable[[Any], Any], jobs: Mapping[int, Any]) -> Iterator[Result]:
+    for number, job in jobs.items():
+        try:
+            out = work(job)
+        except (ValueError, OSError) as error:
+            yield number, None, error
+        else:
+            yield number, out, None
+
+
+class _Worker:
+    """A process that takes one job after another."""
+
+    def __init__(self, work: Callable[[Any], Any]) -> None:
+        context = multiprocessing.get_context('spawn')  # threads and a fork do not go together
+        self.pipe, theirs = context.Pipe()
+        self.process = context.Process(target=_serve, args=(work, theirs, os.getpid()),
+                                       daemon=True)
+        self.process.start()
+        theirs.close()
+        self.number: int | None = None
+
+    def give(self, number: int, job: Any) -> None:
+        self.number = number
+        try:
+            self.pipe.send(job)
+        except OSError:  # it is gone, which is seen when it is asked
+            pass
+
+    def take(self) -> tuple[Any, Exception | None]:
+        """
+        Return what came of its job.
+
+        :raises EOFError: it died.
+        """
+        self.number = None
+        return self.pipe.recv()
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.join()
+        self.pipe.close()
+
+
+def _serve(work: Callable[[Any], Any], pipe: Connection, parent: int) -> None:
+    """Do what comes through the pipe, until it is closed or the parent is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the parent ends us
+    _die_with(parent)
+    while True:
+        try:
+            job = pipe.recv()
+        except EOFError:
+            return
+        try:
+            out = work(job), None
+        except Exception as error:
+            out = None, _plain(error)
+        pipe.send(out)
+
+
+def _die_with(parent: int) -> None:
+    """Let the kernel end this process when its parent ends, so that nobody writes unseen."""
+    import ctypes
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def _plain(error: Exception) -> Exception:
+    """Return an error that can be pickled, and says the same."""
+    if isinstance(error, OSError):
+        return OSError(error.errno, error.strerror or str(error), error.filename)
+    return error if type(error) in (ValueError, MemoryError) else JobError(
+        str(error) if isinstance(error, ValueError) else f'{type(error).__name__}: {error}')
+
+
+def _in_processes(work: Callable[[Any], Any], jobs: Mapping[int, Any], count: int
+                  ) -> Iterator[Result]:
+    waiting = [(number, 1) for number in reversed(jobs)]  # and which try it is
+    tries: dict[int, int] = {}
+    workers = [_Worker(work) for _ in range(count)]
+    try:
+        while waiting or any(one.number is not None for one in workers):
+            for one in workers:
+                if one.number is None and waiting:
+                    number, tries_of = waiting.pop()
+                    tries[number] = tries_of
+                    one.give(number, jobs[number])
+            busy = {one.pipe: one for one in workers if one.number is not None}
+            for pipe in wait(list(busy)):
+                one, number = busy[pipe], busy[pipe].number
+                try:
+                    yield number, *one.take()
+                except (EOFError, OSError):
+                    code = _ended(one)
+                    workers[workers.index(one)] = _Worker(work)
+                    if tries[number] < TRIES:
+                        waiting.append((number, tries[number] + 1))
+                        continue
+                    yield number, None, JobError(
+                        f'its worker died {TRIES} times, the last time by {code}' + (
+                            ': out of memory, most likely; fewer --jobs leave more to each'
+                            if code == 'SIGKILL' else ''))
+    finally:
+        for one in workers:
+            one.end()
+
+
+def _ended(worker: _Worker) -> str:
+    """Return how a worker ended."""
+    worker.process.join()
+    code = worker.process.exitcode or 0
+    worker.end()
+    return signal.Signals(-code).name if code < 0 else f'exit code {code}'
+
+
+def _on_ray(work: Callable[[Any], Any], jobs: Mapping[int, Any], address: str
+            ) -> Iterator[Result]:
+    """
+    Run jobs on a Ray cluster, whose machines see the same folders.
+
+    The package travels with them; what it needs must be installed there.
+    """
+    if importlib.util.find_spec('ray') is None:
+        raise JobError(f'--ray needs Ray: {RAY}')
+    import ray
+    from ray import exceptions
+    try:
+        ray.init(address=None if address == 'local' else address, log_to_driver=False,
+                 logging_level='error', configure_logging=True, include_dashboard=False
+                 if address == 'local' else None,
+                 runtime_env={'py_modules': [str(Path(__file__).parent)]})
+    except Exception as error:  # of many kinds: no such host, another version of Ray or Python
+        raise JobError(f"no Ray cluster answers at '{address}': {str(error).splitlines()[0]}; "
+                       "'ray start --head' makes one, 'auto' finds the one of this machine, "
+                       "'local' starts one for this command") from error
+    try:
+        task = ray.remote(max_retries=TRIES - 1, num_cpus=1)(work)
+        waiting = {task.remote(job): number for number, job in jobs.items()}
+        while waiting:
+            for ready in ray.wait(list(waiting))[0]:
+                number = waiting.pop(ready)
+                try:
+                    yield number, ray.get(ready), None
+                except exceptions.RayTaskError as error:
+                    cause = error.cause if isinstance(error.cause, Exception) else error
+                    yield number, None, _plain(cause)
+                except exceptions.RayError as error:  # a machine, a worker or the memory is gone
+                    yield number, None, JobError(
+                        f'no machine could do it: {str(error).strip().splitlines()[0]}')
+    finally:
+        ray.shutdown()

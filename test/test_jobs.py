@@ -1,0 +1,231 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""Many bags at once: the same bytes whoever made them, whatever dies meanwhile."""
+
+import errno
+import hashlib
+import json
+import os
+from pathlib import Path
+import random
+import signal
+import subprocess
+import sys
+import time
+
+from bags import Tape
+import numpy as np
+from pi0_ros import jobs
+from pi0_ros.dataset.manifest import Manifest
+from pi0_ros.jobs import JobError, Runner
+from pi0_ros.verbs import export
+import pytest
+
+ROOT = Path(__file__).parents[1]
+BAGS = 5
+
+
+# What workers do; they are found by their names in this module.
+
+def double(value):
+    return 2 * value
+
+
+def refuse(value):
+    if value == 'disk':
+        raise OSError(errno.ENOSPC, 'No space left on device', '/data')
+    raise ValueError(f'{value} is wrong')
+
+
+def die(job):
+    """Die so often as the file of the job says."""
+    left = int(job.read_text())
+    if left:
+        job.write_text(str(left - 1))
+        os.kill(os.getpid(), signal.SIGKILL)
+    return job.name
+
+
+def results(runner, work, given):
+    return {number: (out, error) for number, out, error in runner.run(
+        work, given, dict.fromkeys(given, 1))}
+
+
+@pytest.mark.parametrize('count', [1, 2, 4])
+def test_every_job_is_done_once(count):
+    found = list(Runner(count).run(double, {n: n for n in range(9)}, dict.fromkeys(range(9), 1)))
+    assert sorted(found) == [(n, 2 * n, None) for n in range(9)]
+
+
+@pytest.mark.parametrize('count', [1, 2])
+def test_what_goes_wrong_comes_as_an_error(count):
+    found = results(Runner(count), refuse, {0: 'this', 1: 'disk'})
+    assert isinstance(found[0][1], ValueError) and str(found[0][1]) == 'this is wrong'
+    assert isinstance(found[1][1], OSError) and found[1][1].errno == errno.ENOSPC
+
+
+def test_a_worker_that_dies_is_replaced_and_its_job_tried_again(tmp_path):
+    for name, times in (('well', 0), ('twice', 2), ('ever', 9)):
+        (tmp_path / name).write_text(str(times))
+    given = dict(enumerate(sorted(tmp_path.iterdir())))
+    found = {given[number].name: outcome for number, outcome in results(
+        Runner(2), die, given).items()}
+    assert found['well'] == ('well', None) and found['twice'] == ('twice', None)
+    assert isinstance(found['ever'][1], JobError)
+    assert 'died 3 times, the last time by SIGKILL: out of memory' in str(found['ever'][1])
+    assert (tmp_path / 'ever').read_text() == '6'
+
+
+def test_usual_jobs_leave_memory_to_each(monkeypatch):
+    assert 1 <= jobs.usual_jobs() <= os.cpu_count()
+    monkeypatch.setattr(jobs, 'MEMORY', 2**60)
+    assert jobs.usual_jobs() == 1
+
+
+def test_half_a_line_is_forgotten_and_the_last_word_counts(tmp_path):
+    (tmp_path / 'd').mkdir()
+    path = tmp_path / 'd' / 'bags.jsonl'
+    first = Manifest(path, {'fps': 5})
+    first.tell(0, 'failed', reason='no disk')
+    first.tell(0, 'done', told=[])
+    first.tell(1, 'failed', reason='damaged')
+    with path.open('a') as file:
+        file.write('{"number": 2, "sta')
+    again = Manifest(path, {'fps': 5})
+    assert again.done(0)['told'] == [] and again.done(1) is None and again.done(2) is None
+    again.tell(2, 'done', told=['x'])
+    assert Manifest(path, {'fps': 5}).done(2)['told'] == ['x']
+    with pytest.raises(ValueError, match='the beginning of another data set'):
+        Manifest(path, {'fps': 6})
+
+
+# Export.
+
+def tape(path, number, length=1600):
+    """Write a bag with an instruction of its own, a swing and pictures."""
+    out = Tape(path)
+    for at_ms in range(0, length, 20):
+        out.joints(at_ms, [np.sin(at_ms / 300 + number), 0.1 * number])
+        if at_ms % 40 == 0:
+            out.image(at_ms, (at_ms // 40 + 30 * number) % 255)
+        if at_ms == 40:
+            out.say(at_ms, f'task {number % 3}')
+    return out.close()
+
+
+@pytest.fixture(scope='module')
+def bags(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('bags')
+    return [tape(folder / f'{number}', number, 1200 + 200 * number) for number in range(BAGS)]
+
+
+def command(bags, folder, *more):
+    return [*map(str, bags), '--dataset', str(folder), '--fps', '25', *map(str, more)]
+
+
+def content(folder):
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in sorted(folder.rglob('*')) if path.is_file()}
+
+
+@pytest.fixture(scope='module')
+def wanted(bags, tmp_path_factory):
+    folder = tmp_path_factory.mktemp('one') / 'set'
+    assert export.main(command(bags, folder, '--jobs', 1)) == 0
+    out = content(folder)
+    assert sum(name.endswith('.parquet') for name in out) == BAGS + 2
+    return out
+
+
+@pytest.mark.parametrize('count', [2, 4])
+def test_the_data_set_is_the_same_byte_for_byte(bags, wanted, tmp_path, count, capsys):
+    assert export.main(command(bags, tmp_path / 'set', '--jobs', count)) == 0
+    assert content(tmp_path / 'set') == wanted
+    assert not list(tmp_path.glob('*.partial'))
+    told = capsys.readouterr()
+    assert [told.out.index(f'messages of {bag}\n') for bag in bags] == sorted(
+        told.out.index(f'messages of {bag}\n') for bag in bags)
+    assert f'{BAGS} of {BAGS}' in told.err
+
+
+def test_killed_three_times_it_ends_the_same(bags, wanted, tmp_path):
+    dice, folder, seen = random.Random(8), tmp_path / 'set', 0
+    partial, words = tmp_path / 'set.partial', command(bags, folder, '--jobs', 2)
+    for _ in range(3):
+        process = subprocess.Popen([sys.executable, '-m', 'pi0_ros', 'export', *words], cwd=ROOT,
+                                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        goal = seen + dice.randint(1, 2)  # episodes; then it dies
+        end = time.monotonic() + 60
+        while process.poll() is None and time.monotonic() < end:
+            lines = sum(path.read_bytes().count(b'\n')
+                        for path in partial.glob('parts/*/episodes.jsonl'))
+            if lines >= goal:
+                process.kill()
+        process.wait()
+        if process.returncode == 0:
+            break
+        seen = sum(path.read_bytes().count(b'\n')
+                   for path in partial.glob('parts/*/episodes.jsonl'))
+        assert not folder.exists()
+    if not folder.exists():
+        assert export.main(command(bags, folder, '--jobs', 2)) == 0
+    assert content(folder) == wanted
+
+
+@pytest.mark.parametrize('count', [1, 2])
+def test_a_bag_that_cannot_be_read_fails_alone(bags, tmp_path, count, capsys):
+    bad = tmp_path / 'bad'
+    bad.mkdir()
+    (bad / 'bad_0.mcap').write_bytes(b'no bag at all')
+    given = [bad, *bags[:2], tmp_path / 'nowhere']
+    assert export.main(command(given, tmp_path / 'set', '--jobs', count)) == 1
+    said = capsys.readouterr().err
+    assert f"'{bad}' is not in it: bag" in said and "nowhere' does not exist" in said
+    told = json.loads((tmp_path / 'set/meta/pi0_ros.json').read_text())['bags']
+    assert [(one['bag'], one.get('episodes')) for one in told] == [
+        ('bad', None), ('nowhere', None), ('0', 1), ('1', 1)]
+    assert 'does not exist' in told[1]['failed']
+
+
+def test_what_fails_while_it_is_read_fails_alone_too(bags, tmp_path, monkeypatch, capsys):
+    make = export.export.__globals__['make_part']
+
+    def refusing(job):
+        if job.number == 1:
+            raise ValueError('its middle is damaged')
+        return make(job)
+
+    with monkeypatch.context() as patched:
+        patched.setitem(export.export.__globals__, 'make_part', refusing)
+        assert export.main(command(bags[:3], tmp_path / 'set', '--jobs', 1)) == 1
+    assert f"'{bags[1]}' is not in it: its middle is damaged" in capsys.readouterr().err
+    alone = command([bags[0], bags[2]], tmp_path / 'two', '--jobs', 1)
+    assert export.main(alone) == 0
+    mine, two = content(tmp_path / 'set'), content(tmp_path / 'two')
+    assert {name: value for name, value in mine.items() if name != 'meta/pi0_ros.json'} == {
+        name: value for name, value in two.items() if name != 'meta/pi0_ros.json'}
+
+
+def test_two_exports_into_one_folder(bags, tmp_path, capsys):
+    partial = tmp_path / 'set.partial'
+    partial.mkdir()
+    unlock = export.export.__globals__['DatasetWriter'].__init__.__globals__['only_one'](partial)
+    assert export.main(command(bags, tmp_path / 'set', '--jobs', 1)) == 1
+    assert 'another export is writing' in capsys.readouterr().err
+    unlock()
+    assert export.main(command(bags[:1], tmp_path / 'set', '--jobs', 1)) == 0
+
+
+def test_without_ray_it_says_what_to_install(bags, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(jobs.importlib.util, 'find_spec', lambda name: None)
+    assert export.main(command(bags, tmp_path / 'set', '--ray', 'local')) == 1
+    assert '--ray needs Ray: pip install' in capsys.readouterr().err
+
+
+def test_the_same_from_a_ray_cluster(bags, wanted, tmp_path):
+    pytest.importorskip('ray', reason='needs Ray')
+    assert export.main(command(bags, tmp_path / 'set', '--ray', 'local')) == 0
+    assert content(tmp_path / 'set') == wanted
+    with pytest.raises(JobError, match='no Ray cluster answers at'):
+        next(Runner(ray='127.0.0.1:1').run(double, {0: 1}, {0: 1}))
