@@ -16,11 +16,13 @@ import os
 from pathlib import Path
 import re
 import signal
+import socket
 from typing import Any
 
 from tqdm import tqdm
 
 TRIES = 3
+ANSWER_S = 5.0  # for which a cluster may take to answer
 MEMORY = 2 * 2**30  # bytes that a worker may need
 RAY = 'pip install "ray>=2.40"'
 Result = tuple[int, Any, Exception | None]  # number of a job, what came of it or why nothing
@@ -201,6 +203,9 @@ def _on_ray(work: Callable[[Any], Any], jobs: Mapping[int, Any], address: str
     import ray
     from ray import exceptions
     try:
+        host, colon, port = address.rpartition('://')[2].rpartition(':')
+        if colon:  # Ray itself tries for minutes
+            socket.create_connection((host, int(port)), ANSWER_S).close()
         ray.init(address=None if address == 'local' else address, log_to_driver=False,
                  logging_level='error', configure_logging=True, include_dashboard=False
                  if address == 'local' else None,
