@@ -24,7 +24,7 @@ from tqdm import tqdm
 TRIES = 3
 ANSWER_S = 5.0  # for which a cluster may take to answer
 MEMORY = 2 * 2**30  # bytes that a worker may need
-RAY = 'pip install "ray>=2.40"'
+RAY = 'pip install -r requirements/ray.txt'
 Result = tuple[int, Any, Exception | None]  # number of a job, what came of it or why nothing
 
 
@@ -44,6 +44,7 @@ class Runner:
 
     jobs: int = 0   # processes; 0: what the machine has room for
     ray: str = ''   # address of a cluster, '' for none
+    unit: str = 'B'  # of sizes
 
     def run(self, work: Callable[[Any], Any], jobs: Mapping[int, Any],
             sizes: Mapping[int, int]) -> Iterator[Result]:
@@ -61,7 +62,7 @@ class Runner:
             yield from _here(work, jobs)
             return
         made = _on_ray(work, jobs, self.ray) if self.ray else _in_processes(work, jobs, count)
-        bar, failed = tqdm(total=sum(sizes.values()), unit='B', unit_scale=True,
+        bar, failed = tqdm(total=sum(sizes.values()), unit=self.unit, unit_scale=True,
                            dynamic_ncols=True), 0
         try:
             for number, (key, out, error) in enumerate(made, 1):

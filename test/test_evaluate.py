@@ -423,3 +423,14 @@ def test_a_fingerprint_tells_checkpoints_apart(tmp_path):
     before = fingerprint(folder)
     (folder / 'evaluation/evaluation.json').write_text('{}')  # our own
     assert fingerprint(folder) == before
+
+
+def test_several_at_a_time_find_the_same(bag, tmp_path):
+    def evaluation(folder, *more):
+        assert evaluate.main(arguments(bag, folder, '--every', '0.8', '--checkpoint',
+                                       'other=demo', '--shuffle-instructions', *more)) == 0
+        return {name: (folder / name).read_bytes() for name in (
+            'evaluation.json', 'demo/moments.parquet', 'other/moments.parquet',
+            'other-wrong_instructions/moments.parquet')}
+
+    assert evaluation(tmp_path / 'two', '--jobs', '2') == evaluation(tmp_path / 'one')

@@ -8,6 +8,7 @@ from pathlib import Path
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 from pi0_ros.launching import PROFILES
@@ -86,3 +87,32 @@ def test_ctrl_c_while_it_still_imports_is_a_quiet_end(verb, imported, status):
         'print("it went on")\n')], cwd=ROOT, env=dict(os.environ) | private_environment(),
         capture_output=True, text=True, timeout=120, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (status, '', '')
+
+
+def test_a_signal_while_something_is_finalised_is_not_lost():
+    """Python drops what is raised in __del__: the node would load on to its end."""
+    from pi0_ros.ros.interrupt import ENDING, Interrupt
+
+    class Dying:
+        def __del__(self):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.monotonic()  # the handler runs here
+
+    before, dropped = [signal.getsignal(number) for number in ENDING], []
+    hook, sys.unraisablehook = sys.unraisablehook, dropped.append
+    interrupt = Interrupt()
+    try:
+        interrupt.listen()
+        with pytest.raises(KeyboardInterrupt):
+            one = Dying()
+            del one
+            assert interrupt.told.is_set()
+            threading.Event().wait(10)
+        with interrupt.raising(True):  # a second one is for those who wait for the end
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.monotonic()
+    finally:
+        sys.unraisablehook = hook
+        for number, handler in zip(ENDING, before):
+            signal.signal(number, handler)
+    assert not dropped

@@ -551,15 +551,15 @@ def test_an_answer_to_another_question_is_refused(asking, demo, monkeypatch):
 
 def test_who_asked_and_has_gone_is_not_decided_for(demo, monkeypatch):
     hold, begun, inferred = threading.Event(), threading.Event(), []
-    infer = demo.server._infer
+    decide = demo.server._decide
 
-    def slow(*asked):
-        inferred.append(asked[0].instruction)
+    def slow(asked):
+        inferred.extend(one[0].instruction for one in asked)
         begun.set()
         hold.wait(10)
-        return infer(*asked)
+        return decide(asked)
 
-    monkeypatch.setattr(demo.server, '_infer', slow)
+    monkeypatch.setattr(demo.server, '_decide', slow)
     with connect(demo.address, compression=None, max_size=None) as first:
         first.recv()
         first.send(pack(question(prompt='first')))
@@ -639,14 +639,14 @@ def test_errors_tell_nothing_of_this_machine():
 
 def test_health_and_others_are_answered_during_an_inference(demo, monkeypatch):
     began, hold = threading.Event(), threading.Event()
-    infer = demo.server._infer
+    decide = demo.server._decide
 
-    def slow(*asked):
+    def slow(asked):
         began.set()
         hold.wait(10)
-        return infer(*asked)
+        return decide(asked)
 
-    monkeypatch.setattr(demo.server, '_infer', slow)
+    monkeypatch.setattr(demo.server, '_decide', slow)
     with connect(demo.address, compression=None, max_size=None) as one:
         one.recv()
         one.send(pack(question()))

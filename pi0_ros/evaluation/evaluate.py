@@ -4,7 +4,7 @@
 """Compares what a policy would do with what was done in bags."""
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 import dataclasses
 from dataclasses import dataclass
 import hashlib
@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 from pi0_ros.bags.bag import Bag, BagError
-from pi0_ros.bags.bags import Bags
+from pi0_ros.bags.bags import Bags, opened
 from pi0_ros.bags.playback import counts_table
+from pi0_ros.bags.routes import Wanted
 from pi0_ros.bags.takeovers import spans
 from pi0_ros.configuration.configuration import Configuration
 from pi0_ros.evaluation import critical, measures, moments, ranking, takeovers
@@ -34,7 +35,7 @@ class Run:
 
     name: str
     config: Configuration
-    asked: Callable[[str], str]
+    asked: Mapping[str, str]  # another instruction for the one that was given
     variant: str = ''
     params_file: str = ''  # its name, '' for none
 
@@ -50,9 +51,9 @@ def decided_by(config: Configuration) -> dict[str, object]:
                          config.control.jacobian)
 
 
-def wrong_instruction(instructions: list[str]) -> Callable[[str], str]:
+def wrong_instructions(instructions: list[str]) -> Mapping[str, str]:
     """
-    Return a function to another one of ``instructions`` for each.
+    Return another one of ``instructions`` for each.
 
     :raises ValueError: there is only one.
     """
@@ -60,8 +61,7 @@ def wrong_instruction(instructions: list[str]) -> Callable[[str], str]:
     if len(known) < 2:
         raise ValueError(f'--shuffle-instructions needs two instructions in the bags, found '
                          f"{', '.join(known) or 'none'}")
-    following = dict(zip(known, known[1:] + known[:1]))
-    return lambda text: following.get(text, text)
+    return dict(zip(known, known[1:] + known[:1]))
 
 
 def evaluate(run: Run, args: argparse.Namespace, bags: Bags, bar: tqdm) -> dict[str, Any]:
@@ -94,7 +94,8 @@ def evaluate(run: Run, args: argparse.Namespace, bags: Bags, bar: tqdm) -> dict[
     store = Store(args.out / run.folder, key, args.overwrite)
     executions: list[Execution] = []  # of each bag, with the description of its robot
     policy = make_local_policy(config.policy, robot, control.rtc, lambda: executions[-1].body())
-    setting = moments.Setting(round(args.every * 1e9), args.seed, args.samples, run.asked)
+    setting = moments.Setting(round(args.every * 1e9), args.seed, args.samples,
+                              lambda text: run.asked.get(text, text))
     bar.set_description(run.name)
     try:
         policy.load()
@@ -138,6 +139,13 @@ def evaluate(run: Run, args: argparse.Namespace, bags: Bags, bar: tqdm) -> dict[
     return {'run': run, 'records': store.all(), 'limits': limits, 'health': health,
             'read': read,
             'engine': policy.describe()}
+
+
+def evaluate_alone(job: tuple[Run, argparse.Namespace]) -> dict[str, Any]:
+    """Evaluate one run in a process of its own, which opens the bags itself."""
+    run, args = job
+    with opened(args, Wanted.of(run.config)) as bags, tqdm(disable=True) as bar:
+        return evaluate(run, args, bags, bar)
 
 
 def _identity(config: Configuration) -> str:

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from pi0_ros.engine.guidance import embed_at
-from pi0_ros.weights.pi05 import CACHE, PI05ForConditionalGeneration
+from pi0_ros.engine.together import block, Pair
+from pi0_ros.weights.pi05 import PI05ForConditionalGeneration
 import torch
-from torch import nn, Tensor
+from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 from transformers import PI0ForConditionalGeneration
 
@@ -35,22 +36,6 @@ class Batch:
     def to(self, device: torch.device) -> 'Batch':
         """Return it there."""
         return Batch(*(value.to(device, non_blocking=True) for value in vars(self).values()))
-
-
-class _Pair:
-    """Keys and values of one layer: those of the prefix, and of the actions behind them."""
-
-    def __init__(self, repeats: int = 1) -> None:
-        self._kept: tuple[Tensor, Tensor] | None = None
-        self._repeats = repeats
-
-    def update(self, keys: Tensor, values: Tensor, *_: object, **__: object
-               ) -> tuple[Tensor, Tensor]:
-        if self._kept is None:
-            self._kept = keys, values
-            return keys, values
-        return tuple(torch.cat([before.repeat(self._repeats, 1, 1, 1), behind], 2)
-                     for before, behind in zip(self._kept, (keys, values)))
 
 
 def draw_times(config: Any, count: int, generator: torch.Generator) -> Tensor:
@@ -125,11 +110,11 @@ def velocity(model: PI0ForConditionalGeneration, batch: Batch, actions: Tensor, 
         seen_behind[:, :, 0, length + 1:] = hidden  # the state does not see the actions
 
     def both(number: int, prefix: Tensor, suffix: Tensor) -> tuple[Tensor, Tensor]:
-        pair = _Pair(repeats)
+        pair = Pair(repeats)
         layer = text.layers[number]
-        prefix = _block(layer, prefix, turns, seen, pair, None)
-        return prefix, _block(expert.layers[number], suffix, turns_behind, seen_behind, pair,
-                              condition)
+        prefix = block(layer, prefix, turns, seen, pair, None)
+        return prefix, block(expert.layers[number], suffix, turns_behind, seen_behind, pair,
+                             condition)
 
     for number in range(len(expert.layers)):
         if readable:
@@ -139,16 +124,3 @@ def velocity(model: PI0ForConditionalGeneration, batch: Batch, actions: Tensor, 
     out = expert.norm(suffix, condition)[0] if adaptive else expert.norm(suffix)
     return model.action_out_proj(out[:, -actions.shape[1]:].to(
         model.action_out_proj.weight.dtype))
-
-
-def _block(layer: nn.Module, x: Tensor, turns: tuple[Tensor, Tensor], seen: Tensor, pair: _Pair,
-           condition: Tensor | None) -> Tensor:
-    """Return x [B, L, W] after one layer, which adds its keys and values to ``pair``."""
-    def normed(norm: nn.Module, x: Tensor) -> tuple[Tensor, Tensor | float]:
-        return norm(x, condition) if condition is not None else (norm(x), 1.0)
-
-    y, gate = normed(layer.input_layernorm, x)
-    y, _ = layer.self_attn(y, position_embeddings=turns, attention_mask=seen, **{CACHE: pair})
-    x = x + gate * y
-    y, gate = normed(layer.post_attention_layernorm, x)
-    return x + gate * layer.mlp(y)

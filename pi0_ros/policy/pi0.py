@@ -3,6 +3,8 @@
 
 """PI0 and pi0.5: from an observation to joint positions."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 import logging
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from pi0_ros.checkpoint.mapping import JointMap
 from pi0_ros.checkpoint.spec import Choices, NETWORKS, PI05
 from pi0_ros.engine import guidance
 from pi0_ros.engine.paths import choose, Fast, Prompt, Reference, Report
+from pi0_ros.engine.together import Question, Together
 from pi0_ros.observation.observation import Observation
 from pi0_ros.policy.actions import Actions
 from pi0_ros.policy.pixels import host_buffer, Pixels
@@ -23,6 +26,19 @@ import torch
 
 log = logging.getLogger(__name__)
 USUAL_PROMPT = 'pick up the red block and put it in the box'  # in its length
+
+
+@dataclass(frozen=True)
+class Begun:
+    """An observation on its way through the network."""
+
+    observation: Observation
+    number: int        # of the chunk
+    seed: int | None   # that its noise follows from
+    raw: np.ndarray    # state in the checkpoint's units
+    given: int         # so many first actions are executed as planned before
+    meaning: Actions
+    question: Question
 
 
 class Pi0Policy:
@@ -74,7 +90,7 @@ class Pi0Policy:
         self._engine, self._compiled = engine, compiled
         self._pixels = Pixels(*self.spec.image_size, self.spec.letterbox, self.device)
         self.model, self.number = None, 0
-        self._path = self._reference = self._table = None
+        self._path = self._reference = self._table = self._together = None
         self.report = Report('none', 'not loaded')
         self.cameras = self.spec.cameras  # those that will be fed
         self.joints = JointMap.identity(self.spec.state_width, self.spec.action_width)
@@ -106,6 +122,7 @@ class Pi0Policy:
                                         self.spec.chunk_length)
         self._table = self.model.model.vlm.get_input_embeddings()
         self._path = self._reference = Reference(self.model, self.steps, self.rtc)
+        self._together = Together(self.model, self.steps, self.rtc)
         self.report = Report('reference', 'not checked yet')
 
     def _choose(self) -> None:
@@ -158,6 +175,28 @@ class Pi0Policy:
 
         :raises ValueError: the observation does not fit the checkpoint.
         """
+        return self.infer_together([self.begin(observation, noise, leftover)])[0]
+
+    def infer_together(self, begun: Sequence['Begun']) -> list[ActionChunk]:
+        """
+        Decide for several observations in one pass, see ``engine.together``.
+
+        :param begun: what ``begin`` returned; a single one goes the way of ``infer``.
+        """
+        asked = [one.question for one in begun]
+        out = self._together(asked).cpu() if len(asked) > 1 and self._together else [
+            self._compute(one.pixels, one.prompt, one.state, one.noise, *one.guide)
+            for one in asked]
+        return [self.finish(one, actions) for one, actions in zip(begun, out)]
+
+    def begin(self, observation: Observation, noise: np.ndarray | None = None,
+              leftover: Leftover | None = None, keep: bool = False) -> 'Begun':
+        """
+        Return what the network reads of an observation, and what ``finish`` needs.
+
+        :param keep: whether it shall outlive the next call.
+        :raises ValueError: the observation does not fit the checkpoint.
+        """
         number, self.number = self.number, self.number + 1
         seed = self.seed if noise is None else None
         if noise is None:
@@ -166,16 +205,17 @@ class Pi0Policy:
         start = host_buffer(self.noise_shape, self.device, torch.float32)
         start.copy_(torch.from_numpy(noise))
         given, guide = self._guide(leftover, raw)
-        normalised = self._compute(pixels, prompt, state, start,
-                                   *guide)[:, :self.spec.action_width]
-        normalised = normalised.double().numpy()
-        actions = self.spec.action.restore(normalised)
+        return Begun(observation, number, seed, raw, given, self._actions, Question(
+            pixels.clone() if keep else pixels, prompt, state, start, guide))
+
+    def finish(self, one: 'Begun', actions: torch.Tensor) -> ActionChunk:
+        """Return the chunk of normalised actions [T, A], on the host."""
+        restored = self.spec.action.restore(actions[:, :self.spec.action_width].double().numpy())
         relative = np.flatnonzero(self.spec.relative)
-        actions[:, relative] += raw[relative]
-        positions = self._actions.out(actions, observation.state)
-        return ActionChunk(observation.t_obs_ns, self.dt_ns, positions,
-                           observation.instruction, number, observation.image_stamps_ns, seed,
-                           given, self.offset)
+        restored[:, relative] += one.raw[relative]
+        seen, positions = one.observation, one.meaning.out(restored, one.observation.state)
+        return ActionChunk(seen.t_obs_ns, self.dt_ns, positions, seen.instruction, one.number,
+                           seen.image_stamps_ns, one.seed, one.given, self.offset)
 
     def _guide(self, leftover: Leftover | None, raw: np.ndarray
                ) -> tuple[int, tuple[torch.Tensor, ...]]:
@@ -314,6 +354,7 @@ class Pi0Policy:
 
     def close(self) -> None:
         """Free the network."""
-        self.model = self._path = self._reference = self._prompt = self._table = None
+        self.model = self._path = self._reference = self._prompt = self._together = None
+        self._table = None
         if self.device.type == 'cuda':
             torch.cuda.empty_cache()

@@ -233,6 +233,7 @@ class RemotePolicy:
         self._asked += 1
         if self._ours:
             question[metadata.ID] = self._asked
+            question[metadata.DEADLINE] = self._config.server_deadline
             if noise is not None:
                 question[metadata.NOISE] = np.asarray(noise, float)
             else:

@@ -14,8 +14,8 @@ from pi0_ros.checkpoint.spec import NETWORKS, PI0, PolicySpec
 
 KEY = 'pi0_ros'
 VERSION = 1
-LEFTOVER, DELAY, SEED, NOISE, ID, GIVEN = (
-    f'{KEY}/{name}' for name in ('leftover', 'delay', 'seed', 'noise', 'id', 'given'))
+LEFTOVER, DELAY, SEED, NOISE, ID, GIVEN, DEADLINE = (
+    f'{KEY}/{name}' for name in ('leftover', 'delay', 'seed', 'noise', 'id', 'given', 'deadline'))
 MOST_STEPS, MOST_WIDTH = 1000, 256
 
 
@@ -39,7 +39,7 @@ def describe(spec: PolicySpec, rate_hz: float, offset: int, rtc: str, noise: tup
         'chunk_length': spec.chunk_length, 'denoising_steps': spec.denoising_steps,
         'action_rate': float(rate_hz), 'action_offset': offset,
         'trained_delay': spec.trained_delay, 'rtc': rtc, 'noise': list(noise),
-        'extras': [LEFTOVER, DELAY, SEED, NOISE, ID]}}
+        'extras': [LEFTOVER, DELAY, SEED, NOISE, ID, DEADLINE]}}
 
 
 def read(metadata: Mapping[Any, Any]) -> tuple[PolicySpec, dict[str, Any]] | None:

@@ -5,16 +5,18 @@
 Our engine behind openpi's protocol, for openpi's own clients and for nodes of this package.
 
 Inference is off the event loop, in one thread: health checks and other clients are answered
-meanwhile. Questions are decided one at a time, in the order in which they came; a client has at
-most one open, so that two robots on one GPU take turns.
+meanwhile. Questions are decided in the order in which they came, or by their deadlines, one at a
+time or several at once (``turns``); a client has at most one open, so that robots take turns.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 import hmac
 import http
 import logging
+import math
 import re
 import ssl
 import time
@@ -22,9 +24,10 @@ from typing import Any
 
 import numpy as np
 from pi0_ros.observation.observation import Observation
-from pi0_ros.policy.policy import ActionChunk, Leftover
+from pi0_ros.policy.policy import Leftover
 from pi0_ros.remote import metadata
 from pi0_ros.remote.schemas import Schema
+from pi0_ros.remote.turns import Busy, Turns
 from pi0_ros.remote.wire import MOST, pack, unpack, WireError
 from websockets.asyncio.server import serve, Server, ServerConnection
 from websockets.exceptions import ConnectionClosed
@@ -33,33 +36,41 @@ from websockets.protocol import State
 
 log = logging.getLogger(__name__)
 MOST_TEXT = 1000  # characters, as the node accepts
-HEALTH = '/healthz'
+HEALTH, METRICS = '/healthz', '/metrics'
 PATH = re.compile(r"""(?:(?<![\w.:/])(?:[A-Za-z]:\\|~?/)|(?<=file:)/)[^\s'",:;()]+""")
-Infer = Callable[[Observation, 'np.ndarray | None', 'Leftover | None'], ActionChunk]
+Asked = tuple[Observation, 'np.ndarray | None', 'Leftover | None']
+Decide = Callable[[Sequence[Asked]], Sequence[Any]]  # a chunk, or an exception, for each
 
 
 class PolicyServer:
     """Answers questions with a policy that is loaded."""
 
-    def __init__(self, infer: Infer, described: Mapping[str, Any], schema: Schema,
+    def __init__(self, decide: Decide, described: Mapping[str, Any], schema: Schema,
                  cameras: Mapping[str, str], state_width: int, thread: ThreadPoolExecutor,
-                 key: str = '', padded: bool = False) -> None:
+                 key: str = '', padded: bool = False, most: int = 1, wait_s: float = 0.0,
+                 most_waiting: int = 64) -> None:
         """
         Prepare; ``listen`` listens.
 
-        :param infer: decides, from an observation in the order of the schema's state.
+        :param decide: decides several, each from an observation in the order of the schema's
+            state; called in ``thread``, with at most ``most`` of them.
         :param described: what is told of the checkpoint, see ``metadata.describe``.
         :param cameras: the checkpoint's camera for each of the schema's.
-        :param thread: the one that ``infer`` is called in.
+        :param wait_s: and ``most_waiting``, see ``Turns``.
         :param key: that a client must know, '' for none.
         :param padded: whether the state may be shorter, where statistics are padded.
         """
-        self._infer, self._described, self._schema = infer, dict(described), schema
+        self._described, self._schema = dict(described), schema
+        self._decide = decide
+        self._waits = most, wait_s, most_waiting
+        self.turns: Turns | None = None
         self._cameras, self._width, self._key = dict(cameras), state_width, key
-        self._thread, self.answered, self._padded = thread, 0, padded
+        self._thread, self._padded = thread, padded
+        self.answered = self.connected = 0
 
     async def listen(self, host: str, port: int, context: ssl.SSLContext | None = None) -> Server:
         """Listen; return the server, which is closed by whoever asked."""
+        self.turns = Turns(lambda asked: self._decide(asked), self._thread, *self._waits)
         # No page of a browser may ask: these say where they come from.
         return await serve(self._serve, host, port, ssl=context, compression=None, max_size=MOST,
                            max_queue=1, origins=[None], process_request=self._admit,
@@ -74,11 +85,26 @@ class PolicyServer:
                 given[0].encode(errors='replace'), wanted)):
             return connection.respond(http.HTTPStatus.UNAUTHORIZED,
                                       'this server needs the header Authorization: Api-Key KEY\n')
+        if request.path.split('?')[0] == METRICS:
+            return connection.respond(http.HTTPStatus.OK, self._metrics())
         return None
+
+    def _metrics(self) -> str:
+        """Return how it goes, in the text format of Prometheus."""
+        turns = self.turns
+        return ''.join(f'# TYPE pi0_ros_{name} {kind}\npi0_ros_{name} {value:g}\n'
+                       for name, kind, value in (
+                           ('connections', 'gauge', self.connected),
+                           ('waiting', 'gauge', turns.waiting),
+                           ('answers_total', 'counter', self.answered),
+                           ('batches_total', 'counter', turns.batches),
+                           ('busy_total', 'counter', turns.refused),
+                           ('batch_seconds', 'gauge', turns.batch_s)))
 
     async def _serve(self, connection: ServerConnection) -> None:
         who = _name(connection)
         log.info(f'{who} is there')
+        self.connected += 1
         began: float | None = None
         total_ms: float | None = None
         try:
@@ -92,6 +118,11 @@ class PolicyServer:
                 total_ms, self.answered = 1e3 * (time.monotonic() - began), self.answered + 1
         except ConnectionClosed:
             pass
+        except Busy as error:
+            log.warning(f'{who}: busy: {error}')
+            with suppress(ConnectionClosed):
+                await connection.send(f'Busy: {error}')
+                await connection.close(1013, 'busy: ask again later')
         except Exception as error:
             told = without_paths(error)
             log.warning(f'{who}: {type(error).__name__}: {error}', exc_info=not isinstance(
@@ -101,32 +132,24 @@ class PolicyServer:
                 await connection.close(1011, 'the reason is in the previous frame')
             except ConnectionClosed:
                 pass
+        self.connected -= 1
         log.info(f'{who} has gone')
 
     async def _answer(self, message: bytes | str, connection: ServerConnection
                       ) -> dict[str, Any]:
         loop = asyncio.get_running_loop()
         question = await loop.run_in_executor(None, unpack, message)
-        seen, noise, leftover = self._read(question)
-        began = time.monotonic()
-        chunk, infer_ms = await loop.run_in_executor(
-            self._thread, self._timed, connection, seen, noise, leftover)
+        asked, began = self._read(question), time.monotonic()
+        chunk, taken_s = await self.turns.ask(
+            asked, lambda: connection.state is State.OPEN, _deadline_s(question))
         if not np.isfinite(chunk.positions).all():
             raise ValueError('the policy decided values that are not finite')
         ours = {metadata.GIVEN: chunk.given, metadata.ID: question[metadata.ID]} \
             if metadata.ID in question else {}
-        return {'actions': chunk.positions, **ours, 'policy_timing': {'infer_ms': infer_ms},
+        return {'actions': chunk.positions, **ours, 'policy_timing': {'infer_ms': 1e3 * taken_s},
                 'server_timing': {'infer_ms': 1e3 * (time.monotonic() - began)}}
 
-    def _timed(self, connection: ServerConnection, *asked: object) -> tuple[ActionChunk, float]:
-        if connection.state is not State.OPEN:  # who asked has given up: the next one's turn
-            raise ValueError('who asked has gone')
-        began = time.monotonic()
-        chunk = self._infer(*asked)
-        return chunk, 1e3 * (time.monotonic() - began)
-
-    def _read(self, question: Mapping[str, Any]
-              ) -> tuple[Observation, np.ndarray | None, Leftover | None]:
+    def _read(self, question: Mapping[str, Any]) -> Asked:
         """
         Return what a question asks.
 
@@ -157,6 +180,14 @@ class PolicyServer:
             noise = np.random.default_rng(tuple(seed)).standard_normal(said['noise'])
         return (Observation(0, state, images, {}, text), noise, _leftover(
             question, said.get('action', {}).get('middle')))
+
+
+def _deadline_s(question: Mapping[str, Any]) -> float:
+    """Return how long who asks waits for an answer."""
+    said = question.get(metadata.DEADLINE, math.inf)
+    if isinstance(said, bool) or not isinstance(said, (int, float)) or not said > 0:
+        raise ValueError(f'the deadline is {said!r:.80}, expected seconds')
+    return float(said)
 
 
 def _leftover(question: Mapping[str, Any], width: np.ndarray | None) -> Leftover | None:

@@ -12,6 +12,7 @@ import os
 from pathlib import Path
 import platform
 import sys
+from typing import Any
 
 from pi0_ros import __version__
 from pi0_ros.bags.bag import Bag
@@ -22,9 +23,10 @@ from pi0_ros.configuration.configuration import Configuration
 from pi0_ros.configuration.file import read_all_parameters, read_description, read_parameters
 from pi0_ros.dataset.outcome import DISCARD, read
 from pi0_ros.evaluation.critical import read_intervals, require_bags
-from pi0_ros.evaluation.evaluate import (as_text, compare, evaluate, Run, SHUFFLED, with_outcomes,
-                                         write_json, wrong_instruction)
+from pi0_ros.evaluation.evaluate import (as_text, compare, evaluate, evaluate_alone, Run,
+                                         SHUFFLED, with_outcomes, write_json, wrong_instructions)
 from pi0_ros.evaluation.ranking import read_outcomes, require_known
+from pi0_ros.jobs import Runner
 from pi0_ros.policy.factory import checkpoint_folder
 from pi0_ros.policy.policy import Unserved
 from pi0_ros.policy.provenance import fingerprint
@@ -75,6 +77,9 @@ def parser() -> argparse.ArgumentParser:
                      help='where the report goes (default: evaluation)')
     out.add_argument('--overwrite', action='store_true', help='begin anew if DIR holds another '
                      'evaluation')
+    out.add_argument('--jobs', type=int, default=1, metavar='N',
+                     help='checkpoints at a time, each in a process with a model of its own '
+                     '(default: 1); fewer --threads leave some to each')
     out.add_argument('--threads', type=int, default=os.cpu_count() or 1, metavar='N',
                      help='processor threads of torch (default: all)')
     out.add_argument('--reproduce', action='store_true',
@@ -136,9 +141,9 @@ def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format='pi0_ros evaluate: %(message)s')
     if not (0.001 <= args.every < 1e6 and 0 <= args.delay < 1e3) or min(
-            args.samples, args.threads, args.seed + 1) < 1:
-        print('pi0_ros evaluate: --every must be at least 0.001, --samples and --threads 1, '
-              '--delay and --seed not negative', file=sys.stderr)
+            args.samples, args.threads, args.seed + 1, args.jobs) < 1:
+        print('pi0_ros evaluate: --every must be at least 0.001, --samples, --threads and '
+              '--jobs 1, --delay and --seed not negative', file=sys.stderr)
         return 2
     try:
         if args.reproduce:
@@ -188,6 +193,22 @@ def _outcomes(path: Path, given: list[tuple[str, Configuration]]) -> dict[str, l
     return out
 
 
+def _evaluated(args: argparse.Namespace, runs: list[tuple[Run, Bags]]) -> list[dict[str, Any]]:
+    """Return what each run found, one after another or several at a time."""
+    count = sum(int(bag.seconds / args.every) for bag in runs[0][1].bags)
+    if args.jobs == 1 or len(runs) == 1:
+        with tqdm(total=len(runs) * count, unit='moment', dynamic_ncols=True) as bar:
+            return [evaluate(run, args, of, bar) for run, of in runs]
+    found: dict[int, dict[str, Any]] = {}
+    jobs = {number: (run, args) for number, (run, _) in enumerate(runs)}
+    for number, out, error in Runner(args.jobs, unit='moment').run(
+            evaluate_alone, jobs, dict.fromkeys(jobs, count)):
+        if error:
+            raise error
+        found[number] = out
+    return [found[number] for number in jobs]
+
+
 def _run(args: argparse.Namespace) -> int:
     given = read_values(args)
     labels = read_intervals(args.critical) if args.critical else None
@@ -200,15 +221,13 @@ def _run(args: argparse.Namespace) -> int:
             require_bags(labels, [bag.name for bag in bags[0].bags])
         print(bags[0].describe())
         files = [path.name for path in args.params_file or []] or ['']
-        runs = [(Run(name, config, lambda text: text, '', files[number % len(files)]), of)
+        runs = [(Run(name, config, {}, '', files[number % len(files)]), of)
                 for number, ((name, config), of) in enumerate(zip(given, bags))]
         if args.shuffle_instructions:
-            wrong = wrong_instruction(bags[0].instructions())
+            wrong = wrong_instructions(bags[0].instructions())
             runs += [(replace(run, name=f'{run.name}, {SHUFFLED}', asked=wrong, variant=SHUFFLED),
                       of) for run, of in runs]
-        total = len(runs) * sum(int(bag.seconds / args.every) for bag in bags[0].bags)
-        with tqdm(total=total, unit='moment', dynamic_ncols=True) as bar:
-            done = [evaluate(run, args, of, bar) for run, of in runs]
+        done = _evaluated(args, runs)
         result = compare(done, given[0][1].robot.commanded, bags[0].bags, args.delay, labels)
         if outcomes:
             with_outcomes(result, outcomes)

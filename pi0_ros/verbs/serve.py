@@ -5,7 +5,7 @@
 
 import argparse
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 import contextlib
 from dataclasses import replace
@@ -78,6 +78,13 @@ def parser() -> argparse.ArgumentParser:
                      help='processor threads of torch (default: 1)')
     out.add_argument('--dtype', choices=('auto', 'float32', 'bfloat16'), default='auto')
     out.add_argument('--device', choices=('auto', 'cpu', 'cuda'), default='auto')
+    out.add_argument('--max-batch', type=int, default=1, metavar='N', choices=range(1, 65),
+                     help='questions that are computed together where so many wait (default: 1)')
+    out.add_argument('--max-wait-ms', type=float, default=0.0, metavar='MS',
+                     help='with --max-batch: for which the first of them waits for others '
+                     '(default: 0, those that are there)')
+    out.add_argument('--max-waiting', type=int, default=64, metavar='N',
+                     help='questions; whoever asks then is told at once that it is busy')
     out.add_argument('--api-key-file', default='', metavar='FILE',
                      help='one line that clients must know (Authorization: Api-Key ...)')
     out.add_argument('--insecure', action='store_true',
@@ -136,9 +143,9 @@ def _make(args: argparse.Namespace, key: str, thread: ThreadPoolExecutor
               schemas.named(args.schema, config.policy.server_map))
     cameras = _cameras(schema, policy.spec, args.camera)
     policy.cameras = tuple(name for name in policy.spec.cameras if name in cameras.values())
-    width, infer = policy.spec.state_width, _of_any_width(policy)
+    width, reads = policy.spec.state_width, _of_any_width(policy)
     if args.schema != schemas.OURS and config.robot.joint_names:
-        width, infer = _of_robot(policy, config)
+        width, reads = _of_robot(policy, config)
     policy.load()
     policy.warm_up()
     rate = 0.0 if policy.dt_ns == UNKNOWN_NS and not policy.spec.dt_s and not \
@@ -146,8 +153,10 @@ def _make(args: argparse.Namespace, key: str, thread: ThreadPoolExecutor
     described = (metadata.describe(policy.spec, rate, policy.offset, policy.rtc,
                                    policy.noise_shape, fingerprint(policy.spec.folder))
                  if args.schema == schemas.OURS else {})
-    return policy, PolicyServer(infer, described, schema, cameras, width, thread, key,
-                                not policy.spec.widths_recorded)
+    return policy, PolicyServer(
+        _decides(policy, reads), described, schema, cameras, width, thread, key,
+        not policy.spec.widths_recorded, args.max_batch, args.max_wait_ms / 1e3,
+        args.max_waiting)
 
 
 def _policy(args: argparse.Namespace, config: Configuration) -> 'Pi0Policy':
@@ -166,34 +175,56 @@ def _policy(args: argparse.Namespace, config: Configuration) -> 'Pi0Policy':
         engine=config.policy.engine, compiled=config.policy.compile, rtc=rtc)
 
 
-def _of_any_width(policy: 'Pi0Policy') -> Callable[..., ActionChunk]:
-    """Return what decides, also for a state without the padding that statistics have."""
+def _decides(policy: 'Pi0Policy', reads: Callable[[Observation], Observation]
+             ) -> Callable[..., list['ActionChunk | Exception']]:
+    """
+    Return what decides for several questions; what does not fit fails alone.
+
+    :param reads: returns an observation as the policy reads it, whose joints it sets.
+    """
+    def decide(asked: Sequence[tuple]) -> list['ActionChunk | Exception']:
+        out: list[ActionChunk | Exception | None] = [None] * len(asked)
+        begun = {}
+        for number, (seen, *given) in enumerate(asked):
+            try:
+                begun[number] = policy.begin(reads(seen), *given, keep=len(asked) > 1)
+            except ValueError as error:
+                out[number] = error
+        if begun:
+            for number, chunk in zip(begun, policy.infer_together(list(begun.values()))):
+                out[number] = chunk
+        return out
+
+    return decide
+
+
+def _of_any_width(policy: 'Pi0Policy') -> Callable[[Observation], Observation]:
+    """Return what reads an observation, also one without the padding that statistics have."""
     whole = policy.joints
 
-    def infer(seen: Observation, *given: object) -> ActionChunk:
+    def read(seen: Observation) -> Observation:
         count, width = len(seen.state), len(whole.rows)
+        policy.joints = whole
         if count == width:
-            policy.joints = whole
-            return policy.infer(seen, *given)
+            return seen
         policy.joints = replace(whole, rows=np.where(np.arange(width) < count, whole.rows, -1))
         needed = max(count, len(whole.columns))
-        state = np.pad(seen.state, (0, max(0, needed - count)))
-        return policy.infer(replace(seen, state=state), *given)
+        return replace(seen, state=np.pad(seen.state, (0, max(0, needed - count))))
 
-    return infer
+    return read
 
 
 def _of_robot(policy: 'Pi0Policy', config: Configuration
-              ) -> tuple[int, Callable[..., ActionChunk]]:
-    """Return how many numbers a state has, and what decides for it, in units of the robot."""
+              ) -> tuple[int, Callable[[Observation], Observation]]:
+    """Return how many numbers a state has, and what reads it, in units of the robot."""
     names = config.robot.states
     policy.joints, _ = joint_map(policy.spec, config.robot, np.zeros(len(names)))
 
-    def infer(seen: Observation, *given: object) -> ActionChunk:
+    def read(seen: Observation) -> Observation:
         _, state = joint_map(policy.spec, config.robot, seen.state)
-        return policy.infer(replace(seen, state=state), *given)
+        return replace(seen, state=state)
 
-    return len(names), infer
+    return len(names), read
 
 
 def _cameras(schema: schemas.Schema, spec: PolicySpec, given: list[str]) -> Mapping[str, str]:
