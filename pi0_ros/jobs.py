@@ -80,8 +80,9 @@ def _here(work: Callable[[Any], Any], jobs: Mapping[int, Any]) -> Iterator[Resul
     for number, job in jobs.items():
         try:
             out = work(job)
-        except (ValueError, OSError) as error:
-            yield number, None, error
+        except Exception as error:
+            yield number, None, error if isinstance(error, (ValueError, OSError)) else _plain(
+                error)
         else:
             yield number, out, None
 
@@ -94,7 +95,12 @@ class _Worker:
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(work, theirs, os.getpid()),
                                        daemon=True)
-        self.process.start()
+        # Ctrl-C goes to all, also to one that is still importing: the parent ends it.
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+        try:
+            self.process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
         theirs.close()
         self.number: int | None = None
 
@@ -122,7 +128,8 @@ class _Worker:
 
 def _serve(work: Callable[[Any], Any], pipe: Connection, parent: int) -> None:
     """Do what comes through the pipe, until it is closed or the parent is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the parent ends us
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
     _die_with(parent)
     while True:
         try:
@@ -146,10 +153,10 @@ def _die_with(parent: int) -> None:
 
 def _plain(error: Exception) -> Exception:
     """Return an error that can be pickled, and says the same."""
-    if isinstance(error, OSError):
+    if isinstance(error, OSError) and error.errno is not None:
         return OSError(error.errno, error.strerror or str(error), error.filename)
-    return error if type(error) in (ValueError, MemoryError) else JobError(
-        str(error) if isinstance(error, ValueError) else f'{type(error).__name__}: {error}')
+    return JobError(str(error) if isinstance(error, ValueError)
+                    else f'{type(error).__name__}: {error}')
 
 
 def _in_processes(work: Callable[[Any], Any], jobs: Mapping[int, Any], count: int
@@ -216,18 +223,22 @@ def _on_ray(work: Callable[[Any], Any], jobs: Mapping[int, Any], address: str
                        "'ray start --head' makes one, 'auto' finds the one of this machine, "
                        "'local' starts one for this command") from error
     try:
-        task = ray.remote(max_retries=TRIES - 1, num_cpus=1)(work)
-        waiting = {task.remote(job): number for number, job in jobs.items()}
+        task = ray.remote(max_retries=0, num_cpus=1, memory=MEMORY)(work)
+        waiting = {task.remote(job): (number, 1) for number, job in jobs.items()}
         while waiting:
             for ready in ray.wait(list(waiting))[0]:
-                number = waiting.pop(ready)
+                number, tried = waiting.pop(ready)
                 try:
                     yield number, ray.get(ready), None
                 except exceptions.RayTaskError as error:
                     cause = error.cause if isinstance(error.cause, Exception) else error
                     yield number, None, _plain(cause)
                 except exceptions.RayError as error:  # a machine, a worker or the memory is gone
+                    if tried < TRIES:
+                        waiting[task.remote(jobs[number])] = number, tried + 1
+                        continue
                     yield number, None, JobError(
-                        f'no machine could do it: {str(error).strip().splitlines()[0]}')
+                        f'no machine could do it, {TRIES} tries: '
+                        f'{str(error).strip().splitlines()[0]}')
     finally:
         ray.shutdown()

@@ -9,6 +9,7 @@ import json
 import os
 from pathlib import Path
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,8 @@ import time
 from bags import Tape
 import numpy as np
 from pi0_ros import jobs
-from pi0_ros.dataset.manifest import Manifest
+from pi0_ros.dataset.manifest import Manifest, only_one
+from pi0_ros.dataset.writer import DatasetWriter
 from pi0_ros.jobs import JobError, Runner
 from pi0_ros.verbs import export
 import pytest
@@ -210,11 +212,81 @@ def test_what_fails_while_it_is_read_fails_alone_too(bags, tmp_path, monkeypatch
 def test_two_exports_into_one_folder(bags, tmp_path, capsys):
     partial = tmp_path / 'set.partial'
     partial.mkdir()
-    unlock = export.export.__globals__['DatasetWriter'].__init__.__globals__['only_one'](partial)
-    assert export.main(command(bags, tmp_path / 'set', '--jobs', 1)) == 1
-    assert 'another export is writing' in capsys.readouterr().err
+    unlock = only_one(partial)
+    for more in ((), ('--overwrite',)):
+        assert export.main(command(bags, tmp_path / 'set', '--jobs', 1, *more)) == 1
+        assert 'another export is writing' in capsys.readouterr().err and partial.exists()
     unlock()
     assert export.main(command(bags[:1], tmp_path / 'set', '--jobs', 1)) == 0
+
+
+def test_a_part_that_is_gone_is_missed(bags, tmp_path, monkeypatch, capsys):
+    """As on a cluster whose machines do not see the same folders."""
+    words = command(bags[:2], tmp_path / 'set', '--jobs', 1)
+    with monkeypatch.context() as patched:
+        patched.setattr(DatasetWriter, 'take', lambda *given: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            export.main(words)
+    shutil.rmtree(tmp_path / 'set.partial/parts/000000')
+    assert export.main(words) == 1
+    assert 'has 0 episodes, 1 were written: say --overwrite' in capsys.readouterr().err
+    assert not (tmp_path / 'set').exists()
+
+
+def test_ended_between_name_and_tidying_it_is_whole(bags, wanted, tmp_path, monkeypatch):
+    with monkeypatch.context() as patched:
+        tidy = shutil.rmtree
+
+        def ended(path, *given, **more):
+            if Path(path).name == 'set.partial':
+                raise KeyboardInterrupt
+            tidy(path, *given, **more)
+
+        patched.setattr('pi0_ros.dataset.writer.shutil.rmtree', ended)
+        assert export.main(command(bags, tmp_path / 'set', '--jobs', 1)) == 130
+    assert content(tmp_path / 'set') == wanted
+
+
+def test_another_setting_is_another_export(bags, tmp_path, monkeypatch, capsys):
+    words = command(bags[:2], tmp_path / 'set', '--jobs', 1)
+    parameters = tmp_path / 'p.yaml'
+    text = '/**:\n  ros__parameters:\n    joint_names: [a, b]\n    cameras: [camera_1]\n'
+    parameters.write_text(text)
+    words += ['--params-file', str(parameters)]
+    with monkeypatch.context() as patched:
+        patched.setattr(DatasetWriter, 'take', lambda *given: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            export.main(words)
+    parameters.write_text(text + '    rotate: [90]\n')
+    assert export.main(words) == 1
+    assert 'the beginning of another data set' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('first', [True, False])
+def test_a_bag_without_joints_fails_alone_wherever_it_is(bags, tmp_path, first, capsys):
+    out = Tape(tmp_path / 'blind')
+    out.say(0, 'go')
+    blind = out.close()
+    given = [blind, bags[0]] if first else [bags[0], blind]
+    assert export.main(command(given, tmp_path / 'set', '--jobs', 1)) == 1
+    assert f"'{blind}' is not in it" in capsys.readouterr().err
+    assert (tmp_path / 'set/meta/info.json').exists()
+
+
+def test_a_disk_that_is_full_at_the_end_of_a_video_does_not_hang(tmp_path):
+    code = ("import resource, signal, numpy as np; from pathlib import Path; "
+            "from types import SimpleNamespace as N; "
+            "from pi0_ros.dataset.video import CameraVideo; "
+            "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+            "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000)); "
+            "v = CameraVideo(Path('v.mp4'), 10, 'h264'); "
+            "[v.add(N(__msgtype__='sensor_msgs/msg/Image', height=64, width=64, step=192, "
+            "encoding='rgb8', is_bigendian=0, data=np.random.randint(0, 255, 12288, np.uint8)"
+            ".tobytes())) for _ in range(4)]; v.close()")
+    done = subprocess.run([sys.executable, '-c', code], cwd=tmp_path, timeout=60,
+                          capture_output=True, text=True, env=os.environ | {
+                              'PYTHONPATH': str(ROOT)})
+    assert done.returncode == 1 and 'OSError' in done.stderr
 
 
 def test_without_ray_it_says_what_to_install(bags, tmp_path, monkeypatch, capsys):

@@ -83,7 +83,9 @@ def test_a_folder_is_read_without_the_library(folder, monkeypatch):
     ({'external_state_encoders': []}, "has 'external_state_encoders', which is none of"),
     ({'dim': 'left out'}, "config.json lacks 'dim'"),
     ({'depth': 2.5}, "'depth' of config.json is 2.5, expected int"),
-    ({'pi05': 1}, "'pi05' of config.json is 1, expected bool"),
+    ({'pi05': True}, "has 'pi05', which is none of .* cannot be run here"),
+    ({'num_advantage_tokens': 2}, "has 'num_advantage_tokens', which is none of"),
+    ({'layer_time_cond': 1}, "'layer_time_cond' of config.json is 1, expected bool"),
     ({'heads': True}, "'heads' of config.json is True, expected int"),
     ({'dim': 10**12}, "'dim' of config.json is 1000000000000, expected at most"),
     ({'vision': 'left out'}, "its vision is 'None', expected 'siglip', or an object with"),
@@ -101,8 +103,11 @@ def test_a_folder_is_read_without_the_library(folder, monkeypatch):
     ({'normalization': 'ZSCORE'}, "normalisation mode 'ZSCORE'"),
     ({'trajectory_length': 'left out'}, 'its trajectory_length is None'),
     ({'trajectory_length': 5000}, 'its chunk length is 5000, expected 1 to 1000'),
-    ({'steps': 1}, 'its steps are 1, expected at least .* 2'),
-    ({'fps': -3}, 'its fps is -3'),
+    ({'steps': 1}, 'its steps are 1, expected 0 to 1000 and at least 2'),
+    ({'fps': -3}, 'its fps is -3'), ({'fps': float('inf')}, 'its fps is inf'),
+    ({'fps': float('nan')}, 'its fps is nan'), ({'fps': 5000}, 'its fps is 5000'),
+    ({'normalization': 'IDENTITY'}, "say 'relative'"),
+    ({'relative': [99]}, 'action 99 shall be relative'), ({'relative': 'all'}, 'its relative is'),
     ({'prompt': 'pi05'}, "its prompt is 'pi05', expected one of plain"),
     ({'letterbox': 'round'}, "its letterbox is 'round', expected one of"),
     ({'image_size': 64}, 'its image_size is 64, its vision reads 32'),
@@ -273,7 +278,7 @@ def test_hand_over_rtc_trained_gives_the_first_alone(library, tmp_path):
     guided = policy.infer(seen, noise, Leftover(planned, 4))
     assert guided.given == 4 and np.allclose(guided.positions[:4], planned[:4], atol=1e-6)
     assert policy.infer(seen, noise, Leftover(planned, 20)).given == 5
-    with pytest.raises(CheckpointError, match="cannot be guided .* or to rtc_trained"):
+    with pytest.raises(CheckpointError, match='cannot be guided .* or to rtc_trained'):
         policy_class(tmp_path / 'policy')(tmp_path / 'policy', rtc='full')
 
 
@@ -299,7 +304,7 @@ def test_an_encoder_may_lie_beside(library, tmp_path):
     got = policy.infer(seen, noise[0].numpy()).positions
     assert np.abs(got - restored(wanted)).max() < 1e-6
     shutil.rmtree(tmp_path / 'policy' / 'vision')
-    with pytest.raises(CheckpointError, match='model.safetensors.* is missing'):
+    with pytest.raises(CheckpointError, match='vision/config.json.* is missing'):
         opened(tmp_path / 'policy')
 
 
@@ -328,9 +333,53 @@ def test_weights_are_strict(saved, tmp_path):
         opened(folder)
 
 
+def test_all_arguments_are_kept_and_the_librarys_version(saved):
+    told = json.loads((saved[1] / 'config.json').read_text())
+    assert {'time_max_period', 'activation', 'norm_eps', 'ff_expand_factor'} <= set(told)
+    assert told['library_version'] and 'dim_action' not in told
+
+
+def test_noise_is_never_sent_for_actions(saved):
+    with pytest.raises(CheckpointError, match="'denoising_steps' is 1, .* at least 2"):
+        policy_class(saved[1])(saved[1], steps=1)
+
+
+def test_an_action_that_stood_still_in_training_hides_no_given_ones(library, tmp_path):
+    told = statistics()
+    told['action']['std'][0] = 0.0
+    save(new_model(library), tmp_path / 'policy', statistics=told)
+    policy, seen = opened(tmp_path / 'policy', rtc='identity', steps=4), observation()
+    noise = np.random.default_rng(3).standard_normal(policy.noise_shape)
+    planned = policy.infer(seen, noise).positions + 0.2
+    planned[:, 0] = told['action']['mean'][0]
+    guided = policy.infer(seen, noise, Leftover(planned, 5))
+    assert guided.given == 5 and np.allclose(guided.positions[:5], planned[:5], atol=1e-6)
+
+
+def test_padding_of_the_tokenizer_is_kept(library, tmp_path):
+    tokenizer = Tokenizer.from_file(str(TOKENIZER / 'tokenizer.json'))
+    tokenizer.enable_padding(length=16, pad_id=0)
+    tokenizer.save(str(tmp_path / 'padded.json'))
+    save(new_model(library), tmp_path / 'policy', tokenizer=tmp_path / 'padded.json')
+    policy = opened(tmp_path / 'policy', steps=3)
+    assert len(policy.prepare(observation())[2].ids) == 16
+
+
+def test_actions_that_do_not_look_like_positions_must_be_told(folder):
+    told = statistics()
+    told['observation.state'] = {'mean': [1.0] * STATES, 'std': [0.3] * STATES}
+    told['action'] = {'mean': [0.0] * ACTIONS, 'std': [0.02] * ACTIONS}
+    write(folder, statistics=told)
+    with pytest.raises(CheckpointError, match='its actions do not look like positions'):
+        read(folder)
+    write(folder, statistics=told, relative=list(range(ACTIONS)))
+    assert read(folder).relative.all()
+
+
 @pytest.mark.parametrize('changes, text', [
     ({'dim_latent': 8}, "the model has 'dim_latent', which is none of"),
     ({'num_recurrent_memory_tokens': 2}, "the model has 'num_recurrent_memory_tokens'"),
+    ({'pi05': True}, "the model has 'pi05'"), ({'num_tasks': 3}, "the model has 'num_tasks'"),
 ])
 def test_what_cannot_be_kept_is_not_saved(library, tmp_path, changes, text):
     with pytest.raises(ValueError, match=text):
@@ -341,7 +390,14 @@ def test_what_cannot_be_kept_is_not_saved(library, tmp_path, changes, text):
 def test_what_does_not_fit_is_not_saved(library, saved, tmp_path):
     for changes, error, text in (
             ({'vision': SIGLIP | {'depth': 2}}, CheckpointError, 'of two networks'),
+            ({'vision': SIGLIP | {'norm_eps': 0.1}}, ValueError, 'computes something else'),
             ({'cameras': []}, ValueError, 'its cameras are'),
+            ({'cameras': 'top'}, ValueError, 'expected a list of cameras'),
+            ({'image_mean': [0.5] * 3}, ValueError, 'image_mean and image_std together'),
+            ({'statistics': {}}, ValueError, "statistics lack 'observation.state.mean'"),
+            ({'action_offset': 99}, ValueError, 'its action_offset is 99'),
+            ({'trajectory_length': 5000}, ValueError, 'its chunk length is 5000'),
+            ({'tokenizer': Path(__file__)}, ValueError, 'is no tokenizer.json'),
             ({'tokenizer': tmp_path}, OSError, 'tokenizer.json'),
             ({'encoder': tmp_path}, ValueError, 'a vit of its own')):
         with pytest.raises(error, match=text):

@@ -146,7 +146,7 @@ def test_who_waits_is_decided_together_and_the_urgent_first():
     async def story(scene):
         tasks = [scene.ask('first')]
         await scene.until(1)
-        for name, deadline_s in (('a', 9.0), ('b', 5.0), ('bad', 7.0), ('c', 8.0)):
+        for name, deadline_s in (('a', 1.9), ('b', 1.5), ('bad', 1.7), ('c', 1.8)):
             tasks.append(scene.ask(name, deadline_s))
             await asyncio.sleep(0)
         scene.go.release(3)
@@ -189,7 +189,7 @@ def test_what_would_come_too_late_is_told_at_once():
         scene.turns.batch_s = 1.0
         tasks = [scene.ask('first')]
         await scene.until(1)
-        tasks.append(scene.ask('second', 3.0))
+        tasks.append(scene.ask('second', 1.9 + 0.2))
         await asyncio.sleep(0)
         with pytest.raises(Busy, match=r'1 questions wait, an answer would come in about 3\.0 s'):
             await scene.ask('late', 2.5)
@@ -202,6 +202,53 @@ def test_what_would_come_too_late_is_told_at_once():
         assert scene.turns.refused == 2
 
     played(story, most_waiting=2)
+
+
+def test_who_is_more_urgent_does_not_wait_for_the_patient():
+    async def story(scene):
+        scene.turns.batch_s = 0.4
+        tasks = [scene.ask('first')]
+        await scene.until(1)
+        tasks += [scene.ask(f'patient {number}') for number in range(9)]
+        await asyncio.sleep(0)
+        tasks.append(scene.ask('urgent', 0.9))
+        await asyncio.sleep(0)
+        scene.go.release(20)
+        await asyncio.gather(*tasks)
+        assert scene.batches[1] == ['urgent'] and scene.turns.refused == 0
+
+    played(story)
+
+
+def test_one_slow_batch_does_not_close_the_server():
+    async def story(scene):
+        scene.turns.batch_s = 30.0  # as it seemed
+        scene.go.release(9)
+        assert (await scene.ask('a', 1.0))[0] == 'A'
+        assert scene.turns.batch_s < 30.0
+
+    played(story)
+
+
+def test_who_says_no_deadline_gets_a_turn_among_those_who_do():
+    async def story(scene):
+        scene.turns._decide = lambda asked: [one for one in asked]
+        count = dict.fromkeys('abc', 0)
+        done = asyncio.Event()
+
+        async def busy(name):
+            while not done.is_set():
+                await scene.turns.ask(name, lambda: True, 60.0)
+                count[name] += 1
+        others = [asyncio.create_task(busy(name)) for name in count]
+        await asyncio.sleep(0)
+        for _ in range(5):
+            await scene.turns.ask('no deadline', lambda: True)
+        done.set()
+        await asyncio.gather(*others)
+        assert min(count.values()) > 0
+
+    played(story)
 
 
 def test_a_thread_that_fails_fails_all_of_the_batch_and_goes_on():
@@ -267,17 +314,17 @@ def test_a_server_tells_how_it_goes_and_that_it_is_busy(served):
         there.recv()
         there.send(pack(question()))
         assert isinstance(there.recv(timeout=20), bytes)
-    served.server.turns.batch_s = 30.0
+    served.server.turns.batch_s, served.server.turns._deciding = 30.0, True
     with connect(served.address, compression=None, max_size=None) as there:
         there.recv()
         there.send(pack(question(**{metadata.DEADLINE: 0.5})))
         assert there.recv(timeout=10) == (
-            'Busy: 0 questions wait, an answer would come in about 30.0 s: ask again later, or '
+            'Busy: 0 questions wait, an answer would come in about 60.0 s: ask again later, or '
             'add a server')
         with pytest.raises(ConnectionClosed) as closed:
             there.recv(timeout=10)
         assert closed.value.rcvd.code == 1013
-    served.server.turns.batch_s = 0.0
+    served.server.turns.batch_s, served.server.turns._deciding = 0.0, False
     port = served.address.rpartition(':')[2]
     with urllib.request.urlopen(f'http://127.0.0.1:{port}/metrics', timeout=5) as answer:
         told = dict(line.split() for line in answer.read().decode().splitlines()

@@ -18,18 +18,17 @@ from pi0_ros.checkpoint import (layout_lerobot, layout_openpi, layout_pi_zero,
                                 layout_transformers)
 from pi0_ros.checkpoint.normalise import Normaliser, STILL_RANGE
 from pi0_ros.checkpoint.spec import (Choices, DELTA, NETWORKS, PI0, PI05, PI_ZERO,
-                                     PolicySpec, POSE, Unrecorded, VELOCITIES, whole)
+                                     PolicySpec, POSE, require_sane, Unrecorded, VELOCITIES,
+                                     whole)
 from pi0_ros.weights.files import CheckpointError, read_json
 from pi0_ros.weights.header import read_header
 from pi0_ros.weights.places import hint, OWN
 from pi0_ros.weights.tensors import BUFFERS, MARK, Stored, WRAPPED
 
 EMBEDDINGS = 'model.vlm.vision_tower.embeddings.'
-MOST_OFFSET = 10  # periods
 # How many first actions training gave: ours, and LeRobot's of pi0.5, which may be null.
 OURS = 'pi0_ros.json'  # what LeRobot's configuration has no key for, and stops at
 DELAYS = ('trained_delay', 'rtc_training_max_delay')
-MOST_STEPS, MOST_PIXELS, MOST_WIDE = 1000, 2048, 1000
 AROUND = 4  # times nearer to 0 than the state
 OF_POSES = ('x', 'y', 'z', 'roll', 'pitch', 'yaw', 'rx', 'ry', 'rz', 'qx', 'qy', 'qz', 'qw')
 KINDS = {'pi0': PI0, 'pi05': PI05, 'pi0_5': PI05, 'pi0.5': PI05}
@@ -79,7 +78,7 @@ def read(folder: Path, choices: Choices = Choices()) -> PolicySpec:
                        action_offset=whole(ours, 'action_offset', 0))
         spec = replace(spec, velocity=_velocities(spec, choices))
         spec = replace(spec, warnings=spec.warnings + _meaning(spec, choices))
-        _require_sane(spec, config)
+        require_sane(spec, config)
         _require_image_size(spec, stored)
         return spec
     except (KeyError, TypeError, IndexError, AttributeError) as error:
@@ -119,7 +118,7 @@ def _meaning(spec: PolicySpec, choices: Choices) -> tuple[str, ...]:
             "('relative_joints' says which are), velocities (DROID), or steps of a tool (LIBERO). "
             "Set 'actions' to velocities or end_effector_delta, or to positions if that is what "
             'they are')
-    if odd and not choices.actions and spec.layout == 'openpi':
+    if odd and not choices.actions and spec.layout in ('openpi', 'pi-zero-pytorch'):
         raise Unrecorded(f"checkpoint '{spec.folder}': {told}", 'actions')
     poses = [name for name in spec.action_names or () if plain(name) in OF_POSES]
     if len(poses) > 2 and not choices.actions:
@@ -203,31 +202,6 @@ def _velocities(spec: PolicySpec, choices: Choices) -> np.ndarray | None:
         raise ValueError(f"action {both[0]} is relative to the state and a velocity: 'actions' is "
                          "velocities, so 'relative_joints' has only joints of 'position_joints'")
     return out
-
-
-def _require_sane(spec: PolicySpec, config: dict) -> None:
-    """Refuse numbers that no PI0 has, before memory is asked for."""
-    if spec.relative[spec.state_width:].any():
-        raise ValueError(f'action {np.flatnonzero(spec.relative)[-1]} is relative to a state, but '
-                         f'it has {spec.state_width} states')
-    state, action = (whole(config, key, whole(config, 'action_dim', 32))
-                     for key in ('max_state_dim', 'max_action_dim'))
-    if spec.network == PI_ZERO:
-        state = action = MOST_WIDE
-    for what, value, high in (
-            ('state width', spec.state_width, state), ('action width', spec.action_width, action),
-            ('chunk length', spec.chunk_length, MOST_STEPS),
-            ('number of denoising steps', spec.denoising_steps, MOST_STEPS),
-            ('image height', spec.image_size[0], MOST_PIXELS),
-            ('image width', spec.image_size[1], MOST_PIXELS),
-            ('prompt length', spec.max_prompt_tokens, MOST_STEPS)):
-        if not 1 <= value <= high:
-            raise ValueError(f'its {what} is {value}, expected 1 to {high}')
-    if not 0 <= spec.action_offset <= MOST_OFFSET:
-        raise ValueError(f'its action_offset is {spec.action_offset}, expected 0 to {MOST_OFFSET}')
-    if not 0 <= spec.trained_delay <= spec.chunk_length:
-        raise ValueError(f'its trained_delay is {spec.trained_delay}, expected 0 to '
-                         f'{spec.chunk_length}')
 
 
 def _require_image_size(spec: PolicySpec, stored: dict[str, Stored]) -> None:

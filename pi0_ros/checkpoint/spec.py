@@ -25,6 +25,8 @@ NETWORKS = {PI0: 'PI0', PI05: 'pi0.5', PI_ZERO: 'pi-zero-pytorch'}
 PLAIN = 'plain'  # the text as the tokenizer has it
 # pi0.5's has the state in it, for either trainer.
 PROMPTS = ('lerobot', 'openpi', PI05, PLAIN)
+MOST_OFFSET = 10  # periods
+MOST_STEPS, MOST_PIXELS, MOST_WIDE = 1000, 2048, 1000
 LETTERBOXES = ('lerobot', 'lerobot_0.4', 'lerobot_0.3', 'openpi', 'transformers')
 
 
@@ -134,6 +136,35 @@ def relative_mask(indices: Sequence[int], width: int) -> np.ndarray:
     out = np.zeros(width, bool)
     out[list(indices)] = True
     return out
+
+
+def require_sane(spec: PolicySpec, config: Mapping[str, Any]) -> None:
+    """
+    Refuse numbers that no PI0 has, before memory is asked for.
+
+    :param config: its config.json. :raises ValueError: there are some.
+    """
+    if spec.relative[spec.state_width:].any():
+        raise ValueError(f'action {np.flatnonzero(spec.relative)[-1]} is relative to a state, but '
+                         f'it has {spec.state_width} states')
+    state, action = (whole(config, key, whole(config, 'action_dim', 32))
+                     for key in ('max_state_dim', 'max_action_dim'))
+    if spec.network == PI_ZERO:
+        state = action = MOST_WIDE
+    for what, value, high in (
+            ('state width', spec.state_width, state), ('action width', spec.action_width, action),
+            ('chunk length', spec.chunk_length, MOST_STEPS),
+            ('number of denoising steps', spec.denoising_steps, MOST_STEPS),
+            ('image height', spec.image_size[0], MOST_PIXELS),
+            ('image width', spec.image_size[1], MOST_PIXELS),
+            ('prompt length', spec.max_prompt_tokens, MOST_STEPS)):
+        if not 1 <= value <= high:
+            raise ValueError(f'its {what} is {value}, expected 1 to {high}')
+    if not 0 <= spec.action_offset <= MOST_OFFSET:
+        raise ValueError(f'its action_offset is {spec.action_offset}, expected 0 to {MOST_OFFSET}')
+    if not 0 <= spec.trained_delay <= spec.chunk_length:
+        raise ValueError(f'its trained_delay is {spec.trained_delay}, expected 0 to '
+                         f'{spec.chunk_length}')
 
 
 def find_tokenizer(beside: Path, name: str | None) -> Path | None:

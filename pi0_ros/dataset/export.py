@@ -12,11 +12,12 @@ import argparse
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 import itertools
+import json
 from pathlib import Path
 from typing import Any
 
 from pi0_ros.bags.bag import Bag, BagError
-from pi0_ros.bags.bags import Bags, opened
+from pi0_ros.bags.bags import Bags, FULL, opened
 from pi0_ros.bags.playback import counts_table, Playback
 from pi0_ros.bags.routes import Wanted
 from pi0_ros.bags.takeovers import led_topic
@@ -85,10 +86,11 @@ def export(args: argparse.Namespace, robot: RobotConfig, inputs: InputConfig, wa
            'actions': robot.commanded, 'led': [bag.led for bag in bags], 'only': args.only,
            'drop': round(args.drop_before_takeover * args.fps),
            'outcomes': [[one.to_json() for one in bag.outcomes] for bag in bags],
-           'bags': [[bag.name, bag.begin_ns, bag.end_ns] for bag in bags],
+           'bags': [[bag.name, bag.begin_ns, bag.end_ns, bag.size] for bag in bags],
            'routes': [bag.roles for bag in bags], 'marker': marker,
            'fresh': [inputs.max_joint_age, inputs.max_image_age, inputs.max_skew],
            'instruction': args.instruction, 'times': bags[0].times,
+           'taken': json.loads(json.dumps(vars(wanted), default=_plain)),
            'shortest': args.min_seconds, 'codec': args.codec}
     writer = DatasetWriter(args.dataset, args.fps, robot.state_joints, robot.commanded,
                            [name for name in robot.cameras if name], args.codec, key,
@@ -102,13 +104,19 @@ def export(args: argparse.Namespace, robot: RobotConfig, inputs: InputConfig, wa
                 make_part, waiting, {number: bags[number].size for number in waiting}):
             if error is None:
                 writer.manifest.tell(number, DONE, **done)
-            elif alone or isinstance(error, OSError):
+            elif alone or getattr(error, 'errno', None) in FULL:
                 raise error
             else:
                 writer.manifest.tell(number, FAILED, reason=str(error))
         return _join(args, bags, failed, writer), failed
     finally:
         writer.close()
+
+
+def _plain(value: object) -> object:
+    """Return what JSON has no type for."""
+    return sorted(value) if isinstance(value, frozenset) else (
+        vars(value) if hasattr(value, '__dict__') else str(value))
 
 
 def _require_fit(args: argparse.Namespace, bags: Sequence[Survey]) -> None:
@@ -151,7 +159,8 @@ def _join(args: argparse.Namespace, bags: Sequence[Survey], failed: dict[Path, s
         folder = writer.finish(args.robot_type, offset, () if alone else became)
     except ValueError as error:
         writer.give_up()
-        raise ValueError('; '.join([str(error), *told, *failed.values()])) from error
+        again = ['what failed is tried again by the same command'] if failed else []
+        raise ValueError('; '.join([str(error), *told, *failed.values(), *again])) from error
     print('\n'.join(counts))
     tasks = list(dict.fromkeys(one['task'] for one in writer.episodes))
     if offset:
@@ -217,7 +226,8 @@ def make_part(job: Job) -> dict[str, Any]:
                                            job.inputs.oldest_ns)]
         if bag.damage:
             told.append(f'{bag.damage}; what came before is exported')
-        return {'told': told, 'counts': counts_table(playback.counts())}
+        return {'told': told, 'counts': counts_table(playback.counts()),
+                'episodes': len(part.episodes)}
 
 
 def _too_fast(playback: Playback, fps: int) -> list[str]:

@@ -24,8 +24,10 @@ class Manifest:
         :raises ValueError: something else was begun in the folder.
         """
         self.path, key = path, json.loads(json.dumps(key))
-        if not any(path.parent.iterdir()):
-            path.write_text(json.dumps(key) + '\n')
+        half = path.with_suffix('.new')
+        if not {one.name for one in path.parent.iterdir()} - {half.name}:
+            half.write_text(json.dumps(key) + '\n')
+            half.replace(path)
         text = path.read_text() if path.exists() else ''
         whole = [line for line in text.splitlines(True) if line.endswith('\n')]
         if not whole or json.loads(whole[0]) != key:

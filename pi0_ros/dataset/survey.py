@@ -51,7 +51,7 @@ def survey(args: argparse.Namespace, wanted: Wanted, marker: str = ''
                 found.append(Survey(
                     path, bag.name, bag.begin_ns, bag.end_ns, _size(path), routes.roles,
                     action_offset(routes), led_topic(bag), tuple(read(bag)), bags.times))
-        except BagError as error:
+        except (BagError, OSError) as error:
             failed[path], first = str(error), first or error
     if not found:
         raise first

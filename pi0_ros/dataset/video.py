@@ -35,6 +35,7 @@ class CameraVideo:
         self._path, self._fps, self._codec = path, fps, codec
         self._queue: queue.Queue = queue.Queue(WAITING)
         self._error: BaseException | None = None
+        self._ended = False
         self._thread = threading.Thread(target=self._run, name='video', daemon=True)
         self._thread.start()
 
@@ -67,8 +68,8 @@ class CameraVideo:
             # Of a full disk, for example: one kind of error for all files.
             self._error = OSError(error.errno, error.strerror, str(self._path)) \
                 if isinstance(error, av.FFmpegError) else error
-            while self._queue.get() is not None:  # else who adds would wait for ever
-                pass
+            while not self._ended and self._queue.get() is not None:
+                pass  # else who adds would wait for ever
 
     def _encode(self) -> None:
         name, options = CODECS[self._codec]
@@ -99,6 +100,7 @@ class CameraVideo:
                 frame = av.VideoFrame.from_ndarray(planes, format='yuv420p')
                 frame.pts, number = number, number + 1
                 out.mux(stream.encode(frame))
+            self._ended = True  # nobody adds any more
             if stream is not None:
                 out.mux(stream.encode())
 

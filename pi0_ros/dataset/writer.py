@@ -52,16 +52,17 @@ class DatasetWriter:
         if folder.exists():
             raise ValueError(f"'{folder}' exists: name another folder with --dataset, or remove "
                              'it')
-        if overwrite and self.partial.exists():
-            shutil.rmtree(self.partial)
         self.partial.mkdir(parents=True, exist_ok=True)
         self._unlock = only_one(self.partial)
+        self._made = self.partial / 'set'  # what gets the name at the end
         try:
+            for path in self.partial.iterdir() if overwrite else ():
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
             self.manifest = Manifest(self.partial / 'bags.jsonl', key)
-        except ValueError:
+            shutil.rmtree(self._made, ignore_errors=True)
+        except BaseException:
             self._unlock()
             raise
-        shutil.rmtree(self.partial / 'data', ignore_errors=True)
         self.episodes: list[dict[str, Any]] = []
         self._places: list[tuple[Part, int]] = []  # where videos of single episodes are
 
@@ -75,8 +76,17 @@ class DatasetWriter:
         return self.partial / PARTS / f'{number:06d}'
 
     def take(self, number: int) -> list[str]:
-        """Give the episodes of bag ``number`` their numbers; return what is to be told."""
+        """
+        Give the episodes of bag ``number`` their numbers; return what is to be told.
+
+        :raises ValueError: they are not where they were written.
+        """
         part, told = Part(self.part(number), self.fps, self.cameras, self.codec), []
+        wanted = self.manifest.bags[number].get('episodes', len(part.episodes))
+        if len(part.episodes) != wanted:
+            raise ValueError(f"'{part.folder}' has {len(part.episodes)} episodes, {wanted} were "
+                             'written: say --overwrite; on a cluster all machines must see the '
+                             'same folders')
         for at, one in enumerate(part.episodes):
             first = self.episodes[0]['shapes'] if self.episodes else one['shapes']
             other = [name for name in first if one['shapes'][name] != first[name]]
@@ -103,7 +113,7 @@ class DatasetWriter:
         columns = {name: rows[name].combine_chunks()
                    for name in (*self.names, *((LED,) if self._led else ()))}
         columns |= {name: pyarrow.array(values) for name, values in numbers.items()}
-        out = self.partial / _at(DATA, number)
+        out = self._made / _at(DATA, number)
         out.parent.mkdir(parents=True, exist_ok=True)
         pyarrow.parquet.write_table(pyarrow.table(columns), out)
 
@@ -113,7 +123,6 @@ class DatasetWriter:
 
     def _join_videos(self) -> list[dict[str, Any]]:
         """Join the videos of episodes; return what tells of each episode where they are."""
-        shutil.rmtree(self.partial / 'videos', ignore_errors=True)
         out: list[dict[str, Any]] = [{} for _ in self.episodes]
         for name in self.cameras:
             group: list[int] = []
@@ -134,7 +143,7 @@ class DatasetWriter:
 
     def _join(self, camera: str, numbers: Sequence[int], file: int) -> None:
         join([self._video(camera, number) for number in numbers],
-             self.partial / _at(VIDEO, file, IMAGES + camera), self.fps)
+             self._made / _at(VIDEO, file, IMAGES + camera), self.fps)
 
     def finish(self, robot_type: str, action_offset: int = 0,
                bags: Sequence[dict[str, Any]] = ()) -> Path:
@@ -148,7 +157,7 @@ class DatasetWriter:
         if not self.episodes:
             raise ValueError('there is no episode to write: no moment of the bags had all inputs, '
                              'an instruction and an action')
-        meta = self.partial / 'meta'
+        meta = self._made / 'meta'
         meta.mkdir(exist_ok=True)
         tasks = list(dict.fromkeys(one['task'] for one in self.episodes))
         _write_tasks(tasks, meta / 'tasks.parquet')
@@ -161,10 +170,9 @@ class DatasetWriter:
         # Beside LeRobot's own files: what it does not record.
         (meta / 'pi0_ros.json').write_text(json.dumps({
             'action_offset': action_offset, **({'bags': list(bags)} if bags else {})}) + '\n')
-        check(self.partial)
-        self.partial.replace(self.folder)
-        (self.folder / self.manifest.path.name).unlink()
-        shutil.rmtree(self.folder / PARTS)
+        check(self._made)
+        self._made.replace(self.folder)  # from here on it is there, whole
+        shutil.rmtree(self.partial)
         self.close()
         return self.folder
 
@@ -174,11 +182,11 @@ class DatasetWriter:
 
     def give_up(self) -> None:
         """Leave nothing, where nothing was written."""
-        if not self.episodes:
+        if not any(self.partial.glob(f'{PARTS}/*/rows/*')):
             shutil.rmtree(self.partial)
 
     def _statistics(self, numbers: Sequence[int]) -> dict[str, Any]:
-        tables = [pyarrow.parquet.read_table(self.partial / _at(DATA, number))
+        tables = [pyarrow.parquet.read_table(self._made / _at(DATA, number))
                   for number in numbers]
         out = {}
         for name in (*self.names, *NUMBERS, *((LED,) if self._led else ())):

@@ -71,8 +71,12 @@ class PiZero:
         that is free. Trained for it (arXiv 2512.05964), the network is given the first alone.
         """
         length = len(target)
-        given = max(1, int((weight[:, 0] == 1).sum()))
-        planned = given if self.rtc == 'trained' else int((weight > 0).any(1).sum())
+        # What stood still in training, or is not known, has no weight in its column.
+        given = max(1, int((weight == 1).any(1).sum()))
+        counted = weight > 0
+        known = counted[0] if bool(counted[0].any()) else counted.any(0)
+        planned = given if self.rtc == 'trained' else int(
+            counted[:, known].all(1).sum())
         planned = min(max(planned, given), length - 1)
         given = min(given, planned)
         return {'frozen_actions': target[:planned].to(self.model.device)[None],

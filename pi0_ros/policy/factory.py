@@ -109,6 +109,20 @@ def policy_class(folder: Path) -> type['Pi0Policy']:
     return Pi0Policy
 
 
+def require_every_joint(spec: PolicySpec, robot: RobotConfig, rtc: str) -> None:
+    """
+    Refuse a hand-over that gives the network whole actions, where some have no joint.
+
+    :raises ValueError: it would be given a guess.
+    """
+    every = spec.network == PI_ZERO  # guides all actions or none
+    if NONE in robot.joint_names and rtc and (rtc == 'trained' or every):
+        raise ValueError(f"hand-over '{'rtc_trained' if rtc == 'trained' else 'rtc'}' needs a "
+                         f"joint for every action, but joint_names has '{NONE}', which the "
+                         "network would be given a guess for: set 'handover' to "
+                         f"{'blend' if every else 'rtc'}")
+
+
 def _of_checkpoint(config: PolicyConfig, robot: RobotConfig, rtc: str) -> 'Pi0Policy':
     folder = checkpoint_folder(config.checkpoint)
     policy = policy_class(folder)(
@@ -122,12 +136,8 @@ def _of_checkpoint(config: PolicyConfig, robot: RobotConfig, rtc: str) -> 'Pi0Po
         raise CheckpointError(f"checkpoint '{folder}' is {NETWORKS[policy.spec.network]}: set "
                               "'policy' to pi0")
     policy.joints = fit(policy.spec, robot)
-    every = policy.spec.network == PI_ZERO  # guides all actions or none
-    if NONE in robot.joint_names and policy.rtc and (policy.rtc == 'trained' or every):
-        raise ValueError(f"hand-over '{'rtc_trained' if policy.rtc == 'trained' else 'rtc'}' "
-                         "needs a joint for every action, but joint_names "
-                         f"has '{NONE}', which the network would be given a guess for: set "
-                         f"'handover' to {'blend' if every else 'rtc'}")
+    require_every_joint(policy.spec, robot, policy.rtc)
+    every = policy.spec.network == PI_ZERO
     fed = {policy.spec.camera(name) for name in robot.cameras}
     policy.cameras = tuple(name for name in policy.spec.cameras if name in fed)
     log.info(f'{policy.spec.layout} checkpoint ({policy.spec.trainer}) and this robot:\n'

@@ -3,18 +3,22 @@
 
 """A network of pi-zero-pytorch: the way of PI0 around the library's own sampling."""
 
+import logging
 from pathlib import Path
 
 import numpy as np
-from pi0_ros.checkpoint.layout_pi_zero import image_scaling, network_of
+from pi0_ros.checkpoint.layout_pi_zero import image_scaling, LEAST_STEPS, network_of
 from pi0_ros.checkpoint.spec import PI_ZERO
 from pi0_ros.engine.paths import Prompt, Report
 from pi0_ros.engine.pi_zero import PiZero
 from pi0_ros.observation.observation import Observation
-from pi0_ros.policy.pi0 import Pi0Policy
+from pi0_ros.policy.pi0 import Pi0Policy, USUAL_PROMPT
+from pi0_ros.policy.policy import Leftover
 from pi0_ros.weights import pi_zero
 from pi0_ros.weights.files import CheckpointError, read_json
 import torch
+
+log = logging.getLogger(__name__)
 
 
 class PiZeroPolicy(Pi0Policy):
@@ -34,13 +38,25 @@ class PiZeroPolicy(Pi0Policy):
         if self.dtype != torch.float32:
             raise CheckpointError("dtype 'bfloat16' was asked for, but pi_zero_pytorch computes "
                                   "in float32: set 'dtype' to auto")
+        if self.steps < LEAST_STEPS:
+            raise CheckpointError(f"'denoising_steps' is {self.steps}, but pi_zero_pytorch counts "
+                                  'the times of its solver, the first and the last among them: '
+                                  f'expected at least {LEAST_STEPS}, 18 is usual')
         given = read_json(self.spec.folder / 'config.json')
-        if self.rtc in ('identity', 'full') and (given.get('train_time_rtc') or given.get(
-                'model_predict_output', 'flow') != 'flow'):
+        clean = given.get('model_predict_output', 'flow') != 'flow'
+        if self.rtc and clean:
+            raise CheckpointError(f"checkpoint '{folder}' predicts actions, no flow "
+                                  '(model_predict_output), which the library cannot continue: set '
+                                  "'handover' to blend (serve: --rtc none)")
+        if self.rtc in ('identity', 'full') and given.get('train_time_rtc'):
             raise CheckpointError(
-                f"checkpoint '{folder}' cannot be guided (train_time_rtc, or "
-                "model_predict_output that is not flow): set 'handover' to blend"
-                + (', or to rtc_trained' if self.spec.trained_delay else ''))
+                f"checkpoint '{folder}' cannot be guided (train_time_rtc): set 'handover' to "
+                'blend (serve: --rtc none)'
+                + (', or to rtc_trained (serve: --rtc trained)' if self.spec.trained_delay
+                   else ''))
+        if self.rtc == 'full':
+            log.warning('the library does not differentiate its network: jacobian full is '
+                        'identity here')
 
     @staticmethod
     def usual_dtype(device: str) -> str:
@@ -55,10 +71,39 @@ class PiZeroPolicy(Pi0Policy):
         encoder = pi_zero.load_encoder(beside, self.device) if beside else None
         self._path = self._reference = PiZero(self.model, encoder, self.steps, self.rtc,
                                               image_scaling(config))
-        self._choose()
 
     def _choose(self) -> None:
-        self.report = Report(PI_ZERO, "the library's own sampling")
+        self.report = Report(PI_ZERO, f"the library's own sampling, {pi_zero.version()}")
+        config = read_json(self.spec.folder / 'config.json')
+        made = config.get('library_version', '')
+        if made and made != pi_zero.version():
+            log.warning(f'the folder was written with pi-zero-pytorch {made}, installed is '
+                        f'{pi_zero.version()}: pip install pi-zero-pytorch=={made}')
+
+    def warm_up(self) -> None:
+        """
+        Infer once on grey images, and once more as hand-over rtc does.
+
+        :raises CheckpointError: the network and its folder do not fit together.
+        """
+        try:
+            super().warm_up()
+            if self.rtc:
+                height, width = self.spec.image_size
+                seen = Observation(0, np.zeros(self._observed()), {
+                    name: np.full((height, width, 3), 128, np.uint8)
+                    for name in self.spec.cameras}, {}, USUAL_PROMPT)
+                count = max(2, self.spec.chunk_length // 2)
+                self.infer(seen, np.zeros(self.noise_shape), Leftover(
+                    np.zeros((count, len(self.joints.columns))), 1))
+        except (RuntimeError, AssertionError) as error:
+            if isinstance(error, torch.cuda.OutOfMemoryError):
+                raise
+            raise CheckpointError(
+                f"checkpoint '{self.spec.folder}': pi-zero-pytorch fails with what its "
+                f'config.json says: {type(error).__name__}: '
+                f"{(str(error).strip().splitlines() or [''])[0]}") from error
+        self.number = 0
 
     def prepare(self, observation: Observation
                 ) -> tuple[np.ndarray, torch.Tensor, Prompt, torch.Tensor]:

@@ -34,6 +34,7 @@ class Pixels:
         self.size, self.style, self.device = (height, width), style, device
         self.on_device = device.type == 'cuda' and style in ON_DEVICE
         self._buffers: dict[tuple, Tensor] = {}
+        self._copied: torch.cuda.Event | None = None  # once the last images are on the device
 
     def __call__(self, images: Sequence[np.ndarray], scalings: Sequence[Scaling | None] = ()
                  ) -> Tensor:
@@ -47,8 +48,11 @@ class Pixels:
         """
         scalings = scalings or [None] * len(images)
         if self.on_device:
-            return torch.stack([self.fit(self._upload(i, image), scaling) for i, (image, scaling)
-                                in enumerate(zip(images, scalings))])
+            out = torch.stack([self.fit(self._upload(i, image), scaling) for i, (image, scaling)
+                               in enumerate(zip(images, scalings))])
+            self._copied = torch.cuda.Event()
+            self._copied.record()
+            return out
         out = self._buffer('out', (len(images), 3, *self.size), torch.float32)
         for image, scaling, target in zip(images, scalings, out.numpy()):
             letterbox(image, *self.size, self.style, target, scaling)
@@ -77,6 +81,8 @@ class Pixels:
 
     def _upload(self, slot: int, image: np.ndarray) -> Tensor:
         host = self._buffer(slot, image.shape, torch.uint8)
+        if self._copied is not None:  # the one before, for another question, may be under way
+            self._copied.synchronize()
         np.copyto(host.numpy(), image)
         return host.to(self.device, non_blocking=True)
 

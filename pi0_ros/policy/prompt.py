@@ -37,9 +37,11 @@ def load_tokenizer(name: str, spec: PolicySpec) -> Tokenizer:
         out = Tokenizer.from_file(str(folder / 'tokenizer.json'))
     except Exception as error:  # the library raises Exception itself
         raise CheckpointError(f"tokenizer '{folder}' is damaged: {error}") from error
+    if spec.prompt == PLAIN:  # with its own padding
+        return out
     out.no_padding()
     out.no_truncation()
-    for text in ('<bos>', '\n') if spec.prompt != PLAIN else ():
+    for text in ('<bos>', '\n'):
         if out.encode(text, add_special_tokens=False).ids != [out.token_to_id(text)]:
             raise CheckpointError(f"tokenizer '{folder}' has no token {text!r}, which "
                                   f"{NETWORKS[spec.network]} reads: take PaliGemma's")

@@ -19,6 +19,7 @@ from pi0_ros.observation.images import FITTED
 from pi0_ros.observation.observation import Observation
 from pi0_ros.policy.actions import Actions
 from pi0_ros.policy.config import PolicyConfig
+from pi0_ros.policy.factory import require_every_joint
 from pi0_ros.policy.policy import ActionChunk, Leftover, Unserved
 from pi0_ros.remote import metadata, schemas
 from pi0_ros.remote.link import CONNECT_S, Link, read_key, ServerError
@@ -197,6 +198,7 @@ class RemotePolicy:
         else:
             self._schema = self._texts
         self.joints = fit(self.spec, robot)
+        require_every_joint(self.spec, robot, self.rtc)
         self.cameras = tuple(name for name in self.spec.cameras
                              if name in {self.spec.camera(one) for one in robot.cameras})
         if config.actions == VELOCITIES:

@@ -15,6 +15,7 @@ import math
 from typing import Any
 
 LEARNS = 0.2  # of the measured time, how much a new measurement counts
+PATIENCE_S = 2.0  # after which a question is as urgent as one can be that says no deadline
 
 
 class Busy(Exception):
@@ -72,13 +73,18 @@ class Turns:
         :raises Busy: it would come too late. :raises Exception: what was decided instead.
         """
         now = asyncio.get_running_loop().time()
-        ahead = len(self._waiting) // self._most + 1 + self._deciding
-        if len(self._waiting) >= self._most_waiting or ahead * self.batch_s > deadline_s:
+        # Without a bound of its own a question would be last for as long as others have one.
+        due = now + min(deadline_s, PATIENCE_S)
+        before = sum(one.due <= due and one.alive() and not one.answer.done()
+                     for one in self._waiting)
+        ahead = before // self._most + 1 + self._deciding
+        # Who finds nobody there is always answered: what the last batch took may be over.
+        late = ahead * self.batch_s > deadline_s and (before or self._deciding)
+        if late or len(self._waiting) >= self._most_waiting:
             self.refused += 1
             raise Busy(f'{len(self._waiting)} questions wait, an answer would come in about '
                        f'{ahead * self.batch_s:.1f} s: ask again later, or add a server')
-        one = _Waiting(asked, alive, now, now + deadline_s,
-                       asyncio.get_running_loop().create_future())
+        one = _Waiting(asked, alive, now, due, asyncio.get_running_loop().create_future())
         self._waiting.append(one)
         self._came.set()
         if self._running is None or self._running.done():

@@ -4,7 +4,6 @@
 """Verb ``export``: make a LeRobotDataset v3 of bags."""
 
 import argparse
-from collections.abc import Sequence
 import itertools
 from pathlib import Path
 import sys
@@ -72,8 +71,19 @@ def read_values(args: argparse.Namespace) -> Configuration:
     """Return the parameters, with joints and cameras of the first bag where no file has them."""
     if args.params_file:
         return read_all_parameters(args.params_file, policy='mock_hold')
+    first: BagError | None = None
+    for path in args.bags:
+        try:
+            return _values_of(args, path)
+        except BagError as error:
+            first = first or error
+    raise first
+
+
+def _values_of(args: argparse.Namespace, path: Path) -> Configuration:
+    """Return the joints and cameras of one bag."""
     remaps = topics.parse_remaps(args.remap)
-    with Bag(_first_readable(args.bags)) as bag:
+    with Bag(path) as bag:
         chosen = '/' + (args.actions.strip('/') or 'position_commands')
         if chosen in bag.topics and bag.topics[chosen].kind == actions.ARRAY and (
                 bag.topics[chosen].count):
@@ -103,17 +113,6 @@ def read_values(args: argparse.Namespace) -> Configuration:
                                cameras=names)
 
 
-def _first_readable(paths: Sequence[Path]) -> Path:
-    """Return the first bag that can be opened; the first of all, if none can."""
-    for path in paths:
-        try:
-            with Bag(path):
-                return path
-        except BagError:
-            continue
-    return paths[0]
-
-
 def _is_depth(bag: Bag, topic: str) -> bool:
     """Return whether the first image of a topic has one channel of distances."""
     if bag.topics[topic].kind != topics.RAW:
@@ -125,12 +124,13 @@ def _is_depth(bag: Bag, topic: str) -> bool:
 def main(argv: list[str] | None = None) -> int:
     """Run the verb."""
     args = parser().parse_args(argv)
-    if args.fps < 1 or not 0 <= args.min_seconds < np.inf or not (
+    if args.fps < 1 or args.jobs < 0 or not 0 <= args.min_seconds < np.inf or not (
             0 <= args.drop_before_takeover < 1e6):
-        print('pi0_ros export: --fps must be positive, --min-seconds and --drop-before-takeover '
-              'not negative',
+        print('pi0_ros export: --fps must be positive, --min-seconds, --drop-before-takeover and '
+              '--jobs not negative',
               file=sys.stderr)
         return 2
+    args.dataset, args.bags = args.dataset.absolute(), [path.absolute() for path in args.bags]
     try:
         config = read_values(args)
         told, failed = export(args, config.robot, config.inputs, Wanted.of(config),

@@ -8,6 +8,7 @@ The library (MIT, by Phil Wang) is no dependency: it is looked for when such a c
 """
 
 from collections.abc import Mapping
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -24,22 +25,22 @@ INSTALL = 'pip install pi-zero-pytorch'
 SIGLIP, VIT = 'siglip', 'vit'
 MOST = 10**7  # of a whole number, tokens
 NUMBERS, TRUTHS, TEXT = (int, float), (bool,), (str,)
-# Of PiZero's constructor; left out is what needs code, the network, or a memory from chunk to
-# chunk: flex attention, encoders of other states, latents, tokens of memory, critics, FAST.
+# Of PiZero's constructor; left out is what needs code, the network, a memory from chunk to chunk,
+# or something that a robot does not give: flex attention, encoders of other states, latents,
+# tokens of memory, advantages and tasks, a state in the prompt (pi05), critics, FAST.
 ARGUMENTS: dict[str, tuple[type, ...]] = {
     **dict.fromkeys((
         'dim', 'num_tokens', 'dim_action_input', 'dim_joint_state', 'dim_action', 'dim_time_cond',
         'time_mlp_depth', 'depth', 'dim_head', 'heads', 'kv_heads', 'vit_dim',
         'num_action_register_tokens', 'lm_pad_id', 'max_timesteps', 'train_time_rtc_max_delay',
-        'num_advantage_tokens', 'num_tasks', 'num_task_status', 'task_status_is_invalid',
-        'num_residual_streams'), (int,)),
+        'num_task_status', 'task_status_is_invalid', 'num_residual_streams'), (int,)),
     **dict.fromkeys((
         'time_min_period', 'time_max_period', 'ff_expand_factor', 'action_ff_expand_factor',
         'norm_eps', 'token_scale', 'sample_guidance_beta', 'lm_loss_weight', 'flow_loss_weight',
         'task_status_loss_weight', 'reward_tokens_dropout_prob', 'advantage_tokens_dropout_prob',
         'predict_discrete_action_loss_weight'), NUMBERS),
     **dict.fromkeys((
-        'time_sinusoidal', 'time_infused_action_tokens', 'layer_time_cond', 'pi05', 'rtc_guidance',
+        'time_sinusoidal', 'time_infused_action_tokens', 'layer_time_cond', 'rtc_guidance',
         'train_time_rtc', 'action_dit_norm_all_linears', 'predict_task_status_head', 'use_spo',
         'use_asymmetric_spo', 'critic_use_discrete_bins'), TRUTHS),
     **dict.fromkeys(('activation', 'model_predict_output'), TEXT),
@@ -72,6 +73,14 @@ def library() -> Any:
     return pi_zero_pytorch
 
 
+def version() -> str:
+    """Return the library's, '' where it is not installed."""
+    try:
+        return metadata.version('pi-zero-pytorch')
+    except metadata.PackageNotFoundError:
+        return ''
+
+
 def checked(given: Mapping[str, Any], known: Mapping[str, tuple[type, ...]], what: str,
             required: tuple[str, ...] = ()) -> dict[str, Any]:
     """
@@ -81,7 +90,8 @@ def checked(given: Mapping[str, Any], known: Mapping[str, tuple[type, ...]], wha
     """
     strange = sorted(set(given) - set(known))
     if strange:
-        raise ValueError(f"{what} has '{strange[0]}', which is none of {', '.join(sorted(known))}")
+        raise ValueError(f"{what} has '{strange[0]}', which is none of "
+                         f"{', '.join(sorted(known))}: a network with that cannot be run here")
     out = {name: value for name, value in given.items() if value is not None}
     missing = [name for name in required if name not in out]
     if missing:
