@@ -138,3 +138,10 @@ def test_the_plan_is_not_reached_through_from_outside():
     for path in FILES:
         if folder(path) != 'control':
             assert 'pilot._' not in path.read_text(), path
+
+
+def test_reading_a_configuration_needs_no_torch():
+    """It takes a second, which a simulator, a mock and every worker of an export would pay."""
+    code = ('import sys, pi0_ros.configuration.configuration, pi0_ros.dataset.export; '
+            'assert not {"torch", "transformers"} & set(sys.modules)')
+    subprocess.run([sys.executable, '-c', code], cwd=ROOT, check=True)

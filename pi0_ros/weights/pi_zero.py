@@ -10,15 +10,16 @@ The library (MIT, by Phil Wang) is no dependency: it is looked for when such a c
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TYPE_CHECKING
 
 from pi0_ros.weights.files import CheckpointError
 from pi0_ros.weights.header import weight_files
 from pi0_ros.weights.tensors import read_raw, WEIGHTS
 from safetensors import SafetensorError
-from safetensors.torch import load_file
-import torch
-from torch import nn
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
 
 TYPE = 'pi_zero_pytorch'
 INSTALL = 'pip install pi-zero-pytorch'
@@ -106,7 +107,7 @@ def checked(given: Mapping[str, Any], known: Mapping[str, tuple[type, ...]], wha
     return out
 
 
-def build(arguments: Mapping[str, Any], vision: Mapping[str, Any] | None) -> nn.Module:
+def build(arguments: Mapping[str, Any], vision: Mapping[str, Any] | None) -> 'nn.Module':
     """
     Return a network with weights that mean nothing.
 
@@ -143,7 +144,7 @@ def _vit() -> tuple[Any, Any]:
 
 
 def load(folder: Path, arguments: Mapping[str, Any], vision: Mapping[str, Any] | None,
-         device: torch.device) -> nn.Module:
+         device: 'torch.device') -> 'nn.Module':
     """
     Return the network of ``folder``, in evaluation mode, float32.
 
@@ -152,6 +153,8 @@ def load(folder: Path, arguments: Mapping[str, Any], vision: Mapping[str, Any] |
 
     :raises CheckpointError: it is not, or is not finite.
     """
+    import torch  # which takes a second, and not everybody who reads a folder needs it
+    from safetensors.torch import load_file
     files = weight_files(folder)
     try:
         with torch.device('meta'):
@@ -172,7 +175,7 @@ def load(folder: Path, arguments: Mapping[str, Any], vision: Mapping[str, Any] |
     return model.eval().requires_grad_(False).to(device)
 
 
-def load_encoder(folder: Path, device: torch.device) -> nn.Module:
+def load_encoder(folder: Path, device: 'torch.device') -> 'nn.Module':
     """
     Return transformers' SigLIP of a folder, which makes tokens [N, L, W] of images.
 
