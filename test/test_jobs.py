@@ -4,7 +4,9 @@
 """Many bags at once: the same bytes whoever made them, whatever dies meanwhile."""
 
 import errno
+from functools import partial
 import hashlib
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 import json
 import os
 from pathlib import Path
@@ -13,11 +15,14 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 from bags import Tape
 import numpy as np
 from pi0_ros import jobs
+from pi0_ros.bags import stores
+from pi0_ros.bags.bag import BagError
 from pi0_ros.dataset.manifest import Manifest, only_one
 from pi0_ros.dataset.writer import DatasetWriter
 from pi0_ros.jobs import JobError, Runner
@@ -287,6 +292,81 @@ def test_a_disk_that_is_full_at_the_end_of_a_video_does_not_hang(tmp_path):
                           capture_output=True, text=True, env=os.environ | {
                               'PYTHONPATH': str(ROOT)})
     assert done.returncode == 1 and 'OSError' in done.stderr
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv('PI0_ROS_BAG_CACHE', str(tmp_path / 'cache'))
+    return tmp_path / 'cache'
+
+
+def test_bags_that_lie_elsewhere_are_the_same(bags, wanted, tmp_path, cache):
+    given = [f'file://{bag}' for bag in bags]
+    assert export.main(command(given, tmp_path / 'set', '--jobs', 2)) == 0
+    assert content(tmp_path / 'set') == wanted
+    assert len(list(cache.iterdir())) == BAGS
+
+
+def test_a_bag_on_a_web_server(bags, tmp_path, cache):
+    pytest.importorskip('aiohttp', reason='fsspec reads http with aiohttp')
+    file, = bags[0].glob('*.mcap')
+    handler = partial(SimpleHTTPRequestHandler, directory=str(file.parent))
+    with ThreadingHTTPServer(('127.0.0.1', 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        there = f'http://127.0.0.1:{server.server_port}/'
+        assert export.main(command([there + file.name], tmp_path / 'set')) == 0
+        assert stores.here(there + file.name).read_bytes() == file.read_bytes()
+        server.shutdown()
+
+
+def test_a_copy_is_whole_and_of_what_is_there_now(tmp_path, cache, monkeypatch):
+    import fsspec
+    files = fsspec.filesystem('memory')
+    files.pipe('/month/monday/metadata.yaml', b'one')
+    files.pipe('/month/monday/monday_0.mcap', bytes(100))
+    first = stores.here('memory://month/monday')
+    assert sorted(path.name for path in first.iterdir()) == ['metadata.yaml', 'monday_0.mcap']
+    assert first.name == 'monday' and stores.here('memory://month/monday') == first
+    files.pipe('/month/monday/monday_0.mcap', bytes(200))
+    again = stores.here('memory://month/monday')
+    assert again != first and (again / 'monday_0.mcap').stat().st_size == 200
+
+    def cut(self, source, target, **more):
+        Path(target).write_bytes(b'half')
+        raise ConnectionError('the network is gone')
+
+    files.pipe('/month/tuesday/tuesday_0.mcap', bytes(300))
+    with monkeypatch.context() as patched:
+        patched.setattr(type(files), 'get_file', cut)
+        with pytest.raises(BagError, match='cannot be fetched: ConnectionError: the network'):
+            stores.here('memory://month/tuesday')
+    assert not [path for path in cache.rglob('tuesday*')]
+    assert not list(cache.glob('part-*'))
+
+
+def test_the_cache_keeps_its_bound(cache, monkeypatch):
+    import fsspec
+    files = fsspec.filesystem('memory')
+    monkeypatch.setenv('PI0_ROS_BAG_CACHE_GIB', str(2500 / 2**30))
+    for name in 'abc':
+        files.pipe(f'/bound/{name}/{name}.mcap', bytes(1000))
+    a, b = (stores.here(f'memory://bound/{name}') for name in 'ab')
+    os.utime(b.parent, (1, 1))
+    c = stores.here('memory://bound/c')
+    assert a.exists() and c.exists() and not b.exists()
+    files.pipe('/bound/large/large.mcap', bytes(3000))
+    with pytest.raises(BagError, match='GiB, the cache .*: set PI0_ROS_BAG_CACHE_GIB higher'):
+        stores.here('memory://bound/large')
+    assert a.exists()
+
+
+@pytest.mark.parametrize('bag, why', [
+    ('memory://nowhere/monday', "bag 'memory://nowhere/monday' does not exist"),
+    ('wrong://there/monday', 'cannot be fetched: ValueError: Protocol not known: wrong'),
+    ('s3://bucket/monday', "bag 's3://bucket/monday'.*s3fs")])
+def test_what_cannot_be_fetched_says_why(cache, bag, why):
+    with pytest.raises(BagError, match=why):
+        stores.here(bag)
 
 
 def test_without_ray_it_says_what_to_install(bags, tmp_path, monkeypatch, capsys):

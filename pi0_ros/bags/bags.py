@@ -13,6 +13,7 @@ from typing import Any
 from pi0_ros.bags.bag import Bag
 from pi0_ros.bags.playback import Playback
 from pi0_ros.bags.routes import CAMERAS, NAMES, parse_remaps, resolve, Wanted
+from pi0_ros.bags.stores import here
 from pi0_ros.observation.config import InputConfig
 from pi0_ros.observation.decoding import turned
 
@@ -54,7 +55,7 @@ class Bags:
         unstamped = InputConfig(ignore_stamps=tuple(args.ignore_stamps)).unstamped(wanted.cameras)
         self._wanted = wanted = replace(wanted, unstamped=wanted.unstamped | unstamped)
         self._by_stamps = args.time == 'stamps'
-        self.bags = [stack.enter_context(Bag(path)) for path in args.bags]
+        self.bags = [stack.enter_context(Bag(here(path))) for path in args.bags]
         self.routes = [resolve(bag, wanted, remaps, args.actions,
                                needs_instruction and not args.instruction) for bag in self.bags]
 

@@ -20,6 +20,7 @@ from pi0_ros.bags.bag import Bag, BagError
 from pi0_ros.bags.bags import Bags, FULL, opened
 from pi0_ros.bags.playback import counts_table, Playback
 from pi0_ros.bags.routes import Wanted
+from pi0_ros.bags.stores import Address, named
 from pi0_ros.bags.takeovers import led_topic
 from pi0_ros.checkpoint.config import RobotConfig
 from pi0_ros.dataset.episodes import chosen, Frame, frames, INTERVENTIONS, judged, SUCCESSES
@@ -73,7 +74,7 @@ class Progress:
 
 
 def export(args: argparse.Namespace, robot: RobotConfig, inputs: InputConfig, wanted: Wanted,
-           runner: Runner) -> tuple[list[str], dict[Path, str]]:
+           runner: Runner) -> tuple[list[str], dict[Address, str]]:
     """
     Write the data set; return what is to be told, and which bags are not in it, and why.
 
@@ -138,11 +139,11 @@ def _require_fit(args: argparse.Namespace, bags: Sequence[Survey]) -> None:
                        'node): --only successes needs that')
 
 
-def _join(args: argparse.Namespace, bags: Sequence[Survey], failed: dict[Path, str],
+def _join(args: argparse.Namespace, bags: Sequence[Survey], failed: dict[Address, str],
           writer: DatasetWriter) -> list[str]:
     """Make the data set of the parts; return what is to be told."""
     alone = len(bags) + len(failed) == 1
-    told, counts, became = [], [], [{'bag': path.name, 'failed': why}
+    told, counts, became = [], [], [{'bag': named(path), 'failed': why}
                                     for path, why in failed.items()]
     for number, bag in enumerate(bags):
         row = writer.manifest.done(number)

@@ -11,6 +11,7 @@ from pathlib import Path
 from pi0_ros.bags.bag import Bag, BagError
 from pi0_ros.bags.bags import opened
 from pi0_ros.bags.routes import Wanted
+from pi0_ros.bags.stores import Address
 from pi0_ros.bags.takeovers import led_topic
 from pi0_ros.dataset.episodes import action_offset
 from pi0_ros.dataset.outcome import Outcome, read
@@ -20,7 +21,7 @@ from pi0_ros.dataset.outcome import Outcome, read
 class Survey:
     """What is known of a bag before it is read."""
 
-    path: Path
+    path: Address
     name: str
     begin_ns: int
     end_ns: int
@@ -33,7 +34,7 @@ class Survey:
 
 
 def survey(args: argparse.Namespace, wanted: Wanted, marker: str = ''
-           ) -> tuple[list[Survey], dict[Path, str]]:
+           ) -> tuple[list[Survey], dict[Address, str]]:
     """
     Return what the bags have, and which cannot be used, with the reason.
 
@@ -49,7 +50,7 @@ def survey(args: argparse.Namespace, wanted: Wanted, marker: str = ''
                 _require_marker(bag, marker)
                 print(bags.describe())
                 found.append(Survey(
-                    path, bag.name, bag.begin_ns, bag.end_ns, _size(path), routes.roles,
+                    path, bag.name, bag.begin_ns, bag.end_ns, _size(bag.path), routes.roles,
                     action_offset(routes), led_topic(bag), tuple(read(bag)), bags.times))
         except (BagError, OSError) as error:
             failed[path], first = str(error), first or error

@@ -18,6 +18,7 @@ from pi0_ros import __version__
 from pi0_ros.bags.bag import Bag
 from pi0_ros.bags.bags import add_bag_arguments, Bags, FULL, KEPT
 from pi0_ros.bags.routes import Wanted
+from pi0_ros.bags.stores import address
 from pi0_ros.configuration.advice import advised
 from pi0_ros.configuration.configuration import Configuration
 from pi0_ros.configuration.file import read_all_parameters, read_description, read_parameters
@@ -44,7 +45,7 @@ def parser() -> argparse.ArgumentParser:
         'the same command goes on where it was.',
         epilog='Example: pi0_ros evaluate bags/* --checkpoint old=runs/1 --checkpoint new=runs/2 '
         '--params-file my_robot.yaml --remap camera_1:=/front/color/image_raw')
-    out.add_argument('bags', nargs='+', type=Path, metavar='BAG',
+    out.add_argument('bags', nargs='+', type=address, metavar='BAG',
                      help='folder of a rosbag2 recording, or a .mcap or .db3 file')
     out.add_argument('--checkpoint', action='append', metavar='[NAME=]DIR',
                      help="checkpoint folder, 'demo' for the one in the package, or a server's "

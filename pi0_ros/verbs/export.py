@@ -14,6 +14,7 @@ from pi0_ros.bags import routes as topics
 from pi0_ros.bags.bag import Bag, BagError
 from pi0_ros.bags.bags import add_bag_arguments, FULL, KEPT
 from pi0_ros.bags.routes import Wanted
+from pi0_ros.bags.stores import Address, address, here
 from pi0_ros.configuration.advice import advised
 from pi0_ros.configuration.configuration import Configuration
 from pi0_ros.configuration.file import read_all_parameters
@@ -32,8 +33,9 @@ def parser() -> argparse.ArgumentParser:
         prog='pi0_ros export', description='Make a LeRobotDataset v3 of bags, resampled to a '
         'constant rate, to train with LeRobot. Needs no ROS. Interrupted, the same command goes '
         'on where it was.')
-    out.add_argument('bags', nargs='+', type=Path, metavar='BAG',
-                     help='folder of a rosbag2 recording, or a .mcap or .db3 file')
+    out.add_argument('bags', nargs='+', type=address, metavar='BAG',
+                     help='folder of a rosbag2 recording, or a .mcap or .db3 file; also what '
+                     'fsspec reads, such as s3://BUCKET/BAG (docs/fleet.md)')
     out.add_argument('--dataset', type=Path, required=True, metavar='DIR',
                      help='folder to write, which must not exist')
     out.add_argument('--fps', type=int, required=True, metavar='N',
@@ -80,10 +82,10 @@ def read_values(args: argparse.Namespace) -> Configuration:
     raise first
 
 
-def _values_of(args: argparse.Namespace, path: Path) -> Configuration:
+def _values_of(args: argparse.Namespace, path: Address) -> Configuration:
     """Return the joints and cameras of one bag."""
     remaps = topics.parse_remaps(args.remap)
-    with Bag(path) as bag:
+    with Bag(here(path)) as bag:
         chosen = '/' + (args.actions.strip('/') or 'position_commands')
         if chosen in bag.topics and bag.topics[chosen].kind == actions.ARRAY and (
                 bag.topics[chosen].count):
@@ -130,7 +132,8 @@ def main(argv: list[str] | None = None) -> int:
               '--jobs not negative',
               file=sys.stderr)
         return 2
-    args.dataset, args.bags = args.dataset.absolute(), [path.absolute() for path in args.bags]
+    args.dataset, args.bags = args.dataset.absolute(), [
+        one.absolute() if isinstance(one, Path) else one for one in args.bags]
     try:
         config = read_values(args)
         told, failed = export(args, config.robot, config.inputs, Wanted.of(config),
