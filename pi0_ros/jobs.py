@@ -45,6 +45,7 @@ class Runner:
     jobs: int = 0   # processes; 0: what the machine has room for
     ray: str = ''   # address of a cluster, '' for none
     unit: str = 'B'  # of sizes
+    gpus: float = 0.0  # of the cluster's, for each job; a fraction shares one
 
     def run(self, work: Callable[[Any], Any], jobs: Mapping[int, Any],
             sizes: Mapping[int, int]) -> Iterator[Result]:
@@ -61,7 +62,8 @@ class Runner:
         if not self.ray and count <= 1:
             yield from _here(work, jobs)
             return
-        made = _on_ray(work, jobs, self.ray) if self.ray else _in_processes(work, jobs, count)
+        made = (_on_ray(work, jobs, self.ray, self.gpus) if self.ray else
+                _in_processes(work, jobs, count))
         bar, failed = tqdm(total=sum(sizes.values()), unit=self.unit, unit_scale=True,
                            dynamic_ncols=True), 0
         try:
@@ -199,8 +201,8 @@ def _ended(worker: _Worker) -> str:
     return signal.Signals(-code).name if code < 0 else f'exit code {code}'
 
 
-def _on_ray(work: Callable[[Any], Any], jobs: Mapping[int, Any], address: str
-            ) -> Iterator[Result]:
+def _on_ray(work: Callable[[Any], Any], jobs: Mapping[int, Any], address: str,
+            gpus: float = 0.0) -> Iterator[Result]:
     """
     Run jobs on a Ray cluster, whose machines see the same folders.
 
@@ -223,7 +225,7 @@ def _on_ray(work: Callable[[Any], Any], jobs: Mapping[int, Any], address: str
                        "'ray start --head' makes one, 'auto' finds the one of this machine, "
                        "'local' starts one for this command") from error
     try:
-        task = ray.remote(max_retries=0, num_cpus=1, memory=MEMORY)(work)
+        task = ray.remote(max_retries=0, num_cpus=1, num_gpus=gpus, memory=MEMORY)(work)
         waiting = {task.remote(job): (number, 1) for number, job in jobs.items()}
         while waiting:
             for ready in ray.wait(list(waiting))[0]:

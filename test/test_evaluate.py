@@ -5,6 +5,7 @@
 
 from datetime import datetime
 import errno
+import importlib.util
 from importlib import metadata
 import json
 from pathlib import Path
@@ -433,4 +434,7 @@ def test_several_at_a_time_find_the_same(bag, tmp_path):
             'evaluation.json', 'demo/moments.parquet', 'other/moments.parquet',
             'other-wrong_instructions/moments.parquet')}
 
-    assert evaluation(tmp_path / 'two', '--jobs', '2') == evaluation(tmp_path / 'one')
+    one = evaluation(tmp_path / 'one')
+    assert evaluation(tmp_path / 'two', '--jobs', '2') == one
+    if importlib.util.find_spec('ray'):
+        assert evaluation(tmp_path / 'ray', '--ray', 'local') == one

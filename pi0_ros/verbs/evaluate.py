@@ -81,6 +81,11 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument('--jobs', type=int, default=1, metavar='N',
                      help='checkpoints at a time, each in a process with a model of its own '
                      '(default: 1); fewer --threads leave some to each')
+    out.add_argument('--ray', default='', metavar='ADDRESS',
+                     help='checkpoints on a Ray cluster instead, whose machines see the same '
+                     'folders, as of export')
+    out.add_argument('--ray-gpus', type=float, default=0.0, metavar='N',
+                     help='with --ray: GPUs of each checkpoint; 0.5 lets two share one')
     out.add_argument('--threads', type=int, default=os.cpu_count() or 1, metavar='N',
                      help='processor threads of torch (default: all)')
     out.add_argument('--reproduce', action='store_true',
@@ -142,10 +147,13 @@ def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format='pi0_ros evaluate: %(message)s')
     if not (0.001 <= args.every < 1e6 and 0 <= args.delay < 1e3) or min(
-            args.samples, args.threads, args.seed + 1, args.jobs) < 1:
+            args.samples, args.threads, args.seed + 1, args.jobs) < 1 or not (
+            0 <= args.ray_gpus <= 64):
         print('pi0_ros evaluate: --every must be at least 0.001, --samples, --threads and '
-              '--jobs 1, --delay and --seed not negative', file=sys.stderr)
+              '--jobs 1, --delay, --seed and --ray-gpus not negative', file=sys.stderr)
         return 2
+    args.out, args.bags = args.out.absolute(), [
+        one.absolute() if isinstance(one, Path) else one for one in args.bags]
     try:
         if args.reproduce:
             return _reproduce(args)
@@ -197,12 +205,12 @@ def _outcomes(path: Path, given: list[tuple[str, Configuration]]) -> dict[str, l
 def _evaluated(args: argparse.Namespace, runs: list[tuple[Run, Bags]]) -> list[dict[str, Any]]:
     """Return what each run found, one after another or several at a time."""
     count = sum(int(bag.seconds / args.every) for bag in runs[0][1].bags)
-    if args.jobs == 1 or len(runs) == 1:
+    if not args.ray and (args.jobs == 1 or len(runs) == 1):
         with tqdm(total=len(runs) * count, unit='moment', dynamic_ncols=True) as bar:
             return [evaluate(run, args, of, bar) for run, of in runs]
     found: dict[int, dict[str, Any]] = {}
     jobs = {number: (run, args) for number, (run, _) in enumerate(runs)}
-    for number, out, error in Runner(args.jobs, unit='moment').run(
+    for number, out, error in Runner(args.jobs, args.ray, 'moment', args.ray_gpus).run(
             evaluate_alone, jobs, dict.fromkeys(jobs, count)):
         if error:
             raise error
