@@ -22,6 +22,7 @@ from typing import Any
 from tqdm import tqdm
 
 TRIES = 3
+NICE = 15  # of workers: a robot that this machine drives comes first
 ANSWER_S = 5.0  # for which a cluster may take to answer
 MEMORY = 2 * 2**30  # bytes that a worker may need
 RAY = 'pip install -r requirements/ray.txt'
@@ -130,6 +131,7 @@ class _Worker:
 
 def _serve(work: Callable[[Any], Any], pipe: Connection, parent: int) -> None:
     """Do what comes through the pipe, until it is closed or the parent is gone."""
+    os.nice(NICE)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
     _die_with(parent)
