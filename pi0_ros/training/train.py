@@ -11,6 +11,7 @@ classes. Ending the process loses at most a hundred steps: the same command goes
 import argparse
 from concurrent.futures import ProcessPoolExecutor
 import json
+from multiprocessing import get_context
 import os
 from pathlib import Path
 import time
@@ -121,7 +122,7 @@ def make_demonstrations(folder: Path, shards: int, seed: int, workers: int,
     """Return the paths of ``shards`` shards, making those that are missing."""
     folder.mkdir(parents=True, exist_ok=True)
     jobs = [(folder, seed * 100_000 + number, IMAGE_SIZE, task) for number in range(shards)]
-    with ProcessPoolExecutor(workers) as pool:
+    with ProcessPoolExecutor(workers, mp_context=get_context('spawn')) as pool:
         return list(tqdm(pool.map(demonstrations.write_shard, jobs), total=shards,
                          desc='demonstrations', unit='shard'))
 
