@@ -26,6 +26,7 @@ import numpy as np
 from pi0_ros.engine.engine import Engine
 from pi0_ros.engine.kernels import count_kernels, Graphs
 from pi0_ros.engine.paths import Prompt, Reference
+from pi0_ros.engine.together import Question, Together
 from pi0_ros.training.model import architecture, new_model
 from pi0_ros.weights.loading import load_model
 import torch
@@ -257,7 +258,7 @@ def gpu() -> dict | str:
                               / wanted.abs().max())
     print(f"fast differs from transformers by {out['difference']:.1e} of the largest action",
           flush=True)
-    try:  # last: tuning may take minutes
+    try:
         started = time.perf_counter()
         compiled = Engine(model, STEPS, 900, compiled=True)
         fast(compiled)(*inputs(model, 3))
@@ -266,6 +267,8 @@ def gpu() -> dict | str:
         gpu_rows(model, {'fast compiled in a graph': compiled}, floor, out)
     except Exception as error:
         out['compile'] = repr(error)[:300]
+        print(f"compiling failed: {out['compile']}", flush=True)
+    out['together'] = several(model)
     print(f"replay equals eager, A B A: {out['replay_equals_eager']}")
     return out
 
@@ -299,6 +302,27 @@ def gpu_rows(model: torch.nn.Module, of: dict, floor: tuple | None, out: dict) -
                 graph, eager = graphs(engine), fast(engine)
                 same = all(torch.equal(graph(*x), eager(*x)) for x in (given, other, given))
                 out.setdefault('replay_equals_eager', []).append(same)
+
+
+def several(model: torch.nn.Module) -> dict:
+    """Time questions that are computed together, three cameras each, as CUDA graphs."""
+    compute, out = Together(model, STEPS), {}
+    print(f'\n{"together":>24}{"ms":>8}{"each":>8}{"apart":>10}')
+    for count in (2, 4, 8):
+        asked = []
+        for seed in range(count):
+            pixels, prompt, state, noise = inputs(model, 3, seed=seed)
+            asked.append(Question(pixels, prompt, state, noise))
+        row = summary(timed({'': lambda: (compute(asked), torch.cuda.synchronize())}, (), 30)[''])
+        got = compute(asked)
+        wanted = [Reference(model, STEPS)(one.pixels, one.prompt, one.state, one.noise)
+                  for one in asked]
+        row['difference'] = max(float((a - b).abs().max() / b.abs().max())
+                                for a, b in zip(got, wanted))
+        out[count] = row
+        print(f'{count:24}{row["p50"]:8.1f}{row["p50"] / count:8.1f}{row["difference"]:10.1e}',
+              flush=True)
+    return out
 
 
 def captured(path: Reference, given: tuple) -> object | None:

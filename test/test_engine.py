@@ -17,6 +17,7 @@ from pi0_ros.engine.engine import Engine
 from pi0_ros.engine.kernels import count_kernels, Graphs
 from pi0_ros.engine.packing import unsupported
 from pi0_ros.engine.paths import choose, Fast, Reference
+from pi0_ros.engine.together import Question, Together
 from pi0_ros.observation.images import letterbox
 from pi0_ros.policy.pi0 import Pi0Policy
 from pi0_ros.policy.pixels import Pixels
@@ -431,10 +432,14 @@ def test_graphs_are_kept_by_size_and_fed_with_the_new_input(pretend_cuda):
     engine = Engine(model, 2, 900)
     graphs = Graphs(engine, engine.device)
 
+    def key_of(cameras, tokens):
+        pixels, words, state, noise = inputs(model, cameras, tokens, 0)
+        return tuple(part.shape for part in (pixels, words.text, state, noise))
+
     def run(cameras, tokens, seed=0):
         pixels, words, state, noise = inputs(model, cameras, tokens, seed)
         given_ = pixels, words.text, state, noise
-        key = cameras, tokens
+        key = tuple(part.shape for part in given_)
         if key in graphs._graphs:
             kept = graphs._graphs[key]
             kept.graph.out, kept.graph.again = kept.out, lambda: engine(*kept.inputs)
@@ -452,7 +457,37 @@ def test_graphs_are_kept_by_size_and_fed_with_the_new_input(pretend_cuda):
         run(*key)
     run(1, 3)   # used again, so it stays
     run(3, 3)
-    assert set(graphs._graphs) == {(1, 3), (1, 4), (1, 5), (3, 3)} and len(pretend_cuda) == 5
+    assert list(graphs._graphs) == [key_of(*one) for one in ((1, 4), (1, 5), (1, 3), (3, 3))]
+    assert len(pretend_cuda) == 5
+
+
+def test_questions_in_a_graph_are_padded_to_few_sizes(pretend_cuda, monkeypatch):
+    """On the stand-in for CUDA: three questions are four, and texts end at the same place."""
+    monkeypatch.setattr(PretendGraph, 'replay', lambda self: None)
+    model = network()
+    together = Together(model, 2)
+    asked = []
+    for number, (cameras, tokens) in enumerate(((1, 3), (3, 7), (2, 5))):
+        pixels, words, state, noise = inputs(model, cameras, tokens, number)
+        asked.append(Question(pixels, words, state, noise))
+    wanted = together(asked)
+    together._graphs = Graphs(together._compute, torch.device('cpu'))
+    got = together(asked)
+    assert got.shape == wanted.shape
+    torch.testing.assert_close(got, wanted, atol=1e-5, rtol=1e-5)
+    shapes, = together._graphs._graphs
+    assert shapes[0][:2] == (4, 3) and shapes[1][:2] == (4, 16)
+    together(asked[:2] + asked[1:])  # four, with the same cameras and words in length
+    assert len(pretend_cuda) == 1
+
+
+def test_few_questions_go_in_turn_where_that_is_faster():
+    together = Together(network(), 2)
+    assert not together.pays(1) and together.pays(2)
+    together.learn({1: 0.02, 2: 0.06, 4: 0.08, 8: 0.12})
+    assert [together.pays(count) for count in range(1, 9)] == [False] * 4 + [True] * 4
+    together._graphs = object()  # five to seven are padded to eight
+    assert [together.pays(count) for count in range(1, 9)] == [False] * 6 + [True] * 2
 
 
 def test_a_gpu_with_too_little_memory_is_told_in_numbers(monkeypatch):

@@ -19,6 +19,7 @@ from pi0_ros.observation.observation import Observation
 from pi0_ros.policy.config import PolicyConfig
 from pi0_ros.policy.factory import DEMO, declares_training, make_inner, policy_class
 from pi0_ros.policy.policy import Leftover
+from pi0_ros.remote import metadata
 from pi0_ros.verbs import infer, look
 from pi0_ros.verbs import train as train_verb
 from pi0_ros.weights.files import CheckpointError
@@ -421,6 +422,48 @@ def test_infer_decides_from_a_file(saved, tmp_path, capsys):
              **{'image.top': seen.images['top']})
     assert infer.main(words) == 1
     assert 'cannot do without' in capsys.readouterr().err
+
+
+def test_it_is_served_and_judged_as_it_decides(library, tmp_path, capsys):
+    from bags import Tape
+    from pi0_ros.remote.wire import pack, unpack
+    from pi0_ros.verbs import evaluate
+    from test_remote import Served
+    from websockets.sync.client import connect
+    model = new_model(library, dim_joint_state=2, dim_action_input=2)
+    save(model, tmp_path / 'policy', cameras=('camera_1',), state_names=('a', 'b'),
+         action_names=('a', 'b'), statistics={
+             feature: {'mean': [0.1, 0.1], 'std': [0.1, 0.1]}
+             for feature in ('observation.state', 'action')})
+    seen = Observation(0, np.array([0.1, 0.2]), {'camera_1': observation().images['top']}, {},
+                       SAID)
+    noise = np.random.default_rng((5, 0)).standard_normal((LENGTH, 2))
+    served = Served('--checkpoint', str(tmp_path / 'policy'), '--steps', '4', '--max-batch', '2')
+    try:
+        with connect(served.address, compression=None, max_size=None) as there:
+            there.recv()
+            there.send(pack({'state': seen.state, 'images': dict(seen.images), 'prompt': SAID,
+                             metadata.NOISE: noise}))
+            answer = unpack(there.recv(timeout=20))
+    finally:
+        served.close()
+    wanted = opened(tmp_path / 'policy', steps=4).infer(seen, noise).positions
+    assert np.abs(answer['actions'] - wanted).max() < 1e-6
+    tape = Tape(tmp_path / 'bag')
+    tape.say(0, SAID)
+    for at_ms in range(0, 3000, 20):
+        tape.joints(at_ms, [at_ms / 10000, 0.1])
+        if at_ms % 40 == 0:
+            tape.image(at_ms, at_ms % 255)
+    parameters = tmp_path / 'robot.yaml'
+    parameters.write_text('/**:\n  ros__parameters:\n    policy: pi_zero_pytorch\n'
+                          '    joint_names: [a, b]\n    cameras: [camera_1]\n'
+                          '    denoising_steps: 4\n')
+    assert evaluate.main([str(tape.close()), '--checkpoint', str(tmp_path / 'policy'),
+                          '--params-file', str(parameters), '--out', str(tmp_path / 'out'),
+                          '--every', '0.5', '--threads', '1']) == 0
+    told = json.loads((tmp_path / 'out/evaluation.json').read_text())['runs']['policy']
+    assert told['compared'] >= 3 and told['error_share']['policy'] > 0
 
 
 def robot(**changes):

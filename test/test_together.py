@@ -5,6 +5,7 @@
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 import json
 import math
 import threading
@@ -71,15 +72,24 @@ def test_together_is_as_one_after_another(name):
     assert len({one.positions.tobytes() for one in got}) == 5
 
 
-@pytest.mark.parametrize('rtc', [kind for kind in KINDS if kind])
-def test_leftovers_are_continued_each_its_own(rtc):
-    policy = Pi0Policy(DEMO, device='cpu', dtype='float32', rtc='' if rtc == 'trained' else rtc)
-    policy.load()
-    if rtc == 'trained':  # the demo was not, but can be asked all the same
-        from dataclasses import replace
-        policy.spec = replace(policy.spec, trained_delay=8)
-        policy.rtc = rtc
+def guided(name, rtc):
+    """Return a policy that continues; none of them was trained to, but can be asked to."""
+    if name == 'demo':
+        policy = Pi0Policy(DEMO, device='cpu', dtype='float32',
+                           rtc='' if rtc == 'trained' else rtc)
+        policy.load()
+    else:
+        policy = policy_of(name, rtc='' if rtc == 'trained' else rtc)
+    if rtc == 'trained':
+        policy.spec, policy.rtc = replace(policy.spec, trained_delay=8), rtc
         policy._load()
+    return policy
+
+
+@pytest.mark.parametrize('name', ['demo', PI05_FIXTURES[0]])
+@pytest.mark.parametrize('rtc', [kind for kind in KINDS if kind])
+def test_leftovers_are_continued_each_its_own(name, rtc):
+    policy = guided(name, rtc)
     asked = questions(policy, 4, leftovers=True)
     wanted = [policy.infer(*one) for one in asked]
     got = policy.infer_together([policy.begin(*one, keep=True) for one in asked])
@@ -91,7 +101,7 @@ def test_one_alone_goes_the_usual_way():
     policy = Pi0Policy(DEMO, device='cpu', dtype='float32')
     policy.load()
     policy.warm_up()
-    policy._together = None
+    policy.together = None
     seen, noise, _ = questions(policy, 1)[0]
     one, = policy.infer_together([policy.begin(seen, noise)])
     assert np.array_equal(one.positions, policy.infer(seen, noise).positions)
@@ -115,20 +125,21 @@ class Scene:
     def __init__(self, **settings):
         self.thread = ThreadPoolExecutor(1)
         self.batches, self.go = [], threading.Semaphore(0)
+        self.loop, self.began = asyncio.get_running_loop(), asyncio.Event()
         self.turns = Turns(self.decide, self.thread, **settings)
 
     def decide(self, asked):
         self.batches.append(list(asked))
+        self.loop.call_soon_threadsafe(self.began.set)
         assert self.go.acquire(timeout=10)
         return [ValueError(one) if one.startswith('bad') else one.upper() for one in asked]
 
     def ask(self, name, deadline_s=math.inf, alive=lambda: True):
         return asyncio.create_task(self.turns.ask(name, alive, deadline_s))
 
-    async def until(self, count):
-        """Wait until so many batches were begun."""
-        while len(self.batches) < count:
-            await asyncio.sleep(0.001)
+    async def until_it_began(self):
+        """Wait until the first batch is decided."""
+        await self.began.wait()
 
 
 def played(story, **settings):
@@ -145,7 +156,7 @@ def played(story, **settings):
 def test_who_waits_is_decided_together_and_the_urgent_first():
     async def story(scene):
         tasks = [scene.ask('first')]
-        await scene.until(1)
+        await scene.until_it_began()
         for name, deadline_s in (('a', 1.9), ('b', 1.5), ('bad', 1.7), ('c', 1.8)):
             tasks.append(scene.ask(name, deadline_s))
             await asyncio.sleep(0)
@@ -174,7 +185,7 @@ def test_the_first_waits_for_others_so_long():
 def test_who_has_gone_is_left_out():
     async def story(scene):
         tasks = [scene.ask('first')]
-        await scene.until(1)
+        await scene.until_it_began()
         tasks += [scene.ask('gone', alive=lambda: False), scene.ask('here')]
         scene.go.release(2)
         found = await asyncio.gather(*tasks, return_exceptions=True)
@@ -188,7 +199,7 @@ def test_what_would_come_too_late_is_told_at_once():
     async def story(scene):
         scene.turns.batch_s = 1.0
         tasks = [scene.ask('first')]
-        await scene.until(1)
+        await scene.until_it_began()
         tasks.append(scene.ask('second', 1.9 + 0.2))
         await asyncio.sleep(0)
         with pytest.raises(Busy, match=r'1 questions wait, an answer would come in about 3\.0 s'):
@@ -208,7 +219,7 @@ def test_who_is_more_urgent_does_not_wait_for_the_patient():
     async def story(scene):
         scene.turns.batch_s = 0.4
         tasks = [scene.ask('first')]
-        await scene.until(1)
+        await scene.until_it_began()
         tasks += [scene.ask(f'patient {number}') for number in range(9)]
         await asyncio.sleep(0)
         tasks.append(scene.ask('urgent', 0.9))

@@ -172,9 +172,9 @@ def test_a_given_prefix_has_no_loss_and_enters_without_noise(tokenizer, shard, m
     batch, seen = samples.batch(0), []
     prefix = torch.arange(50) < 6
     monkeypatch.setattr(learner, '_given', lambda count, length: prefix.repeat(count, 1))
-    embed = flow.embed_at
-    monkeypatch.setattr(flow, 'embed_at', lambda heads, state, noisy, times: (
-        seen.append((noisy.detach().clone(), times)), embed(heads, state, noisy, times))[1])
+    embed = flow.tokens
+    monkeypatch.setattr(flow, 'tokens', lambda model, state, noisy, times: (
+        seen.append((noisy.detach().clone(), times)), embed(model, state, noisy, times))[1])
     torch.manual_seed(1)
     loss, _ = learner.losses(batch)
     noisy, times = seen[0]

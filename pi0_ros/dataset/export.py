@@ -89,7 +89,6 @@ def export(args: argparse.Namespace, robot: RobotConfig, inputs: InputConfig, wa
            'outcomes': [[one.to_json() for one in bag.outcomes] for bag in bags],
            'bags': [[bag.name, bag.begin_ns, bag.end_ns, bag.size] for bag in bags],
            'routes': [bag.roles for bag in bags], 'marker': marker,
-           'fresh': [inputs.max_joint_age, inputs.max_image_age, inputs.max_skew],
            'instruction': args.instruction, 'times': bags[0].times,
            'taken': json.loads(json.dumps(vars(wanted), default=_plain)),
            'shortest': args.min_seconds, 'codec': args.codec}

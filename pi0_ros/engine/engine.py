@@ -96,9 +96,7 @@ class Engine:
             return function
         config = torch._dynamo.config  # one variant for each number of cameras and kind of layer
         config.recompile_limit = max(config.recompile_limit, 64)
-        return torch.compile(function, fullgraph=True, dynamic=False,
-                             mode='max-autotune-no-cudagraphs' if self.device.type == 'cuda'
-                             else 'default')
+        return torch.compile(function, fullgraph=True, dynamic=False)
 
     def _positions(self, length: int, size: int, frequency: Tensor) -> tuple[Tensor, Tensor]:
         angle = torch.outer(torch.arange(length, device=self.device, dtype=torch.float32),

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-KEPT_GRAPHS = 4  # of different numbers of cameras and prompt tokens
+KEPT_GRAPHS = 4  # of other numbers of cameras and prompt tokens
 # Operations that only look at memory in another way, or ask for it.
 NO_KERNEL = {
     '_reshape_alias', '_unsafe_view', 'alias', 'as_strided', 'detach', 'diagonal', 'empty',
@@ -51,26 +51,27 @@ class _Graph:
 
 class Graphs:
     """
-    A computation on a GPU, one CUDA graph for each number of cameras and prompt tokens.
+    A computation on a GPU, one CUDA graph for all inputs of the same shapes.
 
-    A graph is captured when its numbers first come, in the thread that infers: the control thread
+    A graph is captured when its shapes first come, in the thread that infers: the control thread
     goes on. The graphs share the engine's memory, so one runs at a time.
     """
 
-    def __init__(self, compute: Callable[..., Tensor], device: torch.device) -> None:
+    def __init__(self, compute: Callable[..., Tensor], device: torch.device,
+                 kept: int = KEPT_GRAPHS) -> None:
         """Capture nothing yet. :param compute: what of tensors on the device."""
-        self._compute, self._device = compute, device
+        self._compute, self._device, self._kept = compute, device, kept
         # One of each for all graphs, which run one at a time: every stream and every pool keeps
         # memory of its own.
         self._stream, self._pool = torch.cuda.Stream(), torch.cuda.graph_pool_handle()
-        self._graphs: OrderedDict[tuple[int, int], _Graph] = OrderedDict()
+        self._graphs: OrderedDict[tuple[torch.Size, ...], _Graph] = OrderedDict()
 
     def __call__(self, *inputs: Tensor) -> Tensor:
         """Return what ``compute`` would; inputs may lie in pinned memory of the host."""
-        key = len(inputs[0]), len(inputs[1])
+        key = tuple(value.shape for value in inputs)
         graph = self._graphs.pop(key, None)
         if graph is None:
-            while len(self._graphs) >= KEPT_GRAPHS:
+            while len(self._graphs) >= self._kept:
                 self._graphs.popitem(last=False)
             graph = self._capture(*inputs)
         self._graphs[key] = graph  # the last used stays longest

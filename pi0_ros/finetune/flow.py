@@ -13,9 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from pi0_ros.engine.guidance import embed_at
-from pi0_ros.engine.together import block, Pair
-from pi0_ros.weights.pi05 import PI05ForConditionalGeneration
+from pi0_ros.engine.together import block, hidden, Pair, places, tokens
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
@@ -83,44 +81,28 @@ def velocity(model: PI0ForConditionalGeneration, batch: Batch, actions: Tensor, 
     :param checkpointing: compute each pair of layers again on the way back, and keep less.
     :param readable: is told the prefix before each layer, its number first.
     """
-    core, adaptive = model.model, isinstance(model, PI05ForConditionalGeneration)
+    core = model.model
     text, expert = core.vlm.model.language_model if hasattr(
         core.vlm, 'model') else core.vlm.language_model, core.dit
     prefix = core.embed_prefix(batch.ids, batch.images, batch.shown)
-    state, mask = batch.state.repeat(repeats, 1), batch.mask.repeat(repeats, 1)
-    if adaptive:
-        heads = model.embed_action_time
-        suffix = heads.action_in_proj(actions.to(heads.action_in_proj.weight.dtype))
-        condition = heads.conditions(times).to(suffix.dtype)
-    else:
-        suffix, condition = embed_at(model.embed_action_time, state, actions, times), None
-    length, behind = mask.shape[1], suffix.shape[1]
+    suffix, condition = tokens(model, batch.state.repeat(repeats, 1), actions, times)
     turns = text.rotary_emb(prefix, batch.mask.cumsum(-1) - 1)
-    begin = mask.sum(-1, keepdim=True) + torch.arange(behind, device=mask.device)
-    turns_behind = expert.rotary_emb(suffix, begin)
     kind = torch.get_autocast_dtype(prefix.device.type) if torch.is_autocast_enabled(
         prefix.device.type) else prefix.dtype
-    hidden = torch.finfo(kind).min
-    seen = torch.zeros(len(prefix), 1, length, length, dtype=kind, device=prefix.device)
-    seen.masked_fill_(batch.mask[:, None, None] == 0, hidden)
-    seen_behind = torch.zeros(len(mask), 1, behind, length + behind, dtype=kind,
-                              device=prefix.device)
-    seen_behind[..., :length].masked_fill_(mask[:, None, None] == 0, hidden)
-    if not adaptive:
-        seen_behind[:, :, 0, length + 1:] = hidden  # the state does not see the actions
+    seen = hidden(batch.mask, batch.mask.shape[1], kind)
+    behind = places(model, batch.mask.repeat(repeats, 1), suffix, kind)
 
     def both(number: int, prefix: Tensor, suffix: Tensor) -> tuple[Tensor, Tensor]:
         pair = Pair(repeats)
         layer = text.layers[number]
         prefix = block(layer, prefix, turns, seen, pair, None)
-        return prefix, block(expert.layers[number], suffix, turns_behind, seen_behind, pair,
-                             condition)
+        return prefix, block(expert.layers[number], suffix, *behind, pair, condition)
 
     for number in range(len(expert.layers)):
         if readable:
             readable(number, prefix)
         prefix, suffix = (checkpoint(both, number, prefix, suffix, use_reentrant=False)
                           if checkpointing else both(number, prefix, suffix))
-    out = expert.norm(suffix, condition)[0] if adaptive else expert.norm(suffix)
+    out = expert.norm(suffix, condition)[0] if condition is not None else expert.norm(suffix)
     return model.action_out_proj(out[:, -actions.shape[1]:].to(
         model.action_out_proj.weight.dtype))

@@ -48,8 +48,8 @@ class PolicyConfig:
         'refuses instead.', choices=ENGINES)
     compile: str = setting(  # noqa: A003
         'auto',
-        'Let torch compile the fast path, which takes minutes at the first start; auto compiles '
-        'on a GPU.', choices=COMPILE)
+        'Let torch compile the fast path, which takes half a minute at the first start; auto '
+        'compiles on a GPU.', choices=COMPILE)
     denoising_steps: int = setting(
         0, "Fewer are faster and rougher; 0 takes the checkpoint's.",
         unit='steps', low=0, high=100)

@@ -90,7 +90,7 @@ class Pi0Policy:
         self._engine, self._compiled = engine, compiled
         self._pixels = Pixels(*self.spec.image_size, self.spec.letterbox, self.device)
         self.model, self.number = None, 0
-        self._path = self._reference = self._table = self._together = None
+        self._path = self._reference = self._table = self.together = None
         self.report = Report('none', 'not loaded')
         self.cameras = self.spec.cameras  # those that will be fed
         self.joints = JointMap.identity(self.spec.state_width, self.spec.action_width)
@@ -122,7 +122,7 @@ class Pi0Policy:
                                         self.spec.chunk_length)
         self._table = self.model.model.vlm.get_input_embeddings()
         self._path = self._reference = Reference(self.model, self.steps, self.rtc)
-        self._together = Together(self.model, self.steps, self.rtc)
+        self.together = Together(self.model, self.steps, self.rtc)
         self.report = Report('reference', 'not checked yet')
 
     def _choose(self) -> None:
@@ -184,7 +184,7 @@ class Pi0Policy:
         :param begun: what ``begin`` returned; a single one goes the way of ``infer``.
         """
         asked = [one.question for one in begun]
-        out = self._together(asked).cpu() if len(asked) > 1 and self._together else [
+        out = self.together(asked).cpu() if self.together and self.together.pays(len(asked)) else [
             self._compute(one.pixels, one.prompt, one.state, one.noise, *one.guide)
             for one in asked]
         return [self.finish(one, actions) for one, actions in zip(begun, out)]
@@ -354,7 +354,7 @@ class Pi0Policy:
 
     def close(self) -> None:
         """Free the network."""
-        self.model = self._path = self._reference = self._prompt = self._together = None
+        self.model = self._path = self._reference = self._prompt = self.together = None
         self._table = None
         if self.device.type == 'cuda':
             torch.cuda.empty_cache()

@@ -15,6 +15,7 @@ from pathlib import Path
 import signal
 import ssl
 import sys
+import time
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 RTC = ('auto', 'none', 'identity', 'full', 'trained')
+TIMED = 3  # batches of each size at the start, the first of which does not count
 UNKNOWN_NS = 20_000_000  # a control period, where nobody says it; actions do not depend on it
 # The checkpoint's camera for each of a schema's, as openpi's transforms have it.
 OPENPI = {'cam_high': 'base_0_rgb', 'cam_left_wrist': 'left_wrist_0_rgb',
@@ -166,16 +168,32 @@ def _make(args: argparse.Namespace, key: str, thread: ThreadPoolExecutor
 
 
 def _warm_together(policy: 'Pi0Policy', most: int) -> None:
-    """Compute batches once, of two and of the most, so that no robot waits for the first."""
+    """
+    Compute batches of some sizes, so that no robot waits for the first, and time them.
+
+    Few questions may be sooner ready one after another, because that way has the engine.
+    """
     height, width = policy.spec.image_size
     images = {name: np.full((height, width, 3), 128, np.uint8) for name in policy.cameras}
     seen = Observation(0, policy.spec.state.middle, images, {}, 'pick up the red block')
-    for count in sorted({2, most}) if most > 1 else ():
-        joints = policy.joints
-        policy.joints = JointMap.identity(policy.spec.state_width, policy.spec.action_width)
-        policy.infer_together([policy.begin(seen, np.zeros(policy.noise_shape), keep=True)
-                               for _ in range(count)])
-        policy.joints = joints
+    if most == 1 or not policy.together:
+        return
+    joints, seconds = policy.joints, {}
+    policy.joints = JointMap.identity(policy.spec.state_width, policy.spec.action_width)
+    for count in sorted({1, most, *(2**power for power in range(1, 7) if 2**power <= most)}):
+        taken = []
+        for _ in range(TIMED):
+            begun = [policy.begin(seen, np.zeros(policy.noise_shape), keep=True)
+                     for _ in range(count)]
+            began = time.perf_counter()
+            policy.infer_together(begun)
+            taken.append(time.perf_counter() - began)
+        seconds[count] = min(taken[1:])
+    policy.joints = joints
+    policy.together.learn(seconds)
+    log.info('questions at once: ' + ', '.join(
+        f"{count} in {1e3 * one:.0f} ms{'' if policy.together.pays(count) else ' (in turn)'}"
+        for count, one in seconds.items()))
 
 
 def _policy(args: argparse.Namespace, config: Configuration) -> 'Pi0Policy':
