@@ -8,6 +8,7 @@ A worker that dies takes nothing with it: its job goes to another one, twice at 
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 import importlib.util
 import multiprocessing
@@ -17,6 +18,7 @@ from pathlib import Path
 import re
 import signal
 import socket
+from types import ModuleType
 from typing import Any
 
 from tqdm import tqdm
@@ -210,23 +212,8 @@ def _on_ray(work: Callable[[Any], Any], jobs: Mapping[int, Any], address: str,
 
     The package travels with them; what it needs must be installed there.
     """
-    if importlib.util.find_spec('ray') is None:
-        raise JobError(f'--ray needs Ray: {RAY}')
-    import ray
-    from ray import exceptions
-    try:
-        host, colon, port = address.rpartition('://')[2].rpartition(':')
-        if colon:  # Ray itself tries for minutes
-            socket.create_connection((host, int(port)), ANSWER_S).close()
-        ray.init(address=None if address == 'local' else address, log_to_driver=False,
-                 logging_level='error', configure_logging=True, include_dashboard=False
-                 if address == 'local' else None,
-                 runtime_env={'py_modules': [str(Path(__file__).parent)]})
-    except Exception as error:  # of many kinds: no such host, another version of Ray or Python
-        raise JobError(f"no Ray cluster answers at '{address}': {str(error).splitlines()[0]}; "
-                       "'ray start --head' makes one, 'auto' finds the one of this machine, "
-                       "'local' starts one for this command") from error
-    try:
+    with cluster(address) as ray:
+        from ray import exceptions
         task = ray.remote(max_retries=0, num_cpus=1, num_gpus=gpus, memory=MEMORY)(work)
         waiting = {task.remote(job): (number, 1) for number, job in jobs.items()}
         while waiting:
@@ -244,5 +231,32 @@ def _on_ray(work: Callable[[Any], Any], jobs: Mapping[int, Any], address: str,
                     yield number, None, JobError(
                         f'no machine could do it, {TRIES} tries: '
                         f'{str(error).strip().splitlines()[0]}')
+
+
+@contextmanager
+def cluster(address: str) -> Iterator[ModuleType]:
+    """
+    Yield Ray, connected to a cluster, whose machines get this package.
+
+    :raises JobError: there is no Ray, no such cluster, or one of another version.
+    """
+    if importlib.util.find_spec('ray') is None:
+        raise JobError(f'this needs Ray: {RAY}')
+    os.environ.setdefault('RAY_USAGE_STATS_ENABLED', '0')  # Ray's maker is told nothing
+    import ray
+    try:
+        host, colon, port = address.rpartition('://')[2].rpartition(':')
+        if colon:  # Ray itself tries for minutes
+            socket.create_connection((host, int(port)), ANSWER_S).close()
+        ray.init(address=None if address == 'local' else address, log_to_driver=False,
+                 logging_level='error', configure_logging=True, include_dashboard=False
+                 if address == 'local' else None,
+                 runtime_env={'py_modules': [str(Path(__file__).parent)]})
+    except Exception as error:  # of many kinds: no such host, another version of Ray or Python
+        raise JobError(f"no Ray cluster answers at '{address}': {str(error).splitlines()[0]}; "
+                       "'ray start --head' makes one, 'auto' finds the one of this machine, "
+                       "'local' starts one for this command") from error
+    try:
+        yield ray
     finally:
         ray.shutdown()

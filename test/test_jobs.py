@@ -372,7 +372,7 @@ def test_what_cannot_be_fetched_says_why(cache, bag, why):
 def test_without_ray_it_says_what_to_install(bags, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(jobs.importlib.util, 'find_spec', lambda name: None)
     assert export.main(command(bags, tmp_path / 'set', '--ray', 'local')) == 1
-    assert '--ray needs Ray: pip install' in capsys.readouterr().err
+    assert 'this needs Ray: pip install' in capsys.readouterr().err
 
 
 def test_the_same_from_a_ray_cluster(bags, wanted, tmp_path):

@@ -26,7 +26,7 @@ from pi0_ros.remote.link import Link, read_key, ServerError
 from pi0_ros.remote.server import without_paths
 from pi0_ros.remote.wire import MOST, pack, unpack
 from pi0_ros.sim import arm, demonstration
-from pi0_ros.verbs import evaluate, look, serve
+from pi0_ros.verbs import evaluate, look, serve, served
 from pi0_ros.weights.files import CheckpointError
 from pi0_ros.workers.factory import make_policy
 import pytest
@@ -427,7 +427,7 @@ class Served:
         args = serve.parser().parse_args(['--port', '0', *words])
         self.thread, self.ready = ThreadPoolExecutor(1), threading.Event()
         self.policy, self.server = self.thread.submit(
-            serve._make, args, key, self.thread).result()
+            served.make, args, key, self.thread).result()
         self._runner = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
         self._runner.start()
         assert self.ready.wait(10)

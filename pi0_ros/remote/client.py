@@ -4,6 +4,7 @@
 """A policy that asks a server: joints, units and cameras are ours, what is decided is not."""
 
 from collections import deque
+from collections.abc import Callable
 import logging
 from pathlib import Path
 import re
@@ -22,7 +23,7 @@ from pi0_ros.policy.config import PolicyConfig
 from pi0_ros.policy.factory import require_every_joint
 from pi0_ros.policy.policy import ActionChunk, Leftover, Unserved
 from pi0_ros.remote import metadata, schemas
-from pi0_ros.remote.link import CONNECT_S, Link, read_key, ServerError
+from pi0_ros.remote.link import CONNECT_S, Link, read_key, ServerError, ServerLeft
 from pi0_ros.remote.wire import pack
 from pi0_ros.weights.files import CheckpointError
 
@@ -126,19 +127,22 @@ class RemotePolicy:
             return
         if self._last is not None and time.monotonic() < self._next_s:
             raise Unserved(self._last.finding, fresh=False)
+        known = self._last
+        self._connect_again(self._warm_up)
+        if known:
+            log.info(f"server '{self._config.server}' is there again")
+
+    def _connect_again(self, then: Callable[[], None] = lambda: None) -> None:
         try:
             self._connect()
-            self._warm_up()
+            then()
         except ServerError as error:
             self._missed(error)
             raise
         except (CheckpointError, ValueError) as error:
-            self._link.close()
             problem = ServerError('server_answer', f'{error}')
             self._missed(problem)
             raise problem from error
-        if self._last:
-            log.info(f"server '{self._config.server}' is there again")
         self._pause_s, self._last = 0.0, None
 
     def _missed(self, error: ServerError) -> None:
@@ -167,7 +171,7 @@ class RemotePolicy:
         except ValueError as error:
             raise CheckpointError(f'{where}: {error}') from error
         identity = pack(said[metadata.KEY]) if ours else None
-        if self.identity not in (None, identity):
+        if self.identity not in (None, identity) and not self._replaced(said.get(metadata.KEY)):
             raise CheckpointError(f'{where} has another checkpoint than before, or other '
                                   'settings: configure the node again to use it')
         if config.server_schema == schemas.OURS and ours is None:
@@ -209,6 +213,13 @@ class RemotePolicy:
         log.info(f"{where}, checkpoint '{self.spec.folder.name}' ({self.spec.trainer}) and this "
                  f'robot:\n' + table(self.spec, robot))
 
+    def _replaced(self, said: dict | None) -> bool:
+        """Return whether a fleet has put another checkpoint in the place of the one before."""
+        before = self._ours
+        return bool(before and said and said.get(metadata.REPLICAS)) and before[
+            'fingerprint'] in (said['fingerprint'], *said.get(metadata.REPLACES, ())) and (
+            metadata.contract(before) == metadata.contract(said))
+
     def _warm_up(self) -> None:
         height, width = self.spec.image_size
         images = {name: np.full((height, width, 3), 128, np.uint8) for name in self.cameras}
@@ -230,6 +241,18 @@ class RemotePolicy:
                 'server'), fresh=False)
         number, self.number = self.number, self.number + 1
         began = time.monotonic()
+        try:
+            return self._infer(observation, noise, leftover, number, began)
+        except ServerLeft as error:
+            # State travels with a question, so that another replica can answer it.
+            if not (self._ours and self._ours.get(metadata.REPLICAS)):
+                raise
+            log.warning(f'{error.finding.text}; another replica is asked')
+        self._connect_again()
+        return self._infer(observation, noise, leftover, number, began)
+
+    def _infer(self, observation: Observation, noise: np.ndarray | None,
+               leftover: Leftover | None, number: int, began: float) -> ActionChunk:
         question = self._question(observation)
         seed, given = None, 0
         self._asked += 1
@@ -248,7 +271,8 @@ class RemotePolicy:
                 question[metadata.DELAY] = given
         asked = time.monotonic()
         try:
-            answer = self._link.ask(question, self._config.server_deadline)
+            answer = self._link.ask(question, max(
+                0.0, self._config.server_deadline - (asked - began)))
             if self._ours and answer.get(metadata.ID) != self._asked:
                 raise ServerError('server_answer', f"server '{self._config.server}' answers "
                                   'another question')

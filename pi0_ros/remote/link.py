@@ -27,6 +27,7 @@ from websockets.sync.client import ClientConnection, connect
 CONNECT_S = 1.0   # until a server has been reached and has spoken
 MOST_ANSWER = 2**20  # bytes; a thousand steps of 32 numbers are a quarter of it
 FIRST_LINE = 300  # characters
+MOVES = 'Pi0-Ros-Moves'  # header of those who can be sent to another address
 QUIET = logging.getLogger('pi0_ros.websockets')  # what goes wrong is told by the link
 QUIET.setLevel(logging.CRITICAL + 1)
 
@@ -37,6 +38,10 @@ class ServerError(Unserved):
     def __init__(self, reason: str, text: str) -> None:
         """Keep both."""
         super().__init__(Finding(reason, text, 'server'))
+
+
+class ServerLeft(ServerError):
+    """A connection was closed before an answer came."""
 
 
 class Link:
@@ -71,11 +76,15 @@ class Link:
             context = None
             if self.address.startswith('wss:'):
                 context = ssl.create_default_context(cafile=self._authority or None)
-            self._socket = self._open.enter_context(connect(
-                self.address, ssl=context, compression=None, proxy=None,
-                max_size=MOST_ANSWER, max_queue=1,
-                open_timeout=patience_s, close_timeout=0.1, ping_interval=None, logger=QUIET,
-                additional_headers={'Authorization': f'Api-Key {self._key}'} if self._key else {}))
+            headers = {MOVES: 'yes'} | (
+                {'Authorization': f'Api-Key {self._key}'} if self._key else {})
+            try:
+                self._socket = self._connected(self.address, context, patience_s, headers)
+            except InvalidStatus as error:  # websockets 15 does not follow by itself
+                there = error.response.headers.get('Location', '')
+                if error.response.status_code != 307 or not there.startswith('ws:') or context:
+                    raise
+                self._socket = self._connected(there, None, patience_s, {})
             _tend(self._socket.socket)
             if self._aborted:
                 raise OSError('closing')
@@ -86,13 +95,21 @@ class Link:
         except InvalidStatus as error:
             self.close()
             status = error.response.status_code
-            why = 'it refuses the key' if status in (401, 403) else 'it is another kind of server'
+            why = {401: 'it refuses the key', 403: 'it refuses the key',
+                   503: 'none of its replicas answers'}.get(status, 'it is another kind of server')
             raise ServerError('server_unreachable', f"server '{self.address}' answers HTTP "
                               f'{status}: {why}') from error
         except Exception as error:  # of the system, of websockets, and assertions of its own
             self.close()
             raise ServerError('server_unreachable', f"server '{self.address}' cannot be reached: "
                               f'{_first_line(error)}') from error
+
+    def _connected(self, address: str, context: ssl.SSLContext | None, patience_s: float,
+                   headers: Mapping[str, str]) -> ClientConnection:
+        return self._open.enter_context(connect(
+            address, ssl=context, compression=None, proxy=None, max_size=MOST_ANSWER,
+            max_queue=1, open_timeout=patience_s, close_timeout=0.1, ping_interval=None,
+            logger=QUIET, additional_headers=headers))
 
     def ask(self, question: Mapping[str, Any], patience_s: float) -> dict[Any, Any]:
         """
@@ -124,7 +141,7 @@ class Link:
         except Exception as error:
             self.close()
             late = time.monotonic() - began >= patience_s
-            raise ServerError(
+            raise (ServerError if late else ServerLeft)(
                 'server_late' if late else 'server_unreachable',
                 f"server '{self.address}' " + (
                     f'took no question within {patience_s:.2f} s: the network stalls' if late else
@@ -145,8 +162,8 @@ class Link:
             raise ServerError('server_late', f"server '{self.address}' has not answered within "
                               f'the deadline: a late answer is not used') from error
         except ConnectionClosed as error:
-            raise ServerError('server_unreachable', f"server '{self.address}' closed the "
-                              f'connection: {_first_line(error)}') from error
+            raise ServerLeft('server_unreachable', f"server '{self.address}' closed the "
+                             f'connection: {_first_line(error)}') from error
         if isinstance(message, str):
             raise ServerError('server_error', f"server '{self.address}' failed: {_gist(message)}")
         try:

@@ -16,6 +16,7 @@ KEY = 'pi0_ros'
 VERSION = 1
 LEFTOVER, DELAY, SEED, NOISE, ID, GIVEN, DEADLINE = (
     f'{KEY}/{name}' for name in ('leftover', 'delay', 'seed', 'noise', 'id', 'given', 'deadline'))
+REPLICAS, REPLACES = 'replicas', 'replaces'  # of a fleet: how many, and what went before
 MOST_STEPS, MOST_WIDTH = 1000, 256
 
 
@@ -40,6 +41,15 @@ def describe(spec: PolicySpec, rate_hz: float, offset: int, rtc: str, noise: tup
         'action_rate': float(rate_hz), 'action_offset': offset,
         'trained_delay': spec.trained_delay, 'rtc': rtc, 'noise': list(noise),
         'extras': [LEFTOVER, DELAY, SEED, NOISE, ID, DEADLINE]}}
+
+
+def contract(said: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a robot relies on of all that is told: another checkpoint must have the same."""
+    plain = {name: said[name] for name in (
+        'cameras', 'renamed', 'action_rate', 'action_offset', 'trained_delay', 'rtc', 'noise')}
+    return plain | {'relative': np.asarray(said['relative']).tolist()} | {
+        f'{part} {what}': value for part in ('state', 'action') for what, value in (
+            ('names', said[part]['names']), ('width', len(said[part]['middle'])))}
 
 
 def read(metadata: Mapping[Any, Any]) -> tuple[PolicySpec, dict[str, Any]] | None:

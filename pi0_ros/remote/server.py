@@ -12,7 +12,7 @@ time or several at once (``turns``); a client has at most one open, so that robo
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 import hmac
 import http
 import logging
@@ -26,6 +26,7 @@ import numpy as np
 from pi0_ros.observation.observation import Observation
 from pi0_ros.policy.policy import Leftover
 from pi0_ros.remote import metadata
+from pi0_ros.remote.guests import ELSEWHERE, Guests
 from pi0_ros.remote.schemas import Schema
 from pi0_ros.remote.turns import Busy, Turns
 from pi0_ros.remote.wire import MOST, pack, unpack, WireError
@@ -42,30 +43,40 @@ Asked = tuple[Observation, 'np.ndarray | None', 'Leftover | None']
 Decide = Callable[[Sequence[Asked]], Sequence[Any]]  # a chunk, or an exception, for each
 
 
+class NotFinite(ValueError):
+    """A policy decided what no robot can do."""
+
+
 class PolicyServer:
     """Answers questions with a policy that is loaded."""
 
     def __init__(self, decide: Decide, described: Mapping[str, Any], schema: Schema,
                  cameras: Mapping[str, str], state_width: int, thread: ThreadPoolExecutor,
                  key: str = '', padded: bool = False, most: int = 1, wait_s: float = 0.0,
-                 most_waiting: int = 64) -> None:
+                 most_waiting: int = 64, check: Callable[[], None] | None = None,
+                 tells: bool = True) -> None:
         """
         Prepare; ``listen`` listens.
 
         :param decide: decides several, each from an observation in the order of the schema's
             state; called in ``thread``, with at most ``most`` of them.
-        :param described: what is told of the checkpoint, see ``metadata.describe``.
+        :param described: what is known of the checkpoint, see ``metadata.describe``.
+        :param tells: whether clients are told; those of openpi expect other things there.
         :param cameras: the checkpoint's camera for each of the schema's.
         :param wait_s: and ``most_waiting``, see ``Turns``.
         :param key: that a client must know, '' for none.
         :param padded: whether the state may be shorter, where statistics are padded.
+        :param check: of a replica, raises an exception if the policy is broken; called in
+            ``thread`` after an answer that cannot be. Then only guests may come.
         """
-        self._described, self._schema = dict(described), schema
+        self.described, self._schema = dict(described), schema
+        self._told = self.described if tells else {}
         self._decide = decide
         self._waits = most, wait_s, most_waiting
         self.turns: Turns | None = None
         self._cameras, self._width, self._key = dict(cameras), state_width, key
-        self._thread, self._padded = thread, padded
+        self._thread, self._padded, self._check = thread, padded, check
+        self.guests = Guests() if check else None
         self.answered = self.connected = 0
 
     async def listen(self, host: str, port: int, context: ssl.SSLContext | None = None) -> Server:
@@ -79,42 +90,47 @@ class PolicyServer:
     def _admit(self, connection: ServerConnection, request: Request) -> Response | None:
         if request.path.split('?')[0] == HEALTH:
             return connection.respond(http.HTTPStatus.OK, 'OK\n')
-        given = request.headers.get_all('Authorization')
-        wanted = f'Api-Key {self._key}'.encode()
-        if self._key and not (len(given) == 1 and hmac.compare_digest(
-                given[0].encode(errors='replace'), wanted)):
-            return connection.respond(http.HTTPStatus.UNAUTHORIZED,
-                                      'this server needs the header Authorization: Api-Key KEY\n')
-        if request.path.split('?')[0] == METRICS:
-            return connection.respond(http.HTTPStatus.OK, self._metrics())
-        return None
+        if self.guests is not None:
+            return None if self.guests.expects(request.path) else connection.respond(
+                http.HTTPStatus.UNAUTHORIZED, 'this is a replica: ask at the address of all\n')
+        refused = allowed(connection, request, self._key)
+        if refused is None and request.path.split('?')[0] == METRICS:
+            return connection.respond(http.HTTPStatus.OK, ''.join(
+                f'# TYPE pi0_ros_{name} {kind}\npi0_ros_{name} {value:g}\n'
+                for name, (kind, value) in self.report().items()))
+        return refused
 
-    def _metrics(self) -> str:
-        """Return how it goes, in the text format of Prometheus."""
+    def report(self) -> dict[str, tuple[str, float]]:
+        """Return how it goes: kind and value of figures, as Prometheus has them."""
         turns = self.turns
-        return ''.join(f'# TYPE pi0_ros_{name} {kind}\npi0_ros_{name} {value:g}\n'
-                       for name, kind, value in (
-                           ('connections', 'gauge', self.connected),
-                           ('waiting', 'gauge', turns.waiting),
-                           ('answers_total', 'counter', self.answered),
-                           ('batches_total', 'counter', turns.batches),
-                           ('busy_total', 'counter', turns.refused),
-                           ('batch_seconds', 'gauge', turns.batch_s)))
+        return {'connections': ('gauge', self.connected), 'waiting': ('gauge', turns.waiting),
+                'answers_total': ('counter', self.answered),
+                'batches_total': ('counter', turns.batches),
+                'busy_total': ('counter', turns.refused),
+                'batch_seconds': ('gauge', turns.batch_s)}
 
     async def _serve(self, connection: ServerConnection) -> None:
+        with self.guests.came(connection) if self.guests else nullcontext(
+                asyncio.Event()) as idle:
+            await self._talk(connection, idle)
+
+    async def _talk(self, connection: ServerConnection, idle: asyncio.Event) -> None:
+        """Answer questions; ``idle`` is set between them."""
         who = _name(connection)
         log.info(f'{who} is there')
         self.connected += 1
         began: float | None = None
         total_ms: float | None = None
         try:
-            await connection.send(pack(self._described))
+            await connection.send(pack(self._told))
             async for message in connection:
                 began = time.monotonic()
+                idle.clear()
                 answer = await self._answer(message, connection)
                 if total_ms is not None:
                     answer['server_timing']['prev_total_ms'] = total_ms
                 await connection.send(pack(answer))
+                idle.set()
                 total_ms, self.answered = 1e3 * (time.monotonic() - began), self.answered + 1
         except ConnectionClosed:
             pass
@@ -128,6 +144,8 @@ class PolicyServer:
             log.warning(f'{who}: {type(error).__name__}: {error}', exc_info=not isinstance(
                 error, ValueError))
             try:
+                if self.guests and self.guests.closed:
+                    await connection.close(ELSEWHERE, 'another replica answers')
                 await connection.send(f'{type(error).__name__}: {told}')
                 await connection.close(1011, 'the reason is in the previous frame')
             except ConnectionClosed:
@@ -140,14 +158,29 @@ class PolicyServer:
         loop = asyncio.get_running_loop()
         question = await loop.run_in_executor(None, unpack, message)
         asked, began = self._read(question), time.monotonic()
-        chunk, taken_s = await self.turns.ask(
-            asked, lambda: connection.state is State.OPEN, _deadline_s(question))
-        if not np.isfinite(chunk.positions).all():
-            raise ValueError('the policy decided values that are not finite')
+        try:
+            chunk, taken_s = await self.turns.ask(
+                asked, lambda: connection.state is State.OPEN, _deadline_s(question))
+            if not np.isfinite(chunk.positions).all():
+                raise NotFinite('the policy decided values that are not finite')
+        except Exception as error:
+            if not isinstance(error, (ValueError, Busy)) or isinstance(error, NotFinite):
+                await self._doubt(error)
+            raise
         ours = {metadata.GIVEN: chunk.given, metadata.ID: question[metadata.ID]} \
             if metadata.ID in question else {}
         return {'actions': chunk.positions, **ours, 'policy_timing': {'infer_ms': 1e3 * taken_s},
                 'server_timing': {'infer_ms': 1e3 * (time.monotonic() - began)}}
+
+    async def _doubt(self, error: Exception) -> None:
+        """Find out whether it was the question or the policy; a broken one has no guests."""
+        if self._check is None or self.guests.closed:
+            return
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._check)
+        except Exception as broken:
+            log.error(f'the policy is broken: {broken}; at first: {error}')
+            self.guests.close(f'the policy is broken: {broken}')
 
     def _read(self, question: Mapping[str, Any]) -> Asked:
         """
@@ -165,7 +198,7 @@ class PolicyServer:
                   if name in self._cameras}
         if not images:
             raise ValueError(f"there is no image of {', '.join(self._cameras)}")
-        said = self._described.get(metadata.KEY, {})
+        said = self._told.get(metadata.KEY, {})
         noise = None
         if said and metadata.NOISE in question:
             noise = np.array(question[metadata.NOISE], float)
@@ -180,6 +213,17 @@ class PolicyServer:
             noise = np.random.default_rng(tuple(seed)).standard_normal(said['noise'])
         return (Observation(0, state, images, {}, text), noise, _leftover(
             question, said.get('action', {}).get('middle')))
+
+
+def allowed(connection: ServerConnection, request: Request, key: str) -> Response | None:
+    """Return what refuses somebody who does not know the key, '' for none."""
+    given = request.headers.get_all('Authorization')
+    wanted = f'Api-Key {key}'.encode()
+    if key and not (len(given) == 1 and hmac.compare_digest(
+            given[0].encode(errors='replace'), wanted)):
+        return connection.respond(http.HTTPStatus.UNAUTHORIZED,
+                                  'this server needs the header Authorization: Api-Key KEY\n')
+    return None
 
 
 def _deadline_s(question: Mapping[str, Any]) -> float:

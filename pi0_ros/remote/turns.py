@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 import math
+import time
 from typing import Any
 
 LEARNS = 0.2  # of the measured time, how much a new measurement counts
@@ -55,6 +56,7 @@ class Turns:
         self._came = asyncio.Event()
         self._running: asyncio.Task | None = None
         self._deciding = False
+        self.deciding_since: float | None = None  # as time.monotonic has it
         self.batch_s = 0.0  # that a batch takes, a moving mean
         self.batches = self.refused = 0
 
@@ -118,13 +120,14 @@ class Turns:
 
     async def _answer(self, batch: list[_Waiting], loop: asyncio.AbstractEventLoop) -> None:
         began, self._deciding = loop.time(), True
+        self.deciding_since = time.monotonic()
         try:
             answers = await loop.run_in_executor(
                 self._thread, self._decide, [one.asked for one in batch])
         except Exception as error:
             answers = [error] * len(batch)
         finally:
-            self._deciding = False
+            self._deciding, self.deciding_since = False, None
         taken = loop.time() - began
         self.batches += 1
         self.batch_s += (taken - self.batch_s) * (LEARNS if self.batch_s else 1.0)
