@@ -4,7 +4,7 @@
 """
 One server for several robots: what batches give, how late answers come, and a model of it.
 
-    python benchmarks/fleet.py [--robots 1 2 4 8] [--seconds 10] [--only batches fleet paper]
+    python benchmarks/fleet.py [--robots 1 2 4 8] [--seconds 10] [--only batches fleet replicas]
 
 batches: the demo checkpoint in this process, so many questions at once. fleet: `serve` with and
 without --max-batch in a process of its own, and robots that each ask ten times a second with
@@ -18,6 +18,8 @@ import argparse
 import asyncio
 from concurrent.futures import ProcessPoolExecutor
 from collections.abc import Callable
+from contextlib import suppress
+import importlib.util
 import json
 from pathlib import Path
 import re
@@ -31,6 +33,7 @@ import numpy as np
 ROOT = Path(__file__).parents[1]
 PERIOD_S, JITTER = 0.1, 0.05  # of a robot that asks ten times a second, and of that, a share
 BATCHES = (1, 2, 4, 8)
+ROUNDS = 4  # of servers in turn
 COLOURS = ('red', 'green', 'blue')
 # A chunk of PI0 on one NVIDIA H200, three cameras, bfloat16, ms, for 1, 2, 4 and 8 questions at
 # once: docs/benchmarks/engine.md. Fewer are padded to these sizes, or go one after another.
@@ -83,11 +86,11 @@ def batches(rounds: int = 20) -> dict:
 class Served:
     """``serve`` in a process."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, *words: str) -> None:
         """Start it; ``address`` is where."""
         self._process = subprocess.Popen(
             [sys.executable, '-m', 'pi0_ros', 'serve', '--checkpoint', 'demo', '--port', '0',
-             '--max-batch', str(most)], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+             *words], cwd=ROOT, stderr=subprocess.PIPE, text=True)
         for line in self._process.stderr:
             if found := re.search(r'ws://[\d.:]+', line):
                 self.address = found.group()
@@ -102,8 +105,10 @@ class Served:
 
 async def asking(address: str, robots: int, seconds: float) -> list[float]:
     """Let robots ask ten times a second; return how long answers took, s."""
+    from pi0_ros.remote.link import MOVES
     from pi0_ros.remote.wire import pack
     from websockets.asyncio.client import connect
+    from websockets.exceptions import ConnectionClosed
     seen = observations(robots)
     began = time.perf_counter() + 0.5
     out: list[float] = []
@@ -112,18 +117,21 @@ async def asking(address: str, robots: int, seconds: float) -> list[float]:
         one = seen[number]
         question = pack({'state': one.state, 'images': dict(one.images),
                          'prompt': one.instruction})
-        async with connect(address, compression=None, max_size=None) as there:
-            await there.recv()
-            due = began + PERIOD_S * number / robots
-            while due < began + seconds:
-                await asyncio.sleep(max(0.0, due - time.perf_counter()))
-                asked = time.perf_counter()
-                await there.send(question)
-                answer = await there.recv()
-                if isinstance(answer, str):
-                    raise RuntimeError(answer)
-                out.append(time.perf_counter() - asked)
-                due = max(due + PERIOD_S, time.perf_counter())
+        due = began + PERIOD_S * number / robots
+        while due < began + seconds:  # it comes again when it is sent to another replica
+            with suppress(ConnectionClosed):
+                async with connect(address, compression=None, max_size=None,
+                                   additional_headers={MOVES: 'yes'}) as there:
+                    await there.recv()
+                    while due < began + seconds:
+                        await asyncio.sleep(max(0.0, due - time.perf_counter()))
+                        asked = time.perf_counter()
+                        await there.send(question)
+                        answer = await there.recv()
+                        if isinstance(answer, str):
+                            raise RuntimeError(answer)
+                        out.append(time.perf_counter() - asked)
+                        due = max(due + PERIOD_S, time.perf_counter())
 
     await asyncio.gather(*(robot(number) for number in range(robots)))
     return out
@@ -179,7 +187,7 @@ def fleet(robots: list[int], seconds: float, measured: dict) -> dict:
     print(f'\n{"max-batch":>10}{"robots":>8}{"p50 ms":>9}{"p99 ms":>9}{"each a s":>10}'
           f'{"model p50":>11}{"p99":>8}{"blocks":>9}')
     for most in (1, 8):
-        served, besides = Served(most), None
+        served, besides = Served('--max-batch', str(most)), None
         try:
             asyncio.run(asking(served.address, 1, 2.0))
             for count in robots:
@@ -198,6 +206,36 @@ def fleet(robots: list[int], seconds: float, measured: dict) -> dict:
                       f'{row["each_s"]:10.2f}{model["p50"]:11.1f}{model["p99"]:8.1f}'
                       f'{blocks:6} of {count}', flush=True)
         finally:
+            served.close()
+    return out
+
+
+def replicas(robots: list[int], seconds: float) -> dict | str:
+    """Measure what the gate costs, and what a second replica gives, in turn."""
+    if importlib.util.find_spec('ray') is None:
+        print('\nreplicas: not measured, Ray is not installed')
+        return 'not measured'
+    out: dict = {}
+    servers = {}
+    try:
+        for label, words in (('serve', ()), ('1 replica', ('--replicas', '1')),
+                             ('1 replica, --relay', ('--replicas', '1', '--relay')),
+                             ('2 replicas', ('--replicas', '2'))):
+            servers[label] = Served(*words)
+            asyncio.run(asking(servers[label].address, 1, 2.0))
+        print(f'\n{"":20}{"robots":>8}{"p50 ms":>9}{"p99 ms":>9}{"each a s":>10}')
+        for count in robots:
+            late: dict[str, list[float]] = {label: [] for label in servers}
+            for _ in range(ROUNDS):  # in turn: the machine is not the same all the time
+                for label, served in servers.items():
+                    late[label] += asyncio.run(asking(served.address, count, seconds / ROUNDS))
+            for label, of in late.items():
+                row = percentiles(1e3 * np.array(of)) | {'each_s': len(of) / seconds / count}
+                out[f'{label}/{count}'] = row
+                print(f'{label:20}{count:8}{row["p50"]:9.1f}{row["p99"]:9.1f}'
+                      f'{row["each_s"]:10.2f}', flush=True)
+    finally:
+        for served in servers.values():
             served.close()
     return out
 
@@ -226,8 +264,8 @@ def main() -> None:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--robots', type=int, nargs='+', default=[1, 2, 4, 8])
     parser.add_argument('--seconds', type=float, default=10.0)
-    parser.add_argument('--only', nargs='+', choices=('batches', 'fleet', 'paper'),
-                        default=('batches', 'fleet', 'paper'))
+    parts = ('batches', 'fleet', 'replicas', 'paper')
+    parser.add_argument('--only', nargs='+', choices=parts, default=parts)
     parser.add_argument('--out', type=Path, default=Path('out/fleet.json'))
     args = parser.parse_args()
     print(machine())
@@ -236,6 +274,8 @@ def main() -> None:
         results['batches'] = batches()
     if 'fleet' in args.only:
         results['fleet'] = fleet(args.robots, args.seconds, results['batches'])
+    if 'replicas' in args.only:
+        results['replicas'] = replicas(args.robots, args.seconds)
     if 'paper' in args.only:
         results['paper'] = paper()
     args.out.parent.mkdir(parents=True, exist_ok=True)

@@ -214,7 +214,9 @@ def _on_ray(work: Callable[[Any], Any], jobs: Mapping[int, Any], address: str,
     """
     with cluster(address) as ray:
         from ray import exceptions
-        task = ray.remote(max_retries=0, num_cpus=1, num_gpus=gpus, memory=MEMORY)(work)
+        # A worker stays for the next job, also one with a GPU: what it has loaded, it keeps.
+        task = ray.remote(max_retries=0, max_calls=0, num_cpus=1, num_gpus=gpus,
+                          memory=MEMORY)(work)
         waiting = {task.remote(job): (number, 1) for number, job in jobs.items()}
         while waiting:
             for ready in ray.wait(list(waiting))[0]:

@@ -22,7 +22,7 @@ from pi0_ros.bags.playback import Playback
 from pi0_ros.bags.routes import resolve, Wanted
 from pi0_ros.configuration.file import read_all_parameters
 from pi0_ros.evaluation import measures, moments
-from pi0_ros.evaluation.evaluate import decided_by
+from pi0_ros.evaluation.judge import decided_by
 from pi0_ros.policy.provenance import configuration_hash, fingerprint
 from pi0_ros.policy.record import InferenceRecord
 from pi0_ros.sim.demonstration import BagWriter, make
@@ -427,14 +427,25 @@ def test_a_fingerprint_tells_checkpoints_apart(tmp_path):
 
 
 def test_several_at_a_time_find_the_same(bag, tmp_path):
+    second = write_demonstration(tmp_path / 'second', seed=5)
+
     def evaluation(folder, *more):
-        assert evaluate.main(arguments(bag, folder, '--every', '0.8', '--checkpoint',
-                                       'other=demo', '--shuffle-instructions', *more)) == 0
+        assert evaluate.main([str(second), *arguments(
+            bag, folder, '--every', '0.8', '--checkpoint', 'other=demo',
+            '--shuffle-instructions', *more)]) == 0
         return {name: (folder / name).read_bytes() for name in (
             'evaluation.json', 'demo/moments.parquet', 'other/moments.parquet',
             'other-wrong_instructions/moments.parquet')}
 
     one = evaluation(tmp_path / 'one')
     assert evaluation(tmp_path / 'two', '--jobs', '2') == one
+    # What was begun one way goes on in the other, and is not decided again.
+    for name in ('demo', 'other'):
+        log = tmp_path / 'two' / name / 'moments.jsonl'
+        lines = log.read_bytes().splitlines(keepends=True)
+        log.write_bytes(b''.join(lines[:-3]))
+    assert evaluation(tmp_path / 'two') == one
+    log.write_bytes(b''.join(lines[:4]))
+    assert evaluation(tmp_path / 'two', '--jobs', '3') == one
     if importlib.util.find_spec('ray'):
         assert evaluation(tmp_path / 'ray', '--ray', 'local') == one

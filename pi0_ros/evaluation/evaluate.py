@@ -3,52 +3,19 @@
 
 """Compares what a policy would do with what was done in bags."""
 
-import argparse
 from collections.abc import Mapping, Sequence
-import dataclasses
-from dataclasses import dataclass
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from pi0_ros.bags.bag import Bag, BagError
-from pi0_ros.bags.bags import Bags, opened
-from pi0_ros.bags.playback import counts_table
-from pi0_ros.bags.routes import Wanted
 from pi0_ros.bags.takeovers import spans
-from pi0_ros.configuration.configuration import Configuration
-from pi0_ros.evaluation import critical, measures, moments, ranking, takeovers
-from pi0_ros.evaluation.execution import Execution
-from pi0_ros.evaluation.store import Store, write_whole
-from pi0_ros.policy.provenance import configuration
-from pi0_ros.workers.factory import make_local_policy
-from tqdm import tqdm
+from pi0_ros.evaluation import critical, measures, ranking, takeovers
+from pi0_ros.evaluation.judge import decided_by
+from pi0_ros.evaluation.store import write_whole
 
 SHUFFLED = 'wrong instructions'
-
-
-@dataclass(frozen=True)
-class Run:
-    """One checkpoint, with the right instructions or with wrong ones."""
-
-    name: str
-    config: Configuration
-    asked: Mapping[str, str]  # another instruction for the one that was given
-    variant: str = ''
-    params_file: str = ''  # its name, '' for none
-
-    @property
-    def folder(self) -> str:
-        """Return the name of its output folder."""
-        return self.name.replace(', ', '-').replace(' ', '_').replace('/', '_')
-
-
-def decided_by(config: Configuration) -> dict[str, object]:
-    """Return what a chunk follows from."""
-    return configuration(config.policy, config.robot, config.control.handover,
-                         config.control.jacobian)
 
 
 def wrong_instructions(instructions: list[str]) -> Mapping[str, str]:
@@ -62,100 +29,6 @@ def wrong_instructions(instructions: list[str]) -> Mapping[str, str]:
         raise ValueError(f'--shuffle-instructions needs two instructions in the bags, found '
                          f"{', '.join(known) or 'none'}")
     return dict(zip(known, known[1:] + known[:1]))
-
-
-def evaluate(run: Run, args: argparse.Namespace, bags: Bags, bar: tqdm) -> dict[str, Any]:
-    """
-    Evaluate one run; return its records, limits and inputs.
-
-    :raises CheckpointError: the checkpoint cannot be used. :raises ValueError: it does not fit.
-    """
-    config = run.config.with_policy(torch_threads=args.threads)  # which round otherwise
-    robot, control, safety, inputs = config.robot, config.control, config.safety, config.inputs
-    key = {'version': 3, 'configuration': decided_by(config) | {'seed': 0},
-           'control': {'control_rate': control.control_rate,
-                       'action_offset': config.policy.action_offset} | {
-               name: getattr(safety, name) for name in (
-                   'velocity_scale', 'max_acceleration', 'acceleration_scale',
-                   'position_margin', 'max_jump', 'max_chunk_age')} | {
-               name: getattr(safety, name) for name in (
-                   'joint_limits', 'replace_limits', 'gripper_joints')} | {
-               name: getattr(inputs, name) for name in (
-                   'max_joint_age', 'max_image_age', 'max_skew')},
-           'bags': [[bag.name, bag.begin_ns, bag.end_ns] for bag in bags.bags],
-           'routes': [routes.roles for routes in bags.routes],
-           'every': args.every, 'seed': args.seed, 'samples': args.samples, 'delay': args.delay,
-           'instruction': args.instruction, 'times': bags.times, 'variant': run.variant}
-    if args.robot_description:
-        key['robot_description'] = hashlib.sha256(args.robot_description.encode()).hexdigest()
-    if config.policy.policy == 'remote':
-        key['server'] = _identity(config)
-    key = json.loads(json.dumps(key, default=list))
-    store = Store(args.out / run.folder, key, args.overwrite)
-    executions: list[Execution] = []  # of each bag, with the description of its robot
-    policy = make_local_policy(config.policy, robot, control.rtc, lambda: executions[-1].body())
-    setting = moments.Setting(round(args.every * 1e9), args.seed, args.samples,
-                              lambda text: run.asked.get(text, text))
-    bar.set_description(run.name)
-    try:
-        policy.load()
-        policy.warm_up()
-        policy.ensure_loaded()
-        health, limits, read = [], None, []
-        for number, playback in enumerate(bags.playbacks()):
-            execution = Execution(robot.commanded, control, safety, round(args.delay * 1e9))
-            execution.describe(args.robot_description)
-            executions.append(execution)
-            for record in moments.records(number, playback, policy, execution, setting,
-                                          store.known(number)):
-                store.add(record)
-                bar.update()
-            bag = playback.bag
-            limit_ns = inputs.oldest_ns
-            health.append({
-                'bag': str(bag.path), 'seconds': bag.seconds,
-                'topics': dict(playback.routes.cameras) | {
-                    'joint_states': playback.routes.roles['joints'],
-                    'instruction': playback.routes.instruction,
-                    'actions': playback.routes.roles['actions']},
-                'rate_hz': {name: round(one.rate_hz(), 2)
-                            for name, one in playback.health.inputs.items()},
-                'gap_p95_ms': {name: round(one.gap_ms(95), 1)
-                               for name, one in playback.health.inputs.items()},
-                'messages': [dataclasses.asdict(one) | {'used': one.used}
-                             for one in playback.counts()],
-                'damage': bag.damage,
-                'warnings': list(dict.fromkeys([
-                    *bag.warnings, *playback.health.warnings(
-                        playback.begin_ns or 0, playback.now_ns or 0, limit_ns),
-                    *playback.dropped(), execution.unlimited()]))})
-            read.append((str(bag.path), counts_table(playback.counts())))
-            if limits is None or limits.unknown:
-                limits = execution.limits
-        store.finish()
-    finally:
-        policy.close()
-        store.close()
-    return {'run': run, 'records': store.all(), 'limits': limits, 'health': health,
-            'read': read,
-            'engine': policy.describe()}
-
-
-def evaluate_alone(job: tuple[Run, argparse.Namespace]) -> dict[str, Any]:
-    """Evaluate one run in a process of its own, which opens the bags itself."""
-    run, args = job
-    with opened(args, Wanted.of(run.config)) as bags, tqdm(disable=True) as bar:
-        return evaluate(run, args, bags, bar)
-
-
-def _identity(config: Configuration) -> str:
-    """Return a hash of what a server says of itself, so that another one's results are its own."""
-    policy = make_local_policy(config.policy, config.robot, '')
-    try:
-        policy.ensure_loaded()
-        return hashlib.sha256(policy.identity or b'').hexdigest()
-    finally:
-        policy.close()
 
 
 def compare(done: list[dict[str, Any]], names: tuple[str, ...], bags: Sequence[Bag],

@@ -15,7 +15,8 @@ from pi0_ros.bags.bag import Bag, BagError
 from pi0_ros.bags.bags import Bags
 from pi0_ros.bags.routes import Wanted
 from pi0_ros.configuration.configuration import Configuration
-from pi0_ros.evaluation.evaluate import decided_by, write_json
+from pi0_ros.evaluation.evaluate import write_json
+from pi0_ros.evaluation.judge import decided_by
 from pi0_ros.motion.limits import RobotLimits
 from pi0_ros.observation.decoding import message_to_rgb, to_ns
 from pi0_ros.observation.observation import Observation

@@ -132,9 +132,10 @@ class RemotePolicy:
         if known:
             log.info(f"server '{self._config.server}' is there again")
 
-    def _connect_again(self, then: Callable[[], None] = lambda: None) -> None:
+    def _connect_again(self, then: Callable[[], None] = lambda: None,
+                       patience_s: float = CONNECT_S) -> None:
         try:
-            self._connect()
+            self._connect(patience_s)
             then()
         except ServerError as error:
             self._missed(error)
@@ -248,7 +249,8 @@ class RemotePolicy:
             if not (self._ours and self._ours.get(metadata.REPLICAS)):
                 raise
             log.warning(f'{error.finding.text}; another replica is asked')
-        self._connect_again()
+        self._connect_again(patience_s=max(
+            0.1, self._config.server_deadline - (time.monotonic() - began)))
         return self._infer(observation, noise, leftover, number, began)
 
     def _infer(self, observation: Observation, noise: np.ndarray | None,

@@ -24,8 +24,9 @@ from pi0_ros.configuration.configuration import Configuration
 from pi0_ros.configuration.file import read_all_parameters, read_description, read_parameters
 from pi0_ros.dataset.outcome import DISCARD, read
 from pi0_ros.evaluation.critical import read_intervals, require_bags
-from pi0_ros.evaluation.evaluate import (as_text, compare, evaluate, evaluate_alone, Run,
-                                         SHUFFLED, with_outcomes, write_json, wrong_instructions)
+from pi0_ros.evaluation.evaluate import (as_text, compare, SHUFFLED, with_outcomes, write_json,
+                                         wrong_instructions)
+from pi0_ros.evaluation.judge import evaluate, evaluate_bag, Job, Run, store_of, together
 from pi0_ros.evaluation.ranking import read_outcomes, require_known
 from pi0_ros.jobs import Runner
 from pi0_ros.policy.factory import checkpoint_folder
@@ -79,13 +80,13 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument('--overwrite', action='store_true', help='begin anew if DIR holds another '
                      'evaluation')
     out.add_argument('--jobs', type=int, default=1, metavar='N',
-                     help='checkpoints at a time, each in a process with a model of its own '
+                     help='bags at a time, each in a process with a model of its own '
                      '(default: 1); fewer --threads leave some to each')
     out.add_argument('--ray', default='', metavar='ADDRESS',
-                     help='checkpoints on a Ray cluster instead, whose machines see the same '
-                     'folders, as of export')
+                     help='bags on a Ray cluster instead, whose machines see the same folders, '
+                     'as of export')
     out.add_argument('--ray-gpus', type=float, default=0.0, metavar='N',
-                     help='with --ray: GPUs of each checkpoint; 0.5 lets two share one')
+                     help='with --ray: GPUs of each process; 0.5 lets two share one')
     out.add_argument('--threads', type=int, default=os.cpu_count() or 1, metavar='N',
                      help='processor threads of torch (default: all)')
     out.add_argument('--reproduce', action='store_true',
@@ -203,19 +204,34 @@ def _outcomes(path: Path, given: list[tuple[str, Configuration]]) -> dict[str, l
 
 
 def _evaluated(args: argparse.Namespace, runs: list[tuple[Run, Bags]]) -> list[dict[str, Any]]:
-    """Return what each run found, one after another or several at a time."""
-    count = sum(int(bag.seconds / args.every) for bag in runs[0][1].bags)
-    if not args.ray and (args.jobs == 1 or len(runs) == 1):
-        with tqdm(total=len(runs) * count, unit='moment', dynamic_ncols=True) as bar:
-            return [evaluate(run, args, of, bar) for run, of in runs]
-    found: dict[int, dict[str, Any]] = {}
-    jobs = {number: (run, args) for number, (run, _) in enumerate(runs)}
-    for number, out, error in Runner(args.jobs, args.ray, 'moment', args.ray_gpus).run(
-            evaluate_alone, jobs, dict.fromkeys(jobs, count)):
-        if error:
-            raise error
-        found[number] = out
-    return [found[number] for number in jobs]
+    """Return what each run found: here, or one bag of one checkpoint at a time elsewhere."""
+    counts = [int(bag.seconds / args.every) for bag in runs[0][1].bags]
+    if not args.ray and (args.jobs == 1 or len(runs) * len(counts) == 1):
+        with tqdm(total=len(runs) * sum(counts), unit='moment', dynamic_ncols=True) as bar:
+            out = []
+            for run, of in runs:
+                bar.set_description(run.name)
+                out.append(evaluate(run, args, of, bar.update))
+            return out
+    with ExitStack() as stack:
+        stores = [store_of(run, args, of) for run, of in runs]
+        for store in stores:
+            stack.callback(store.close)
+        # A worker that goes on with the next bag of a checkpoint keeps the network.
+        jobs = dict(enumerate(Job(run, args, number, store.known(number))
+                              for (run, _), store in zip(runs, stores)
+                              for number in range(len(counts))))
+        parts: dict[int, dict[str, Any]] = {}
+        for key, out, error in Runner(args.jobs, args.ray, 'moment', args.ray_gpus).run(
+                evaluate_bag, jobs, {key: counts[job.number] for key, job in jobs.items()}):
+            if error:
+                raise error
+            records, parts[key] = out
+            for record in records:
+                stores[key // len(counts)].add(record)
+        return [together(run, store, [parts[number * len(counts) + bag]
+                                      for bag in range(len(counts))])
+                for number, ((run, _), store) in enumerate(zip(runs, stores))]
 
 
 def _run(args: argparse.Namespace) -> int:

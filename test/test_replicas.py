@@ -1,0 +1,190 @@
+# Copyright 2026 pi0_ros maintainers
+# SPDX-License-Identifier: Apache-2.0
+
+"""Replicas in Ray Serve's hands: killed at random, changed, refused. Needs Ray."""
+
+import importlib.util
+import os
+from pathlib import Path
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import urllib.request
+
+import numpy as np
+from pi0_ros.configuration.file import read_all_parameters
+from pi0_ros.observation.observation import Observation
+from pi0_ros.policy.factory import DEMO
+from pi0_ros.remote.client import RemotePolicy
+from pi0_ros.sim import arm
+from pi0_ros.verbs import serve
+import pytest
+from safetensors.numpy import load_file, save_file
+
+ROOT = Path(__file__).parents[1]
+
+needs_ray = pytest.mark.skipif(importlib.util.find_spec('ray') is None, reason='needs Ray')
+LOOK = {name: np.random.default_rng(number).integers(0, 256, (120, 160, 3), np.uint8)
+        for number, name in enumerate(('overhead', 'wrist'))}
+STATE = np.array([0.1, 0.2, 0.3, 0.4, 0.01])
+
+
+def another(folder, names=None):
+    """Make a checkpoint like the demo's with other weights, and other joints if ``names``."""
+    shutil.copytree(DEMO, folder)
+    weights = load_file(folder / 'model.safetensors')
+    weights['model.action_out_proj.bias'] += 0.01
+    save_file(weights, folder / 'model.safetensors', {'format': 'pt'})
+    for path in folder.glob('*.json') if names else ():
+        text = path.read_text()
+        for old, new in names.items():
+            text = text.replace(f'"{old}"', f'"{new}"')
+        path.write_text(text)
+    return folder
+
+
+class Serve:
+    """The verb with two replicas, in a process."""
+
+    def __init__(self, folder, *words):
+        self.log, self.there = [], threading.Event()
+        self.process = subprocess.Popen(
+            [sys.executable, '-m', 'pi0_ros', 'serve', '--checkpoint', str(folder), '--port', '0',
+             '--replicas', '2', *words], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+        self.news = threading.Condition()
+        threading.Thread(target=self.read, daemon=True).start()
+        self.port = int(self.until(r'ws://127.0.0.1:(\d+), schema')[1])
+        self.address = f'ws://127.0.0.1:{self.port}'
+
+    def read(self):
+        for line in self.process.stderr:
+            with self.news:
+                self.log.append(line)
+                self.news.notify_all()
+
+    def until(self, pattern):
+        with self.news:
+            assert self.news.wait_for(lambda: re.search(pattern, ''.join(self.log)), 120), ''.join(
+                self.log)[-2000:]
+            return re.search(pattern, ''.join(self.log))
+
+    def metrics(self):
+        with urllib.request.urlopen(f'http://127.0.0.1:{self.port}/metrics') as answer:
+            return answer.read().decode()
+
+    def count(self, name):
+        return int(re.search(rf'pi0_ros_{name} (\d+)', self.metrics())[1])
+
+    def close(self):
+        self.process.terminate()
+        assert self.process.wait(60) == 0
+
+
+@pytest.fixture
+def serving(tmp_path):
+    made = []
+
+    def make(*words):
+        another(tmp_path / 'two')
+        (tmp_path / 'now').symlink_to(DEMO)
+        made.append(Serve(tmp_path / 'now', *words))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+
+
+@pytest.fixture
+def robot():
+    made = []
+
+    def make(served):
+        config = read_all_parameters(None, **{
+            'policy': 'remote', 'server': served.address, 'server_schema': 'pi0_ros',
+            'joint_names': list(arm.JOINT_NAMES), 'cameras': list(LOOK), 'server_deadline': 20.0,
+            'max_inference_time': 30.0})
+        policy = RemotePolicy(config.policy, config.robot, '')
+        made.append(policy)
+        policy.load()
+        policy.warm_up()
+        return policy
+
+    yield make
+    for policy in made:
+        policy.close()
+
+
+def ask(policy):
+    return policy.infer(Observation(0, STATE, LOOK, {}, 'pick up the red block'),
+                        np.zeros(policy.noise_shape)).positions
+
+
+def test_without_ray_it_says_what_to_install(capsys, monkeypatch):
+    from pi0_ros import jobs
+    monkeypatch.setattr(jobs.importlib.util, 'find_spec', lambda name: None)
+    assert serve.main(['--checkpoint', 'demo', '--replicas', '2']) == 1
+    assert 'this needs Ray: pip install -r requirements/ray.txt' in capsys.readouterr().err
+
+
+def test_rays_own_protocol_cannot_serve(capsys):
+    assert serve.main(['--checkpoint', 'demo', '--replicas', '2', '--ray', 'ray://x:10001']) == 1
+    assert 'give HOST:6379 of the cluster' in capsys.readouterr().err
+
+
+@needs_ray
+@pytest.mark.live
+@pytest.mark.xdist_group('live')
+def test_killed_at_random_and_changed_no_question_is_lost(serving, robot, tmp_path):
+    served = serving()
+    robots = [robot(served) for _ in range(3)]
+    wanted, dice = ask(robots[0]), random.Random(3)
+    gone = None
+    for _ in range(3):
+        while True:  # until both are there again
+            mine = replicas_of(served.process.pid)
+            if gone not in mine and len(mine) == 2 and served.count('replicas') == 2:
+                break
+        gone = dice.choice(mine)
+        os.kill(gone, signal.SIGKILL)
+        for policy in robots:
+            np.testing.assert_array_equal(ask(policy), wanted)
+    (tmp_path / 'now').unlink()
+    (tmp_path / 'now').symlink_to(tmp_path / 'two')
+    served.process.send_signal(signal.SIGHUP)
+    served.until("'two' decides in place of")
+    for policy in robots:
+        while policy.spec.folder.name != 'two':  # the one before answers what it was asked
+            got = ask(policy)
+        assert np.abs(got - wanted).max() > 1e-4
+    assert served.count('checkpoint_changes_total') == 1
+    # Other joints are refused while robots are there.
+    names = dict(zip(arm.JOINT_NAMES, [f'other_{name}' for name in arm.JOINT_NAMES]))
+    another(tmp_path / 'three', names)
+    (tmp_path / 'now').unlink()
+    (tmp_path / 'now').symlink_to(tmp_path / 'three')
+    served.process.send_signal(signal.SIGHUP)
+    served.until("'two' goes on: 'three' has other action names, and 3 robots")
+    again = ask(robots[0])
+    # What is no checkpoint is refused, too.
+    (tmp_path / 'now').unlink()
+    (tmp_path / 'four').mkdir()
+    (tmp_path / 'now').symlink_to(tmp_path / 'four')
+    served.process.send_signal(signal.SIGHUP)
+    served.until("'two' goes on: the replicas of .*four' do not start: .*model.safetensors' is "
+                 'missing')
+    np.testing.assert_array_equal(ask(robots[0]), again)
+    assert served.count('checkpoint_changes_refused_total') == 2
+
+
+def replicas_of(process):
+    """Return the processes of the replicas in the cluster that a process has started."""
+    def children(*words):
+        return subprocess.run(['pgrep', *words], capture_output=True, text=True).stdout.split()
+
+    raylets = children('-P', str(process))
+    return [int(one) for one in children('-f', 'ServeReplica:pi0_ros_', '-P', ','.join(raylets))]
