@@ -431,11 +431,10 @@ def test_several_at_a_time_find_the_same(bag, tmp_path):
 
     def evaluation(folder, *more):
         assert evaluate.main([str(second), *arguments(
-            bag, folder, '--every', '0.8', '--checkpoint', 'other=demo',
-            '--shuffle-instructions', *more)]) == 0
+            bag, folder, '--every', '2', '--samples', '1', '--checkpoint', 'other=demo',
+            *more)]) == 0
         return {name: (folder / name).read_bytes() for name in (
-            'evaluation.json', 'demo/moments.parquet', 'other/moments.parquet',
-            'other-wrong_instructions/moments.parquet')}
+            'evaluation.json', 'demo/moments.parquet', 'other/moments.parquet')}
 
     one = evaluation(tmp_path / 'one')
     assert evaluation(tmp_path / 'two', '--jobs', '2') == one
@@ -444,8 +443,6 @@ def test_several_at_a_time_find_the_same(bag, tmp_path):
         log = tmp_path / 'two' / name / 'moments.jsonl'
         lines = log.read_bytes().splitlines(keepends=True)
         log.write_bytes(b''.join(lines[:-3]))
-    assert evaluation(tmp_path / 'two') == one
-    log.write_bytes(b''.join(lines[:4]))
     assert evaluation(tmp_path / 'two', '--jobs', '3') == one
     if importlib.util.find_spec('ray'):
         assert evaluation(tmp_path / 'ray', '--ray', 'local') == one

@@ -418,12 +418,36 @@ def test_who_is_told_where_to_go_and_stays_away_is_forgotten(houses, monkeypatch
     moved.value.close()
     assert there.startswith(f'ws://127.0.0.1:{one.port}/?lease=')
 
-    async def until_forgotten():
-        while house.fleet.leases:
-            await asyncio.sleep(0.01)
-    house.do(until_forgotten())
+    house.do(until(lambda: not house.fleet.leases))
     with pytest.raises(InvalidStatus, match='401'):
         connect(there, proxy=None)
+
+
+def test_who_asks_again_replaces_its_question(houses):
+    house = houses(one := Stub('one'))
+    _, port = house.do(house.fleet.lease('token'))
+    one.go = threading.Event()
+    with connect(f'ws://127.0.0.1:{port}/?lease=token', compression=None, proxy=None) as link:
+        link.recv()
+        for number in range(1, 4):
+            link.send(pack({'state': STATE, 'images': LOOK, 'prompt': 'go',
+                            metadata.NOISE: NOISE * number, metadata.ID: number}))
+            while not one.asked:
+                pass
+        waiting = one.server.turns._waiting
+        house.do(until(lambda: [asked.asked[1][0, 0] for asked in waiting] == [0.75]))
+        one.go.set()
+        answer = unpack(link.recv())
+        assert answer[metadata.ID] == 3 and 'prev_total_ms' not in answer['server_timing']
+        np.testing.assert_allclose(answer['actions'], np.tile(STATE + 0.75, (10, 1)))
+        link.send(question())
+        assert 'prev_total_ms' in unpack(link.recv())['server_timing']
+    assert one.asked == 3, 'the second question was not decided'
+
+
+async def until(holds):
+    while not holds():
+        await asyncio.sleep(0.01)
 
 
 def test_metrics_are_those_of_all(houses, robots):

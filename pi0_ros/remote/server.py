@@ -116,47 +116,61 @@ class PolicyServer:
 
     async def _talk(self, connection: ServerConnection, idle: asyncio.Event) -> None:
         """Answer questions; ``idle`` is set between them."""
-        who = _name(connection)
+        who, loop = _name(connection), asyncio.get_running_loop()
         log.info(f'{who} is there')
         self.connected += 1
-        began: float | None = None
-        total_ms: float | None = None
+        answering: asyncio.Task | None = None
+        before: dict[str, float] = {}  # the time of the answer before
         try:
             await connection.send(pack(self._told))
             async for message in connection:
-                began = time.monotonic()
+                if answering:  # who asks again has no use for the answer before
+                    answering.cancel()
                 idle.clear()
-                answer = await self._answer(message, connection)
-                if total_ms is not None:
-                    answer['server_timing']['prev_total_ms'] = total_ms
-                await connection.send(pack(answer))
-                idle.set()
-                total_ms, self.answered = 1e3 * (time.monotonic() - began), self.answered + 1
+                began = time.monotonic()
+                question = await loop.run_in_executor(None, unpack, message)
+                answering = loop.create_task(
+                    self._reply(connection, question, began, before, idle))
         except ConnectionClosed:
             pass
-        except Busy as error:
-            log.warning(f'{who}: busy: {error}')
-            with suppress(ConnectionClosed):
-                await connection.send(f'Busy: {error}')
-                await connection.close(1013, 'busy: ask again later')
         except Exception as error:
-            told = without_paths(error)
-            log.warning(f'{who}: {type(error).__name__}: {error}', exc_info=not isinstance(
-                error, ValueError))
-            try:
-                if self.guests and self.guests.closed:
-                    await connection.close(ELSEWHERE, 'another replica answers')
-                await connection.send(f'{type(error).__name__}: {told}')
-                await connection.close(1011, 'the reason is in the previous frame')
-            except ConnectionClosed:
-                pass
-        self.connected -= 1
-        log.info(f'{who} has gone')
+            await self._complain(connection, error)
+        finally:
+            if answering:
+                answering.cancel()
+            self.connected -= 1
+            log.info(f'{who} has gone')
 
-    async def _answer(self, message: bytes | str, connection: ServerConnection
+    async def _reply(self, connection: ServerConnection, question: Mapping[str, Any],
+                     began: float, before: dict[str, float], idle: asyncio.Event) -> None:
+        """Answer a question that came at ``began``, or say why not and close the connection."""
+        try:
+            answer = await self._answer(question, connection)
+            answer['server_timing'] |= before
+            await connection.send(pack(answer))
+            before['prev_total_ms'] = 1e3 * (time.monotonic() - began)
+            self.answered += 1
+            idle.set()
+        except ConnectionClosed:
+            pass
+        except Exception as error:
+            await self._complain(connection, error)
+
+    async def _complain(self, connection: ServerConnection, error: Exception) -> None:
+        """Say what is wrong, and close the connection."""
+        busy = isinstance(error, Busy)
+        log.warning(f'{_name(connection)}: {type(error).__name__}: {error}',
+                    exc_info=not isinstance(error, (ValueError, Busy)))
+        with suppress(ConnectionClosed):
+            if self.guests and self.guests.closed:
+                await connection.close(ELSEWHERE, 'another replica answers')
+            await connection.send(f'Busy: {error}' if busy else
+                                  f'{type(error).__name__}: {without_paths(error)}')
+            await connection.close(*(1013, 'busy: ask again later') if busy else
+                                   (1011, 'the reason is in the previous frame'))
+
+    async def _answer(self, question: Mapping[str, Any], connection: ServerConnection
                       ) -> dict[str, Any]:
-        loop = asyncio.get_running_loop()
-        question = await loop.run_in_executor(None, unpack, message)
         asked, began = self._read(question), time.monotonic()
         try:
             chunk, taken_s = await self.turns.ask(

@@ -10,6 +10,7 @@ What would come too late anyway is told so at once. Time comes from the event lo
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
+from contextlib import suppress
 from dataclasses import dataclass, field
 import math
 import time
@@ -36,8 +37,8 @@ class Turns:
     """
     Lets questions wait for the one thread that decides. Used from one event loop.
 
-    A connection has at most one question here, so that a robot that asks often cannot keep
-    another from its turn.
+    A connection has at most one question here, the last that it asked, so that a robot that asks
+    often cannot keep another from its turn.
     """
 
     def __init__(self, decide: Callable[[Sequence[Any]], Sequence[Any]], thread: Executor,
@@ -91,7 +92,12 @@ class Turns:
         self._came.set()
         if self._running is None or self._running.done():
             self._running = asyncio.create_task(self._run())
-        return await one.answer
+        try:
+            return await one.answer
+        except asyncio.CancelledError:  # it was replaced, or who asked has gone
+            with suppress(ValueError):
+                self._waiting.remove(one)
+            raise
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
