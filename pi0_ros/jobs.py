@@ -235,6 +235,19 @@ def _on_ray(work: Callable[[Any], Any], jobs: Mapping[int, Any], address: str,
                         f'{str(error).strip().splitlines()[0]}')
 
 
+def _refusal(address: str, error: Exception) -> str:
+    """Return why a cluster cannot be used, and what to do."""
+    said = ' '.join(str(error).split())
+    if 'AuthenticationError' in f'{type(error)} {said} {error.__cause__}':
+        return (f"the Ray cluster at '{address}' asks for its token: set RAY_AUTH_MODE=token, and "
+                'copy ~/.ray/auth_token of its head here')
+    if 'ersion mismatch' in said:
+        return (f"the Ray cluster at '{address}' is of another version: {said[:300]}: install the "
+                'same Ray and Python on all machines')
+    return (f"no Ray cluster answers at '{address}': {said[:300]}; 'ray start --head' makes one, "
+            "'auto' finds the one of this machine, 'local' starts one for this command")
+
+
 @contextmanager
 def cluster(address: str) -> Iterator[ModuleType]:
     """
@@ -255,9 +268,7 @@ def cluster(address: str) -> Iterator[ModuleType]:
                  if address == 'local' else None,
                  runtime_env={'py_modules': [str(Path(__file__).parent)]})
     except Exception as error:  # of many kinds: no such host, another version of Ray or Python
-        raise JobError(f"no Ray cluster answers at '{address}': {str(error).splitlines()[0]}; "
-                       "'ray start --head' makes one, 'auto' finds the one of this machine, "
-                       "'local' starts one for this command") from error
+        raise JobError(_refusal(address, error)) from error
     try:
         yield ray
     finally:

@@ -381,3 +381,18 @@ def test_the_same_from_a_ray_cluster(bags, wanted, tmp_path):
     assert content(tmp_path / 'set') == wanted
     with pytest.raises(JobError, match='no Ray cluster answers at'):
         next(Runner(ray='127.0.0.1:1').run(double, {0: 1}, {0: 1}))
+
+
+@pytest.mark.parametrize('text,cause,said', [
+    ('Version mismatch: The cluster was started with:\n  Ray: 2.60.0\n  Python: 3.11.7\nThis '
+     'process was started with:\n  Ray: 2.59.0', None,
+     r'of another version: .*Ray: 2\.60\.0 Python: 3\.11\.7 .*install the same Ray and Python'),
+    ('Failed to connect to Ray cluster at x:6379',
+     RuntimeError('Failed to connect to GCS. ray.exceptions.AuthenticationError: RPC error'),
+     r'asks for its token: set RAY_AUTH_MODE=token, and copy ~/\.ray/auth_token'),
+    ('Failed to connect to Ray cluster at x:6379', None, "'ray start --head' makes one")])
+def test_a_cluster_that_cannot_be_used_is_told(text, cause, said):
+    """Texts as Ray 2.60 has them."""
+    error = ConnectionError(text)
+    error.__cause__ = cause
+    assert re.search(said, jobs._refusal('x:6379', error))

@@ -36,6 +36,7 @@ BALANCE_S = 5.0     # between looks at who has too many robots
 HEALTH_S = 1.0      # between checks
 HUNG_S = 120.0      # after which a batch that has not ended never will
 LEAVE_S = 30.0      # for robots to leave a checkpoint that is replaced
+CPUS = 0.01         # of each: what Ray counts is a place in the cluster, not what it takes
 ROBOTS = 256        # of one replica, at most
 CHOOSE_S = 2.0      # for which Ray may look for a replica that takes a robot
 
@@ -161,7 +162,7 @@ class Replicas:
         alone = args.ray == 'local' and args.host in ('127.0.0.1', '::1', 'localhost')
         deployment = serve.deployment(Replica).options(
             num_replicas=args.replicas, max_ongoing_requests=ROBOTS,
-            ray_actor_options={'num_cpus': 0, 'num_gpus': gpus},
+            ray_actor_options={'num_cpus': CPUS, 'num_gpus': gpus},
             health_check_period_s=HEALTH_S, max_constructor_retry_count=args.replicas,
             graceful_shutdown_wait_loop_s=0.2, graceful_shutdown_timeout_s=LEAVE_S)
         try:
