@@ -31,8 +31,11 @@ RUN python3 -m venv --system-site-packages /venv \
     && /venv/bin/pip install --no-cache-dir "torch==${TORCH}" \
         --index-url "${TORCH_INDEX}" --extra-index-url https://pypi.org/simple
 COPY requirements src/pi0_ros/requirements
+# Names of more files of requirements/: ray for docker/fleet.yaml.
+ARG EXTRAS=
 RUN /venv/bin/pip install --no-cache-dir colcon-common-extensions \
-        -r src/pi0_ros/requirements/with-ros.txt
+        -r src/pi0_ros/requirements/with-ros.txt \
+        $(for one in ${EXTRAS}; do echo -r "src/pi0_ros/requirements/${one}.txt"; done)
 
 COPY . src/pi0_ros
 RUN source "/opt/ros/${ROS_DISTRO}/setup.bash" && source /venv/bin/activate \

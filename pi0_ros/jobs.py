@@ -263,7 +263,8 @@ def cluster(address: str) -> Iterator[ModuleType]:
         host, colon, port = address.rpartition('://')[2].rpartition(':')
         if colon:  # Ray itself tries for minutes
             socket.create_connection((host, int(port)), ANSWER_S).close()
-        ray.init(address=None if address == 'local' else address, log_to_driver=False,
+        # 'local' in so many words: without an address Ray takes any cluster that it knows of.
+        ray.init(address=address, log_to_driver=False,
                  logging_level='error', configure_logging=True, include_dashboard=False
                  if address == 'local' else None,
                  runtime_env={'py_modules': [str(Path(__file__).parent)]})

@@ -10,13 +10,22 @@ import numpy as np
 QUANTILES = {'q01': 0.01, 'q10': 0.10, 'q50': 0.50, 'q90': 0.90, 'q99': 0.99}
 
 
-def of_rows(rows: np.ndarray) -> dict[str, list]:
-    """Return statistics of vectors [N, D], each a list of D numbers."""
-    rows = rows.astype(float)
-    out = {'min': rows.min(axis=0), 'max': rows.max(axis=0), 'mean': rows.mean(axis=0),
-           'std': rows.std(axis=0), 'count': np.array([len(rows)])}
-    out |= {name: np.quantile(rows, share, axis=0) for name, share in QUANTILES.items()}
-    return {name: value.tolist() for name, value in out.items()}
+def of_columns(columns: np.ndarray) -> dict[str, list]:
+    """
+    Return statistics of vectors [D, N], each a list of D numbers.
+
+    :param columns: may lie in a file: one of them is in memory at a time.
+    """
+    out: dict[str, list] = {name: [] for name in ('min', 'max', 'mean', 'std')}
+    out |= {'count': [columns.shape[1]]} | {name: [] for name in QUANTILES}
+    for column in columns:
+        values = np.array(column, float)
+        for name in ('min', 'max', 'mean', 'std'):
+            out[name].append(float(getattr(values, name)()))
+        for name, value in zip(QUANTILES, np.quantile(values, list(QUANTILES.values()),
+                                                      overwrite_input=True)):
+            out[name].append(float(value))
+    return out
 
 
 def of_images(counts: np.ndarray, frames: int) -> dict[str, Any]:

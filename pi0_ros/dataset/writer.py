@@ -9,10 +9,13 @@ training keeps every video open. Until all is written and read back, the data se
 another name. The layout is that of LeRobot 0.4 and newer (``lerobot/datasets/utils.py``).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 import json
+import os
 from pathlib import Path
 import shutil
+import tempfile
 from typing import Any
 
 import numpy as np
@@ -29,6 +32,7 @@ VIDEO = 'videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4'
 PARTS = 'parts'      # folder with what single bags were made into
 VIDEO_BYTES = 200 * 2**20  # of a joined video, as info.json says
 IMAGES = 'observation.images.'
+IN_MEMORY = 2**25    # numbers, 256 MiB
 TOLERANCE_S = 1e-4   # of a frame's time, LeRobot's
 NUMBERS = ('timestamp', 'frame_index', 'episode_index', 'index', 'task_index')
 
@@ -186,15 +190,20 @@ class DatasetWriter:
             shutil.rmtree(self.partial)
 
     def _statistics(self, numbers: Sequence[int]) -> dict[str, Any]:
-        tables = [pyarrow.parquet.read_table(self._made / _at(DATA, number))
-                  for number in numbers]
-        out = {}
+        """Return statistics of some episodes; of a month of them not all rows fit into memory."""
+        total, out = sum(self.episodes[number]['length'] for number in numbers), {}
         for name in (*self.names, *NUMBERS, *((LED,) if self._led else ())):
-            columns = [table[name].combine_chunks() for table in tables]
-            arrays = [(column.flatten() if name in self.names else column).to_numpy(
-                zero_copy_only=False) for column in columns]
             width = len(self.names[name]) if name in self.names else 1
-            out[name] = sums.of_rows(np.concatenate(arrays).reshape(-1, width))
+            with _columns(width, total, self.partial) as columns:
+                at = 0
+                for number in numbers:
+                    column = pyarrow.parquet.read_table(
+                        self._made / _at(DATA, number), columns=[name])[name].combine_chunks()
+                    rows = (column.flatten() if name in self.names else column).to_numpy(
+                        zero_copy_only=False).reshape(-1, width)
+                    columns[:, at:at + len(rows)] = rows.T
+                    at += len(rows)
+                out[name] = sums.of_columns(columns)
         for name in self.cameras:
             told = [self.episodes[number]['counts'][name] for number in numbers]
             out[IMAGES + name] = sums.of_images(
@@ -242,6 +251,21 @@ class DatasetWriter:
 
 def _at(pattern: str, number: int, key: str = '') -> str:
     return pattern.format(chunk_index=number // CHUNK, file_index=number % CHUNK, video_key=key)
+
+
+@contextmanager
+def _columns(width: int, count: int, folder: Path) -> Iterator[np.ndarray]:
+    """
+    Yield room for [width, count] numbers, in a file without a name where that is much.
+
+    :raises OSError: the disk is full.
+    """
+    if width * count <= IN_MEMORY:
+        yield np.empty((width, count))
+        return
+    with tempfile.TemporaryFile(dir=folder) as file:
+        os.posix_fallocate(file.fileno(), 0, 8 * width * count)  # else writing would be a SIGBUS
+        yield np.memmap(file, float, 'r+', shape=(width, count))
 
 
 def _write_tasks(tasks: Sequence[str], path: Path) -> None:

@@ -299,6 +299,8 @@ async def run(args: argparse.Namespace, key: str, context: ssl.SSLContext | None
     # A choice by what a replica had seconds ago would send all robots to one.
     os.environ.setdefault('RAY_SERVE_QUEUE_LENGTH_CACHE_TIMEOUT_S', '0')
     with cluster(args.ray):
+        # Before there is anything to change it would end the process.
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
         fleet = Replicas(args)
         gate = Gate(fleet, key, not (args.relay or context))
         await fleet.start()
