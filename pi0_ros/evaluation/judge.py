@@ -50,12 +50,14 @@ def decided_by(config: Configuration) -> dict[str, object]:
 class Judge:
     """A policy, loaded, that decides at the moments of bags."""
 
-    def __init__(self, run: Run, args: argparse.Namespace) -> None:
+    def __init__(self, run: Run, args: argparse.Namespace, server: str = '') -> None:
         """
         Load.
 
+        :param server: what a server said of itself at first, hashed.
         :raises CheckpointError: the checkpoint cannot be used.
         """
+        self._server = server
         # With as many threads as everywhere: they round otherwise.
         self.run, self._args = run, args
         self._config = config = run.config.with_policy(torch_threads=args.threads)
@@ -68,6 +70,7 @@ class Judge:
             self._policy.load()
             self._policy.warm_up()
             self._policy.ensure_loaded()
+            self._require_same()
         except BaseException:
             self._policy.close()
             raise
@@ -88,6 +91,7 @@ class Judge:
         for record in moments.records(number, playback, self._policy, execution, self._setting,
                                       known):
             keep(record)
+        self._require_same()
         bag, limit_ns = playback.bag, config.inputs.oldest_ns
         health = {
             'bag': str(bag.path), 'seconds': bag.seconds,
@@ -109,6 +113,11 @@ class Judge:
         return {'health': health, 'limits': execution.limits, 'engine': self._policy.describe(),
                 'read': (str(bag.path), counts_table(playback.counts()))}
 
+    def _require_same(self) -> None:
+        if self._server and self._server != hashlib.sha256(self._policy.identity).hexdigest():
+            raise ValueError(f"the server of '{self.run.name}' has another checkpoint than "
+                             'before: begin anew with --overwrite')
+
     def close(self) -> None:
         """Free the network."""
         self._policy.close()
@@ -124,7 +133,7 @@ def evaluate(run: Run, args: argparse.Namespace, bags: Bags, tell: Callable[[], 
     """
     store = store_of(run, args, bags)
     try:
-        judge = Judge(run, args)
+        judge = Judge(run, args, store.key.get('server', ''))
         try:
             parts = [judge.judge(number, playback, store.known(number),
                                  lambda record: (store.add(record), tell()))
@@ -142,6 +151,7 @@ class Job:
 
     run: Run
     args: argparse.Namespace
+    server: str             # what a server said of itself at first, hashed
     number: int             # of the bag
     known: dict[int, dict]  # records that were made before
 
@@ -154,7 +164,7 @@ def evaluate_bag(job: Job) -> tuple[list[dict[str, Any]], Part]:
     if not _kept or _kept[0].run.name != job.run.name:
         while _kept:
             _kept.pop().close()
-        _kept.append(Judge(job.run, job.args))
+        _kept.append(Judge(job.run, job.args, job.server))
     args = copy.copy(job.args)
     args.bags = [args.bags[job.number]]
     records: list[dict[str, Any]] = []

@@ -45,7 +45,7 @@ class Store:
         :param key: what the records follow from.
         :raises ValueError: the folder holds records of something else.
         """
-        self.folder, self._path = folder, folder / 'moments.jsonl'
+        self.folder, self.key, self._path = folder, key, folder / 'moments.jsonl'
         self.records: dict[int, dict[int, dict]] = {}  # by bag and moment
         folder.mkdir(parents=True, exist_ok=True)
         if overwrite:

@@ -225,7 +225,8 @@ class RemotePolicy:
         height, width = self.spec.image_size
         images = {name: np.full((height, width, 3), 128, np.uint8) for name in self.cameras}
         seen = Observation(0, np.zeros(self.observed), images, {}, USUAL_PROMPT)
-        self._actions(self._link.ask(self._question(seen), WARM_UP_S))
+        self._actions(self._link.ask(self._question(seen), self._config.server_deadline if (
+            self._ours or {}).get(metadata.REPLICAS) else WARM_UP_S))
 
     # ---- deciding ----
 
@@ -249,18 +250,18 @@ class RemotePolicy:
             if not (self._ours and self._ours.get(metadata.REPLICAS)):
                 raise
             log.warning(f'{error.finding.text}; another replica is asked')
-        self._connect_again(patience_s=max(
-            0.1, self._config.server_deadline - (time.monotonic() - began)))
+        self._connect_again(patience_s=max(0.1, (  # to connect, and to be greeted
+            began + self._config.server_deadline - time.monotonic()) / 2))
         return self._infer(observation, noise, leftover, number, began)
 
     def _infer(self, observation: Observation, noise: np.ndarray | None,
                leftover: Leftover | None, number: int, began: float) -> ActionChunk:
-        question = self._question(observation)
+        question, deadline = self._question(observation), began + self._config.server_deadline
         seed, given = None, 0
         self._asked += 1
         if self._ours:
             question[metadata.ID] = self._asked
-            question[metadata.DEADLINE] = self._config.server_deadline
+            question[metadata.DEADLINE] = max(1e-3, deadline - time.monotonic())
             if noise is not None:
                 question[metadata.NOISE] = np.asarray(noise, float)
             else:
@@ -273,8 +274,7 @@ class RemotePolicy:
                 question[metadata.DELAY] = given
         asked = time.monotonic()
         try:
-            answer = self._link.ask(question, max(
-                0.0, self._config.server_deadline - (asked - began)))
+            answer = self._link.ask(question, max(0.0, deadline - asked))
             if self._ours and answer.get(metadata.ID) != self._asked:
                 raise ServerError('server_answer', f"server '{self._config.server}' answers "
                                   'another question')

@@ -25,7 +25,7 @@ from pi0_ros.remote.server import allowed, HEALTH, METRICS
 from pi0_ros.remote.wire import MOST
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.asyncio.server import serve, Server, ServerConnection
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidHandshake
 from websockets.http11 import Request, Response
 
 log = logging.getLogger(__name__)
@@ -120,26 +120,34 @@ class Gate:
         for _ in range(TRIES):
             host, port, token = await self._lease()
             address = f"ws://{f'[{host}]' if ':' in host else host or HERE}:{port}"
-            with suppress(OSError, TimeoutError, asyncio.TimeoutError, ConnectionClosed):
+            there = None
+            try:
                 there = await connect(f'{address}/?{TOKEN}={token}', compression=None,
                                       max_size=MOST, open_timeout=PATIENCE_S, proxy=None)
                 return there, await asyncio.wait_for(there.recv(), PATIENCE_S)
+            except (OSError, asyncio.TimeoutError, ConnectionClosed, InvalidHandshake) as error:
+                log.warning(f'a replica lets nobody in: {type(error).__name__}: {error}')
+                if there:
+                    await there.close()
         raise NoReplica('no replica lets anybody in')
 
     async def _relay(self, connection: ServerConnection) -> None:
         there: ClientConnection | None = None
+        loop = asyncio.get_running_loop()
         self.relayed += 1
         try:
             there, greeting = await self._attach()
             await connection.send(greeting)
             async for question in connection:
+                late = loop.time() + PATIENCE_S
                 for _ in range(TRIES):
                     try:
                         await there.send(question)
                         answer = await there.recv()
                         break
                     except ConnectionClosed:
-                        if MOVES in connection.request.headers:  # it may be another checkpoint
+                        # It may be another checkpoint; and nobody wants a late answer.
+                        if MOVES in connection.request.headers or loop.time() > late:
                             await connection.close(ELSEWHERE, 'another replica answers')
                             return
                         there, _ = await self._attach()

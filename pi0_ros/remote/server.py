@@ -81,7 +81,8 @@ class PolicyServer:
 
     async def listen(self, host: str, port: int, context: ssl.SSLContext | None = None) -> Server:
         """Listen; return the server, which is closed by whoever asked."""
-        self.turns = Turns(lambda asked: self._decide(asked), self._thread, *self._waits)
+        self._loop = asyncio.get_running_loop()
+        self.turns = Turns(self._decided, self._thread, *self._waits)
         # No page of a browser may ask: these say where they come from.
         return await serve(self._serve, host, port, ssl=context, compression=None, max_size=MOST,
                            max_queue=1, origins=[None], process_request=self._admit,
@@ -172,29 +173,38 @@ class PolicyServer:
     async def _answer(self, question: Mapping[str, Any], connection: ServerConnection
                       ) -> dict[str, Any]:
         asked, began = self._read(question), time.monotonic()
-        try:
-            chunk, taken_s = await self.turns.ask(
-                asked, lambda: connection.state is State.OPEN, _deadline_s(question))
-            if not np.isfinite(chunk.positions).all():
-                raise NotFinite('the policy decided values that are not finite')
-        except Exception as error:
-            if not isinstance(error, (ValueError, Busy)) or isinstance(error, NotFinite):
-                await self._doubt(error)
-            raise
+        chunk, taken_s = await self.turns.ask(
+            asked, lambda: connection.state is State.OPEN, _deadline_s(question))
         ours = {metadata.GIVEN: chunk.given, metadata.ID: question[metadata.ID]} \
             if metadata.ID in question else {}
         return {'actions': chunk.positions, **ours, 'policy_timing': {'infer_ms': 1e3 * taken_s},
                 'server_timing': {'infer_ms': 1e3 * (time.monotonic() - began)}}
 
-    async def _doubt(self, error: Exception) -> None:
-        """Find out whether it was the question or the policy; a broken one has no guests."""
+    def _decided(self, asked: Sequence[Asked]) -> list[Any]:
+        """Decide in the thread, whoever still waits; a policy that is broken has no guests."""
+        try:
+            out = [NotFinite('the policy decided values that are not finite')
+                   if not isinstance(one, Exception) and not np.isfinite(one.positions).all()
+                   else one for one in self._decide(asked)]
+        except Exception as error:
+            out = [error] * len(asked)
+        for error in out:
+            if isinstance(error, Exception) and (
+                    isinstance(error, NotFinite) or not isinstance(error, ValueError)):
+                self._doubt(error)
+        return out
+
+    def _doubt(self, error: Exception) -> None:
+        """Find out whether it was the question or the policy."""
         if self._check is None or self.guests.closed:
             return
         try:
-            await asyncio.get_running_loop().run_in_executor(self._thread, self._check)
+            self._check()
         except Exception as broken:
             log.error(f'the policy is broken: {broken}; at first: {error}')
-            self.guests.close(f'the policy is broken: {broken}')
+            # Before whoever asked learns of it.
+            self._loop.call_soon_threadsafe(
+                self.guests.close, f'the policy is broken: {broken}')
 
     def _read(self, question: Mapping[str, Any]) -> Asked:
         """

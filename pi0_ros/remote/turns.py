@@ -17,6 +17,7 @@ import time
 from typing import Any
 
 LEARNS = 0.2  # of the measured time, how much a new measurement counts
+HANGS_S = 20.0  # that a batch may take, if the others do not take a twentieth of it
 PATIENCE_S = 2.0  # after which a question is as urgent as one can be that says no deadline
 
 
@@ -65,6 +66,12 @@ class Turns:
     def waiting(self) -> int:
         """Return how many wait for their turn."""
         return len(self._waiting)
+
+    @property
+    def hangs(self) -> bool:
+        """Return whether a batch takes so long that it will never end."""
+        since = self.deciding_since
+        return since is not None and time.monotonic() - since > max(HANGS_S, 20 * self.batch_s)
 
     async def ask(self, asked: Any, alive: Callable[[], bool], deadline_s: float = math.inf
                   ) -> tuple[Any, float]:

@@ -218,17 +218,22 @@ def _evaluated(args: argparse.Namespace, runs: list[tuple[Run, Bags]]) -> list[d
         for store in stores:
             stack.callback(store.close)
         # A worker that goes on with the next bag of a checkpoint keeps the network.
-        jobs = dict(enumerate(Job(run, args, number, store.known(number))
+        jobs = dict(enumerate(Job(run, args, store.key.get('server', ''), number,
+                                  store.known(number))
                               for (run, _), store in zip(runs, stores)
                               for number in range(len(counts))))
         parts: dict[int, dict[str, Any]] = {}
+        failed: list[Exception] = []
         for key, out, error in Runner(args.jobs, args.ray, 'moment', args.ray_gpus).run(
                 evaluate_bag, jobs, {key: counts[job.number] for key, job in jobs.items()}):
-            if error:
-                raise error
+            if error:  # what others find is kept
+                failed.append(error)
+                continue
             records, parts[key] = out
             for record in records:
                 stores[key // len(counts)].add(record)
+        if failed:
+            raise failed[0]
         return [together(run, store, [parts[number * len(counts) + bag]
                                       for bag in range(len(counts))])
                 for number, ((run, _), store) in enumerate(zip(runs, stores))]

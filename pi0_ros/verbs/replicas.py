@@ -12,93 +12,38 @@ checkpoint is another application: robots are sent to it when all its replicas a
 import argparse
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Coroutine, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Coroutine, Mapping
 import copy
 import logging
 import os
 import signal
 import ssl
-import time
 from typing import Any
 
 from pi0_ros.jobs import cluster
 from pi0_ros.policy.factory import checkpoint_folder
-from pi0_ros.policy.provenance import fingerprint
 from pi0_ros.remote import metadata
-from pi0_ros.remote.gate import Gate, NoReplica
-from pi0_ros.verbs.served import make, until_told
+from pi0_ros.remote.gate import Gate, HERE, NoReplica
+from pi0_ros.verbs.replica import Replica, substance
+from pi0_ros.verbs.served import until_told
 from pi0_ros.weights.files import CheckpointError
 
 log = logging.getLogger(__name__)
-REPORT_S = 1.0
 BALANCE_S = 5.0     # between looks at who has too many robots
 HEALTH_S = 1.0      # between checks
-HUNG_S = 120.0      # after which a batch that has not ended never will
 LEAVE_S = 30.0      # for robots to leave a checkpoint that is replaced
 CPUS = 0.01         # of each: what Ray counts is a place in the cluster, not what it takes
 ROBOTS = 256        # of one replica, at most
 CHOOSE_S = 2.0      # for which Ray may look for a replica that takes a robot
 
 
-class Replica:
-    """One process that decides, in Ray Serve's hands."""
-
-    async def __init__(self, args: argparse.Namespace, alone: bool, made_of: str,
-                       replaces: tuple[str, ...]) -> None:
-        """
-        Load, warm up and listen.
-
-        :param args: of the verb. :param alone: whether only this machine may connect.
-        :param made_of: the fingerprint that the checkpoint must have.
-        :param replaces: those of the checkpoints before.
-        :raises ValueError: the checkpoint is another one by now, or what loading raises.
-        """
-        logging.basicConfig(level=logging.INFO, format='pi0_ros replica: %(message)s')
-        logging.getLogger('websockets').setLevel(logging.CRITICAL)
-        folder = checkpoint_folder(args.checkpoint)
-        if fingerprint(folder) != made_of:
-            raise ValueError(f"'{folder}' has changed since it was served: put every checkpoint "
-                             'in a folder of its own')
-        self._thread = ThreadPoolExecutor(1, 'inference')
-        self._policy, self._server = await asyncio.get_running_loop().run_in_executor(
-            self._thread, make, args, '', self._thread, True)
-        self._server.described[metadata.KEY] |= {
-            metadata.REPLICAS: args.replicas, metadata.REPLACES: list(replaces)}
-        listening = await self._server.listen('127.0.0.1' if alone else '0.0.0.0', 0)
-        self._port = next(iter(listening.sockets)).getsockname()[1]
-
-    def describe(self) -> dict[str, Any]:
-        """Return what it says of its checkpoint."""
-        return self._server.described[metadata.KEY]
-
-    async def lease(self, token: str) -> AsyncIterator[dict[str, Any]]:
-        """
-        Let a robot that names ``token`` come; yield where and how it goes until it has gone.
-
-        :raises RuntimeError: the policy is broken.
-        """
-        from ray import serve, util
-        who = serve.get_replica_context().replica_id.unique_id
-        async for _ in self._server.guests.host(token, REPORT_S):
-            yield {'who': who, 'host': util.get_node_ip_address(), 'port': self._port,
-                   'report': self._server.report()}
-
-    def check_health(self) -> None:
-        """Raise an exception if it has to be replaced; Ray Serve asks now and then."""
-        if self._server.guests.closed:
-            raise RuntimeError(self._server.guests.closed)
-        since = self._server.turns.deciding_since
-        if since is not None and time.monotonic() - since > HUNG_S:
-            raise RuntimeError(f'an inference has not ended for {HUNG_S:.0f} s')
-
-
 class Application:
     """One checkpoint's replicas."""
 
-    def __init__(self, name: str, handle: Any, described: Mapping[str, Any]) -> None:
+    def __init__(self, name: str, made_of: str, handle: Any, described: Mapping[str, Any]
+                 ) -> None:
         """Begin with no robots."""
-        self.name, self.handle, self.described = name, handle, described
+        self.name, self.made_of, self.handle, self.described = name, made_of, handle, described
         self.leases: dict[str, tuple[str, Any]] = {}  # replica and request, by token
 
 
@@ -107,7 +52,8 @@ class Replicas:
 
     def __init__(self, args: argparse.Namespace) -> None:
         """Prepare; ``start`` starts."""
-        self._args, self._now, self._number = args, None, 0
+        self._args, self._now, self._names = args, None, []
+        self.relayed: Callable[[], int] = lambda: 0  # robots that the gate speaks for
         self._replaced: list[str] = []
         self._reports: dict[str, dict[str, tuple[str, float]]] = {}
         self._tasks: set[asyncio.Task] = set()
@@ -142,12 +88,12 @@ class Replicas:
         loop = asyncio.get_running_loop()
         args = copy.copy(self._args)
         folder = checkpoint_folder(args.checkpoint).resolve()
-        args.checkpoint, made_of = str(folder), fingerprint(folder)
-        self._number += 1
-        name = f'pi0_ros_{id(self):x}_{self._number}'
-        handle = await loop.run_in_executor(None, self._run, name, args, made_of)
+        args.checkpoint = str(folder)
+        made_of = substance(args)
+        self._names.append(f'pi0_ros_{os.getpid()}_{id(self):x}_{len(self._names)}')
+        handle = await loop.run_in_executor(None, self._run, self._names[-1], args, made_of)
         described = await handle.describe.remote()
-        return Application(name, handle, described)
+        return Application(self._names[-1], made_of, handle, described)
 
     def _run(self, name: str, args: argparse.Namespace, made_of: str) -> Any:
         """Start an application; return what Ray Serve hands out for it."""
@@ -159,7 +105,14 @@ class Replicas:
         logging.getLogger('ray.serve').setLevel(logging.CRITICAL)
         serve.start(proxy_location='Disabled', logging_config={'log_level': 'ERROR'})
         logging.getLogger('ray.serve').setLevel(logging.CRITICAL)
-        alone = args.ray == 'local' and args.host in ('127.0.0.1', '::1', 'localhost')
+        needed, free = gpus * args.replicas, ray.available_resources().get('GPU', 0.0)
+        if needed > free:
+            raise CheckpointError(
+                f'{args.replicas} replicas with {gpus:g} GPUs each need {needed:g}, free are '
+                f'{free:g}: fewer --replicas, or a smaller --replica-gpus, so that the next '
+                'checkpoint has room beside this one')
+        alone = args.ray == 'local' and (args.relay or bool(args.certificate) or args.host in (
+            HERE, 'localhost'))
         deployment = serve.deployment(Replica).options(
             num_replicas=args.replicas, max_ongoing_requests=ROBOTS,
             ray_actor_options={'num_cpus': CPUS, 'num_gpus': gpus},
@@ -179,6 +132,8 @@ class Replicas:
         """Let the replica that Ray chooses expect ``token``; see ``gate.Fleet``."""
         from ray import util
         application = self._now
+        if application is None:
+            raise NoReplica('the replicas are starting')
         stream = application.handle.lease.options(stream=True).remote(token)
         try:
             first = await asyncio.wait_for(stream.__anext__(), CHOOSE_S)
@@ -190,6 +145,7 @@ class Replicas:
         self._reports[first['who']] = first['report']
         if application is not self._now:  # it was replaced meanwhile
             stream.cancel()
+            raise NoReplica('another checkpoint takes over')
         host = first['host']
         return '' if host == util.get_node_ip_address() else host, first['port']
 
@@ -231,12 +187,14 @@ class Replicas:
 
     async def change(self) -> None:
         """Put the checkpoint that is named by now in the place of the one that is served."""
+        if self._now is None:
+            return
         async with self._changing:
             before = self._now
             known = before.described['fingerprint']
             try:
                 folder = checkpoint_folder(self._args.checkpoint)
-                if fingerprint(folder) == known:
+                if substance(self._args) == before.made_of:
                     log.info(f"'{folder}' is the checkpoint that is served")
                     return
                 log.info(f"another checkpoint, '{folder.resolve().name}', is loaded beside "
@@ -246,11 +204,14 @@ class Replicas:
                 said = metadata.contract(after.described)
                 other = [name for name, value in metadata.contract(before.described).items()
                          if said[name] != value]
-                if other and self.robots:
+                if after.made_of.partition('+')[2] != before.made_of.partition('+')[2]:
+                    other.append('parameters')
+                there = max(self.robots, self.relayed())
+                if other and there:
                     await self._end(after)
                     raise ValueError(f"'{after.described['checkpoint']}' has other "
-                                     f"{', '.join(other)}, and {self.robots} robots are there: "
-                                     'end them, or serve it elsewhere')
+                                     f"{', '.join(other)}, and {there} robots are there: end "
+                                     'them, or serve it elsewhere')
             except (CheckpointError, ValueError, OSError) as error:
                 self._refused += 1
                 if self._replaced and self._replaced[-1] == known:
@@ -275,7 +236,11 @@ class Replicas:
         """Send a robot elsewhere where a replica has two more than another, again and again."""
         while True:
             await asyncio.sleep(BALANCE_S)
-            replicas, leases = await self.running(), dict(self._now.leases)
+            try:
+                replicas, leases = await self.running(), dict(self._now.leases)
+            except Exception as error:  # of Ray's many; it is asked again
+                log.debug(f'Ray Serve does not answer: {error}')
+                continue
             has = Counter(who for who, _ in leases.values())
             if has and max(has.values()) - (
                     0 if replicas > len(has) else min(has.values())) > 1:
@@ -284,37 +249,53 @@ class Replicas:
 
     async def close(self) -> None:
         """End all."""
+        from ray import serve
+        for _, stream in list(self._now.leases.values()) if self._now else ():
+            stream.cancel()
         for task in self._tasks:
             task.cancel()
-        if self._now:
-            from ray import serve
-            await asyncio.get_running_loop().run_in_executor(None, serve.delete, self._now.name)
+
+        def end() -> None:
+            for name in set(self._names) & set(serve.status().applications):
+                serve.delete(name)
+
+        await asyncio.get_running_loop().run_in_executor(None, end)
 
 
 async def run(args: argparse.Namespace, key: str, context: ssl.SSLContext | None) -> int:
     """Serve with replicas until a signal comes."""
+    if ':' in args.host:
+        raise ValueError(f"--host '{args.host}': replicas listen on IPv4 addresses")
     if args.ray.startswith('ray://'):
         raise ValueError("--ray: Ray's own protocol (ray://) cannot serve: give HOST:6379 of the "
                          'cluster, from a machine that belongs to it')
     # A choice by what a replica had seconds ago would send all robots to one.
     os.environ.setdefault('RAY_SERVE_QUEUE_LENGTH_CACHE_TIMEOUT_S', '0')
     with cluster(args.ray):
-        # Before there is anything to change it would end the process.
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
         fleet = Replicas(args)
         gate = Gate(fleet, key, not (args.relay or context))
-        await fleet.start()
+        fleet.relayed = lambda: gate.relayed
         listening = await gate.listen(args.host, args.port, context)
         port = next(iter(listening.sockets)).getsockname()[1]
-        said = fleet.described
-        log.info(f"{args.replicas} replicas of '{said['checkpoint']}' on "
-                 f"{'wss' if context else 'ws'}://{args.host}:{port}, schema {args.schema}, "
-                 f"real-time chunking {said['rtc'] or 'none'}")
-        fleet.begin(fleet.balance())
+
+        async def go() -> None:
+            await fleet.start()
+            said = fleet.described
+            log.info(f"{args.replicas} replicas of '{said['checkpoint']}' on "
+                     f"{'wss' if context else 'ws'}://{args.host}:{port}, schema {args.schema}, "
+                     f"real-time chunking {said['rtc'] or 'none'}")
+            await fleet.balance()
+
+        told = asyncio.create_task(until_told({signal.SIGHUP: lambda: fleet.begin(
+            fleet.change())}))
+        going = asyncio.create_task(go())
         try:
-            await until_told({signal.SIGHUP: lambda: fleet.begin(fleet.change())})
+            await asyncio.wait({told, going}, return_when=asyncio.FIRST_COMPLETED)
+            if going.done():
+                going.result()  # why they do not start
         finally:
             listening.close()
+            told.cancel(), going.cancel()
             await fleet.close()
     return 0
 
