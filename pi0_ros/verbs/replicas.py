@@ -13,6 +13,7 @@ import argparse
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping
+from concurrent.futures import ThreadPoolExecutor
 import copy
 import logging
 import os
@@ -31,6 +32,7 @@ from pi0_ros.weights.files import CheckpointError
 log = logging.getLogger(__name__)
 BALANCE_S = 5.0     # between looks at who has too many robots
 HEALTH_S = 1.0      # between checks
+START_S = 0.2       # between looks at whether all are ready
 LEAVE_S = 30.0      # for robots to leave a checkpoint that is replaced
 CPUS = 0.01         # of each: what Ray counts is a place in the cluster, not what it takes
 ROBOTS = 256        # of one replica, at most
@@ -58,6 +60,7 @@ class Replicas:
         self._reports: dict[str, dict[str, tuple[str, float]]] = {}
         self._tasks: set[asyncio.Task] = set()
         self._changing = asyncio.Lock()
+        self._starter = ThreadPoolExecutor(1)
         self._changes = self._refused = 0
 
     @property
@@ -91,9 +94,42 @@ class Replicas:
         args.checkpoint = str(folder)
         made_of = substance(args)
         self._names.append(f'pi0_ros_{os.getpid()}_{id(self):x}_{len(self._names)}')
-        handle = await loop.run_in_executor(None, self._run, self._names[-1], args, made_of)
-        described = await handle.describe.remote()
-        return Application(self._names[-1], made_of, handle, described)
+        name = self._names[-1]
+        handle = await loop.run_in_executor(self._starter, self._run, name, args, made_of)
+        try:
+            await self._until_running(name, args.checkpoint)
+        except CheckpointError:
+            await self._delete(name)
+            raise
+        return Application(name, made_of, handle, await handle.describe.remote())
+
+    async def _until_running(self, name: str, checkpoint: str) -> None:
+        """
+        Wait until all replicas are ready.
+
+        :raises CheckpointError: they do not start.
+        """
+        from ray import serve
+        while True:
+            told = (await asyncio.get_running_loop().run_in_executor(
+                None, serve.status)).applications.get(name)
+            if told and told.status == 'RUNNING':
+                return
+            if told and told.status in ('DEPLOY_FAILED', 'UNHEALTHY'):
+                why = [one.message for one in told.deployments.values()]
+                raise CheckpointError(f"the replicas of '{checkpoint}' do not start: "
+                                      f'{_last_line(why[0] if why else told.message)}')
+            await asyncio.sleep(START_S)
+
+    async def _delete(self, *names: str) -> None:
+        """End applications, those that are there."""
+        from ray import serve
+
+        def end() -> None:
+            for name in set(names) & set(serve.status().applications):
+                serve.delete(name)
+
+        await asyncio.get_running_loop().run_in_executor(None, end)
 
     def _run(self, name: str, args: argparse.Namespace, made_of: str) -> Any:
         """Start an application; return what Ray Serve hands out for it."""
@@ -118,15 +154,10 @@ class Replicas:
             ray_actor_options={'num_cpus': CPUS, 'num_gpus': gpus},
             health_check_period_s=HEALTH_S, max_constructor_retry_count=args.replicas,
             graceful_shutdown_wait_loop_s=0.2, graceful_shutdown_timeout_s=LEAVE_S)
-        try:
-            return serve.run(deployment.bind(args, alone, made_of, tuple(self._replaced)),
-                             name=name, route_prefix=None)
-        except Exception as error:
-            told = serve.status().applications.get(name)
-            why = [one.message for one in told.deployments.values()] if told else []
-            serve.delete(name)
-            raise CheckpointError(f"the replicas of '{args.checkpoint}' do not start: "
-                                  f'{_last_line(why[0] if why else str(error))}') from error
+        # Who waited in here could not be told to end.
+        return serve.run_many([serve.RunTarget(deployment.bind(
+            args, alone, made_of, tuple(self._replaced)), name, None)],
+            wait_for_applications_running=False)[0]
 
     async def lease(self, token: str) -> tuple[str, int]:
         """Let the replica that Ray chooses expect ``token``; see ``gate.Fleet``."""
@@ -226,11 +257,10 @@ class Replicas:
 
     async def _end(self, application: Application) -> None:
         """Send its robots elsewhere, and end it."""
-        from ray import serve
         for _, stream in list(application.leases.values()):
             stream.cancel()
         # Ray Serve waits for replicas that still let robots go.
-        await asyncio.get_running_loop().run_in_executor(None, serve.delete, application.name)
+        await self._delete(application.name)
 
     async def balance(self) -> None:
         """Send a robot elsewhere where a replica has two more than another, again and again."""
@@ -249,17 +279,14 @@ class Replicas:
 
     async def close(self) -> None:
         """End all."""
-        from ray import serve
         for _, stream in list(self._now.leases.values()) if self._now else ():
             stream.cancel()
         for task in self._tasks:
             task.cancel()
-
-        def end() -> None:
-            for name in set(self._names) & set(serve.status().applications):
-                serve.delete(name)
-
-        await asyncio.get_running_loop().run_in_executor(None, end)
+        if self._names:
+            # What is being started cannot be called back, and would connect to Ray anew.
+            await asyncio.get_running_loop().run_in_executor(None, self._starter.shutdown)
+            await self._delete(*self._names)
 
 
 async def run(args: argparse.Namespace, key: str, context: ssl.SSLContext | None) -> int:
