@@ -21,7 +21,7 @@ import signal
 import ssl
 from typing import Any
 
-from pi0_ros.jobs import cluster
+from pi0_ros.jobs import cluster, RAY
 from pi0_ros.policy.factory import checkpoint_folder
 from pi0_ros.remote import metadata
 from pi0_ros.remote.gate import Gate, HERE, NoReplica
@@ -299,6 +299,10 @@ async def run(args: argparse.Namespace, key: str, context: ssl.SSLContext | None
     # A choice by what a replica had seconds ago would send all robots to one.
     os.environ.setdefault('RAY_SERVE_QUEUE_LENGTH_CACHE_TIMEOUT_S', '0')
     with cluster(args.ray):
+        try:
+            from ray import serve  # noqa: F401
+        except ImportError as error:
+            raise ValueError(f'Ray is there, but Ray Serve is not ({error.msg}): {RAY}') from error
         fleet = Replicas(args)
         gate = Gate(fleet, key, not (args.relay or context))
         fleet.relayed = lambda: gate.relayed
