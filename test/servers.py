@@ -11,7 +11,10 @@ import socket
 import threading
 
 import numpy as np
+from pi0_ros.configuration.file import read_all_parameters
+from pi0_ros.remote.client import RemotePolicy
 from pi0_ros.remote.wire import pack, unpack
+from pi0_ros.sim import arm
 from websockets.sync.server import serve
 
 WIDTH = 3
@@ -41,6 +44,18 @@ def greet(connection):
     connection.sendall(b'HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n'
                        b'Connection: Upgrade\r\nSec-WebSocket-Accept: '
                        + base64.b64encode(digest) + b'\r\n\r\n\x82\x01\x80')
+
+
+def node(address, **changes):
+    """Return a RemotePolicy of the simulated arm, as a node of this package has it, warmed up."""
+    config = read_all_parameters(None, **{
+        'policy': 'remote', 'server': address, 'server_schema': 'pi0_ros',
+        'joint_names': list(arm.JOINT_NAMES), 'cameras': ['overhead', 'wrist'],
+        'max_inference_time': 30.0, **changes})
+    policy = RemotePolicy(config.policy, config.robot, '')
+    policy.load()
+    policy.warm_up()
+    return policy
 
 
 class StandIn:

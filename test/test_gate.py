@@ -12,17 +12,15 @@ import urllib.request
 
 import numpy as np
 from pi0_ros.checkpoint import reader
-from pi0_ros.configuration.file import read_all_parameters
 from pi0_ros.observation.observation import Observation
 from pi0_ros.policy.factory import DEMO
 from pi0_ros.policy.policy import ActionChunk, Leftover, Unserved
 from pi0_ros.remote import gate, metadata, schemas
-from pi0_ros.remote.client import RemotePolicy
 from pi0_ros.remote.gate import Gate, NoReplica
 from pi0_ros.remote.server import PolicyServer
 from pi0_ros.remote.wire import pack, unpack
-from pi0_ros.sim import arm
 import pytest
+from servers import node
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
@@ -183,15 +181,8 @@ def robots():
     made = []
 
     def make(house, **changes):
-        config = read_all_parameters(None, **{
-            'policy': 'remote', 'server': house.address, 'server_schema': 'pi0_ros',
-            'joint_names': list(arm.JOINT_NAMES), 'cameras': list(LOOK), 'server_deadline': 5.0,
-            'max_inference_time': 8.0, **changes})
-        policy = RemotePolicy(config.policy, config.robot, '')
-        made.append(policy)
-        policy.load()
-        policy.warm_up()
-        return policy
+        made.append(node(changes.pop('server', house.address), server_deadline=5.0, **changes))
+        return made[-1]
 
     yield make
     for policy in made:

@@ -16,14 +16,13 @@ import threading
 import urllib.request
 
 import numpy as np
-from pi0_ros.configuration.file import read_all_parameters
 from pi0_ros.observation.observation import Observation
 from pi0_ros.policy.factory import DEMO
-from pi0_ros.remote.client import RemotePolicy
 from pi0_ros.sim import arm
 from pi0_ros.verbs import serve
 import pytest
 from safetensors.numpy import load_file, save_file
+from servers import node
 
 ROOT = Path(__file__).parents[1]
 
@@ -104,15 +103,8 @@ def robot():
     made = []
 
     def make(served):
-        config = read_all_parameters(None, **{
-            'policy': 'remote', 'server': served.address, 'server_schema': 'pi0_ros',
-            'joint_names': list(arm.JOINT_NAMES), 'cameras': list(LOOK), 'server_deadline': 20.0,
-            'max_inference_time': 30.0})
-        policy = RemotePolicy(config.policy, config.robot, '')
-        made.append(policy)
-        policy.load()
-        policy.warm_up()
-        return policy
+        made.append(node(served.address, server_deadline=20.0))
+        return made[-1]
 
     yield make
     for policy in made:

@@ -325,7 +325,7 @@ def test_a_server_tells_how_it_goes_and_that_it_is_busy(served):
         there.recv()
         there.send(pack(question()))
         assert isinstance(there.recv(timeout=20), bytes)
-    served.server.turns.batch_s, served.server.turns._deciding = 30.0, True
+    served.server.turns.batch_s, served.server.turns.deciding_since = 30.0, 1.0
     with connect(served.address, compression=None, max_size=None) as there:
         there.recv()
         there.send(pack(question(**{metadata.DEADLINE: 0.5})))
@@ -335,7 +335,7 @@ def test_a_server_tells_how_it_goes_and_that_it_is_busy(served):
         with pytest.raises(ConnectionClosed) as closed:
             there.recv(timeout=10)
         assert closed.value.rcvd.code == 1013
-    served.server.turns.batch_s, served.server.turns._deciding = 0.0, False
+    served.server.turns.batch_s, served.server.turns.deciding_since = 0.0, None
     port = served.address.rpartition(':')[2]
     with urllib.request.urlopen(f'http://127.0.0.1:{port}/metrics', timeout=5) as answer:
         told = dict(line.split() for line in answer.read().decode().splitlines()

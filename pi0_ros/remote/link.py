@@ -166,7 +166,7 @@ class Link:
             raise ServerLeft('server_unreachable', f"server '{self.address}' closed the "
                              f'connection: {_first_line(error)}') from error
         if isinstance(message, str):
-            raise ServerError('server_error', f"server '{self.address}' failed: {_gist(message)}")
+            raise ServerError('server_error', f"server '{self.address}' failed: {gist(message)}")
         try:
             return unpack(message)
         except WireError as error:
@@ -230,7 +230,7 @@ def _first_line(error: BaseException) -> str:
     return lines[0][:FIRST_LINE]
 
 
-def _gist(traceback: str) -> str:
+def gist(traceback: str) -> str:
     """Return what a traceback amounts to: its last line, which names the exception."""
     lines = [line.strip() for line in traceback.strip().splitlines() if line.strip()]
     return (lines[-1] if lines else 'without a word')[:FIRST_LINE]

@@ -57,7 +57,6 @@ class Turns:
         self._waiting: list[_Waiting] = []
         self._came = asyncio.Event()
         self._running: asyncio.Task | None = None
-        self._deciding = False
         self.deciding_since: float | None = None  # as time.monotonic has it
         self.batch_s = 0.0  # that a batch takes, a moving mean
         self.batches = self.refused = 0
@@ -87,9 +86,10 @@ class Turns:
         due = now + min(deadline_s, PATIENCE_S)
         before = sum(one.due <= due and one.alive() and not one.answer.done()
                      for one in self._waiting)
-        ahead = before // self._most + 1 + self._deciding
+        deciding = self.deciding_since is not None
+        ahead = before // self._most + 1 + deciding
         # Who finds nobody there is always answered: what the last batch took may be over.
-        late = ahead * self.batch_s > deadline_s and (before or self._deciding)
+        late = ahead * self.batch_s > deadline_s and (before or deciding)
         if late or len(self._waiting) >= self._most_waiting:
             self.refused += 1
             raise Busy(f'{len(self._waiting)} questions wait, an answer would come in about '
@@ -132,15 +132,14 @@ class Turns:
                 return
 
     async def _answer(self, batch: list[_Waiting], loop: asyncio.AbstractEventLoop) -> None:
-        began, self._deciding = loop.time(), True
-        self.deciding_since = time.monotonic()
+        began, self.deciding_since = loop.time(), time.monotonic()
         try:
             answers = await loop.run_in_executor(
                 self._thread, self._decide, [one.asked for one in batch])
         except Exception as error:
             answers = [error] * len(batch)
         finally:
-            self._deciding, self.deciding_since = False, None
+            self.deciding_since = None
         taken = loop.time() - began
         self.batches += 1
         self.batch_s += (taken - self.batch_s) * (LEARNS if self.batch_s else 1.0)

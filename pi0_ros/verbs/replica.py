@@ -59,13 +59,13 @@ class Replica:
         :raises RuntimeError: the policy is broken.
         """
         from ray import serve, util
-        self.check_health()
+        await self.check_health()
         who = serve.get_replica_context().replica_id.unique_id
         async for _ in self._server.guests.host(token, REPORT_S):
             yield {'who': who, 'host': util.get_node_ip_address(), 'port': self._port,
                    'report': self._server.report()}
 
-    def check_health(self) -> None:
+    async def check_health(self) -> None:
         """Raise an exception if it has to be replaced; Ray Serve asks now and then."""
         if self._server.guests.closed:
             raise RuntimeError(self._server.guests.closed)

@@ -25,6 +25,7 @@ from pi0_ros.jobs import cluster, RAY
 from pi0_ros.policy.factory import checkpoint_folder
 from pi0_ros.remote import metadata
 from pi0_ros.remote.gate import Gate, HERE, NoReplica
+from pi0_ros.remote.link import gist
 from pi0_ros.verbs.replica import Replica, substance
 from pi0_ros.verbs.served import until_told
 from pi0_ros.weights.files import CheckpointError
@@ -118,7 +119,7 @@ class Replicas:
             if told and told.status in ('DEPLOY_FAILED', 'UNHEALTHY'):
                 why = [one.message for one in told.deployments.values()]
                 raise CheckpointError(f"the replicas of '{checkpoint}' do not start: "
-                                      f'{_last_line(why[0] if why else told.message)}')
+                                      f'{gist(why[0] if why else told.message)}')
             await asyncio.sleep(START_S)
 
     async def _delete(self, *names: str) -> None:
@@ -207,8 +208,8 @@ class Replicas:
 
     def reports(self) -> Mapping[str, Mapping[str, tuple[str, float]]]:
         """Return the newest figures of each replica."""
-        has = Counter(who for who, _ in self._now.leases.values())
-        return {who: {**report, 'connections': ('gauge', has[who])}
+        has = Counter(who for who, _ in self._now.leases.values()) if self._now else {}
+        return {who: {**report, 'connections': ('gauge', has.get(who, 0))}
                 for who, report in self._reports.items()}
 
     def figures(self) -> Mapping[str, tuple[str, float]]:
@@ -243,7 +244,7 @@ class Replicas:
                     raise ValueError(f"'{after.described['checkpoint']}' has other "
                                      f"{', '.join(other)}, and {there} robots are there: end "
                                      'them, or serve it elsewhere')
-            except (CheckpointError, ValueError, OSError) as error:
+            except Exception as error:  # also of Ray's many: whatever it is, the old one goes on
                 self._refused += 1
                 if self._replaced and self._replaced[-1] == known:
                     self._replaced.pop()
@@ -329,9 +330,3 @@ async def run(args: argparse.Namespace, key: str, context: ssl.SSLContext | None
             told.cancel(), going.cancel()
             await fleet.close()
     return 0
-
-
-def _last_line(text: str) -> str:
-    """Return what a traceback that Ray passes on amounts to."""
-    lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
-    return (lines[-1] if lines else 'without a word')[:500]
