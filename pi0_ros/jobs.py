@@ -7,10 +7,11 @@ The same work on many inputs: here, in processes of this machine, or on a Ray cl
 A worker that dies takes nothing with it: its job goes to another one, twice at most.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 import importlib.util
+import logging
 import multiprocessing
 from multiprocessing.connection import Connection, wait
 import os
@@ -21,12 +22,12 @@ import socket
 from types import ModuleType
 from typing import Any
 
-from tqdm import tqdm
-
+log = logging.getLogger(__name__)
 TRIES = 3
 NICE = 15  # of workers: a robot that this machine drives comes first
 ANSWER_S = 5.0  # for which a cluster may take to answer
 MEMORY = 2 * 2**30  # bytes that a worker may need
+NODE = 'ray.io/node-id'  # Ray's label of a machine
 RAY = 'pip install -r requirements/ray.txt'
 Result = tuple[int, Any, Exception | None]  # number of a job, what came of it or why nothing
 
@@ -50,8 +51,8 @@ class Runner:
     unit: str = 'B'  # of sizes
     gpus: float = 0.0  # of the cluster's, for each job; a fraction shares one
 
-    def run(self, work: Callable[[Any], Any], jobs: Mapping[int, Any],
-            sizes: Mapping[int, int]) -> Iterator[Result]:
+    def run(self, work: Callable[[Any], Any], jobs: Mapping[int, Any], sizes: Mapping[int, int],
+            paths: Callable[[Any], Sequence[Path]] = lambda job: ()) -> Iterator[Result]:
         """
         Yield the result of every job as it comes, in any order.
 
@@ -59,13 +60,15 @@ class Runner:
 
         :param work: a function of a module; it and its jobs are pickled.
         :param sizes: of each job, bytes, for the bar.
+        :param paths: return what a machine of a cluster must see for a job.
         :raises JobError: there is no Ray, or no such cluster.
         """
+        from tqdm import tqdm  # here, as a machine of a cluster may lack it
         count = min(self.jobs or usual_jobs(), len(jobs))
         if not self.ray and count <= 1:
             yield from _here(work, jobs)
             return
-        made = (_on_ray(work, jobs, self.ray, self.gpus) if self.ray else
+        made = (_on_ray(work, jobs, paths, self.ray, self.gpus) if self.ray else
                 _in_processes(work, jobs, count))
         bar, failed = tqdm(total=sum(sizes.values()), unit=self.unit, unit_scale=True,
                            dynamic_ncols=True), 0
@@ -161,7 +164,7 @@ def _plain(error: Exception) -> Exception:
     """Return an error that can be pickled, and says the same."""
     if isinstance(error, OSError) and error.errno is not None:
         return OSError(error.errno, error.strerror or str(error), error.filename)
-    return JobError(str(error) if isinstance(error, ValueError)
+    return JobError(str(error) if isinstance(error, (ValueError, ImportError, OSError))
                     else f'{type(error).__name__}: {error}')
 
 
@@ -205,34 +208,78 @@ def _ended(worker: _Worker) -> str:
     return signal.Signals(-code).name if code < 0 else f'exit code {code}'
 
 
-def _on_ray(work: Callable[[Any], Any], jobs: Mapping[int, Any], address: str,
-            gpus: float = 0.0) -> Iterator[Result]:
+def _on_ray(work: Callable[[Any], Any], jobs: Mapping[int, Any],
+            paths: Callable[[Any], Sequence[Path]], address: str, gpus: float) -> Iterator[Result]:
     """
     Run jobs on a Ray cluster, whose machines see the same folders.
 
-    The package travels with them; what it needs must be installed there.
+    The package travels with them; what it needs must be installed there. A machine that lacks
+    something, or cannot read or write, gets no more of them.
     """
     with cluster(address) as ray:
         from ray import exceptions
         # A worker stays for the next job, also one with a GPU: what it has loaded, it keeps.
         task = ray.remote(max_retries=0, max_calls=0, num_cpus=1, num_gpus=gpus,
-                          memory=MEMORY)(work)
-        waiting = {task.remote(job): (number, 1) for number, job in jobs.items()}
+                          memory=MEMORY)(_there)
+        unfit: set[str] = set()
+
+        def begin(number: int, tried: int) -> None:
+            begun = task.options(label_selector={NODE: f"!in({','.join(sorted(unfit))})"}
+                                 if unfit else None)
+            waiting[begun.remote([str(path) for path in paths(jobs[number])],
+                                 ray.cloudpickle.dumps((work, jobs[number])))] = number, tried
+
+        waiting: dict[Any, tuple[int, int]] = {}
+        for number in jobs:
+            begin(number, 1)
         while waiting:
             for ready in ray.wait(list(waiting))[0]:
                 number, tried = waiting.pop(ready)
                 try:
-                    yield number, ray.get(ready), None
-                except exceptions.RayTaskError as error:
-                    cause = error.cause if isinstance(error.cause, Exception) else error
-                    yield number, None, _plain(cause)
-                except exceptions.RayError as error:  # a machine, a worker or the memory is gone
+                    node, out, error = ray.get(ready)
+                except exceptions.RayError as gone:  # a machine, a worker or the memory
                     if tried < TRIES:
-                        waiting[task.remote(jobs[number])] = number, tried + 1
+                        begin(number, tried + 1)
                         continue
-                    yield number, None, JobError(
-                        f'no machine could do it, {TRIES} tries: '
-                        f'{str(error).strip().splitlines()[0]}')
+                    error = JobError(f'no machine could do it, {TRIES} tries: '
+                                     f'{str(gone).strip().splitlines()[0]}')
+                    out = None
+                else:
+                    if isinstance(error, (ImportError, OSError)):
+                        if node not in unfit:
+                            unfit.add(node)
+                            log.warning(f'{error}: this machine gets no more')
+                        if _able(ray.nodes(), gpus) - unfit and tried < TRIES:
+                            begin(number, tried + 1)
+                            continue
+                yield number, out, _plain(error) if error else None
+
+
+def _able(nodes: Sequence[Mapping[str, Any]], gpus: float) -> set[str]:
+    """Return which machines of a cluster have what a job takes."""
+    return {one['NodeID'] for one in nodes if one['Alive'] and all(
+        one['Resources'].get(name, 0) >= needed
+        for name, needed in (('CPU', 1), ('GPU', gpus), ('memory', MEMORY)))}
+
+
+def _there(paths: Sequence[str], packed: bytes) -> tuple[str, Any, Exception | None]:
+    """Do a job on a machine of a cluster; return its number, and what came of it."""
+    import ray
+    node, name = ray.get_runtime_context().get_node_id(), ray.util.get_node_ip_address()
+    try:
+        for path in paths:
+            os.stat(path)
+        work, job = ray.cloudpickle.loads(packed)
+        return node, work(job), None
+    except ImportError as error:
+        return node, None, ImportError(f'machine {name} of the cluster: {error}; what the package '
+                                       'needs must be installed there, too')
+    except OSError as error:
+        said = f'{error.strerror or error} (on machine {name} of the cluster)'
+        return node, None, OSError(error.errno, said, error.filename) if error.errno else OSError(
+            said)
+    except Exception as error:
+        return node, None, _plain(error)
 
 
 def _refusal(address: str, error: Exception) -> str:

@@ -540,6 +540,26 @@ def test_the_log_of_a_recorder_that_was_killed_is_read_too(tmp_path):
     assert sorted(one.suffix for one in killed.iterdir()) == ['.db3', '.db3-wal']  # as they were
 
 
+@pytest.mark.parametrize('log', ['WAL', 'DELETE'])
+def test_a_bag_that_is_written_to_meanwhile_is_refused(tmp_path, log):
+    recorded = ordinary(tmp_path / 'bag', storage='sqlite3')
+    (recorded / 'metadata.yaml').unlink()
+    file, = recorded.glob('*.db3')
+    database = sqlite3.connect(file, isolation_level=None)
+    database.execute(f'PRAGMA journal_mode={log}')
+    database.execute('INSERT INTO messages (topic_id, timestamp, data) SELECT topic_id, '
+                     'timestamp + 10000000000, data FROM messages')
+    with Bag(recorded) as bag:
+        assert len(list(bag.messages(['/joint_states']))) == 600
+        found = bag.messages(['/joint_states'])
+        next(found)
+        database.execute('INSERT INTO messages (topic_id, timestamp, data) SELECT topic_id, '
+                         'timestamp + 20000000000, data FROM messages LIMIT 100')
+        with pytest.raises(BagError, match="bag' was written to while it was read: it is being"):
+            list(found)
+    database.close()
+
+
 def test_commands_under_their_controllers_name_are_found_and_told(tmp_path):
     tape = Tape(tmp_path / 'bag')
     tape.say(0, 'go')

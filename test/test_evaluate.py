@@ -22,7 +22,7 @@ from pi0_ros.bags.playback import Playback
 from pi0_ros.bags.routes import resolve, Wanted
 from pi0_ros.configuration.file import read_all_parameters
 from pi0_ros.evaluation import measures, moments
-from pi0_ros.evaluation.judge import decided_by
+from pi0_ros.evaluation.judge import decided_by, Run
 from pi0_ros.policy.provenance import configuration_hash, fingerprint
 from pi0_ros.policy.record import InferenceRecord
 from pi0_ros.sim.demonstration import BagWriter, make
@@ -424,6 +424,18 @@ def test_a_fingerprint_tells_checkpoints_apart(tmp_path):
     before = fingerprint(folder)
     (folder / 'evaluation/evaluation.json').write_text('{}')  # our own
     assert fingerprint(folder) == before
+
+
+def test_a_checkpoint_is_found_from_whatever_folder(tmp_path, monkeypatch):
+    (tmp_path / 'mine').mkdir()
+    monkeypatch.chdir(tmp_path)
+    configuration = read_all_parameters(SIM, checkpoint='mine')
+    run = Run('mine', configuration, {}).findable()
+    assert run.config.policy.checkpoint == str(tmp_path / 'mine')
+    monkeypatch.chdir(ROOT)
+    assert run.findable() == run
+    demo = Run('demo', configuration.with_policy(checkpoint='demo'), {})
+    assert demo.findable() == demo
 
 
 def test_several_at_a_time_find_the_same(bag, tmp_path):

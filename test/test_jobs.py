@@ -25,6 +25,7 @@ from pi0_ros import jobs
 from pi0_ros.bags import stores
 from pi0_ros.bags.bag import BagError
 from pi0_ros.dataset.manifest import Manifest, only_one
+from pi0_ros.dataset.part import Part
 from pi0_ros.dataset.writer import DatasetWriter
 from pi0_ros.jobs import JobError, Runner
 from pi0_ros.verbs import export
@@ -52,6 +53,15 @@ def die(job):
     if left:
         job.write_text(str(left - 1))
         os.kill(os.getpid(), signal.SIGKILL)
+    return job.name
+
+
+def lack(job):
+    """Lack something on the machine that a file names."""
+    import ray
+    if ray.get_runtime_context().get_node_id() in job.read_text():
+        raise {'disk': OSError(errno.ENOSPC, 'No space left on device', '/data'),
+               'module': ModuleNotFoundError("No module named 'av'")}[job.name]
     return job.name
 
 
@@ -215,6 +225,23 @@ def test_what_fails_while_it_is_read_fails_alone_too(bags, tmp_path, monkeypatch
         name: value for name, value in two.items() if name != 'meta/pi0_ros.json'}
 
 
+def test_a_bag_that_grows_fails_alone(bags, tmp_path, monkeypatch, capsys):
+    growing, add = shutil.copytree(bags[0], tmp_path / 'growing'), Part.add
+
+    def record(self, *given):
+        file, = growing.glob('*.mcap')
+        os.utime(file)
+        add(self, *given)
+
+    monkeypatch.setattr(Part, 'add', record)
+    assert export.main(command([growing, bags[1]], tmp_path / 'set', '--jobs', 1)) == 1
+    assert "growing' is not in it: bag" in (said := capsys.readouterr().err)
+    assert 'was written to while it was read: it is being recorded or copied. End that' in said
+    monkeypatch.undo()
+    assert export.main(command(bags[1:2], tmp_path / 'one', '--jobs', 1)) == 0
+    assert content(tmp_path / 'set/data') == content(tmp_path / 'one/data')
+
+
 def test_two_exports_into_one_folder(bags, tmp_path, capsys):
     partial = tmp_path / 'set.partial'
     partial.mkdir()
@@ -374,6 +401,52 @@ def test_without_ray_it_says_what_to_install(bags, tmp_path, monkeypatch, capsys
     monkeypatch.setattr(jobs.importlib.util, 'find_spec', lambda name: None)
     assert export.main(command(bags, tmp_path / 'set', '--ray', 'local')) == 1
     assert 'this needs Ray: pip install' in capsys.readouterr().err
+
+
+@pytest.fixture(scope='module')
+def machines():
+    """Yield the address of a cluster of two machines, as Ray sees them, and one's number."""
+    pytest.importorskip('ray', reason='needs Ray')
+    from ray.cluster_utils import Cluster
+    with pytest.MonkeyPatch.context() as patched:  # where workers find this module
+        patched.setenv('PYTHONPATH', f"{Path(__file__).parent}:{os.environ.get('PYTHONPATH', '')}")
+        made = Cluster(initialize_head=True, head_node_args={
+            'num_cpus': 1, 'include_dashboard': False})
+        yield made.address, made.add_node(num_cpus=1).node_id
+    made.shutdown()
+
+
+@pytest.mark.parametrize('what, said', [
+    ('disk', 'No space left on device (on machine 127'),
+    ('module', "No module named 'av'; what the package needs must be installed there, too")])
+def test_a_machine_that_lacks_something_gets_no_more(machines, tmp_path, caplog, what, said):
+    address, node = machines
+    job = tmp_path / what
+    job.write_text(node)
+    found = results(Runner(ray=address), lack, dict.fromkeys(range(6), job))
+    assert found == dict.fromkeys(range(6), (what, None))
+    assert [said in one.message.replace(address.partition(':')[0], '127')
+            for one in caplog.records] == [True]
+
+
+def test_where_no_machine_is_fit_it_is_told_why(machines, tmp_path):
+    job = tmp_path / 'disk'
+    job.write_text(' '.join(every_node(machines[0])))
+    (out, error), = results(Runner(ray=machines[0]), lack, {0: job}).values()
+    assert out is None and error.errno == errno.ENOSPC and 'of the cluster' in str(error)
+
+
+def test_a_machine_that_does_not_see_the_folder_is_told(machines, tmp_path):
+    found = list(Runner(ray=machines[0]).run(double, {0: 1}, {0: 1}, lambda job: [
+        tmp_path / 'nowhere']))
+    (number, out, error), = found
+    assert out is None and f"'{tmp_path / 'nowhere'}'" in str(error)
+    assert 'No such file or directory (on machine' in str(error)
+
+
+def every_node(address):
+    with jobs.cluster(address) as ray:
+        return [one['NodeID'] for one in ray.nodes()]
 
 
 def test_the_same_from_a_ray_cluster(bags, wanted, tmp_path):

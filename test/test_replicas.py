@@ -3,6 +3,7 @@
 
 """Replicas in Ray Serve's hands: killed at random, changed, refused. Needs Ray."""
 
+from contextlib import suppress
 import importlib.util
 import os
 from pathlib import Path
@@ -18,6 +19,8 @@ import urllib.request
 import numpy as np
 from pi0_ros.observation.observation import Observation
 from pi0_ros.policy.factory import DEMO
+from pi0_ros.policy.policy import Unserved
+from pi0_ros.remote.link import ServerError
 from pi0_ros.sim import arm
 from pi0_ros.verbs import serve
 import pytest
@@ -25,6 +28,21 @@ from safetensors.numpy import load_file, save_file
 from servers import node
 
 ROOT = Path(__file__).parents[1]
+# What every process of Python in a cluster does first: one whose number a file has never decides.
+HANGS = '''
+import os, time
+from pathlib import Path
+from pi0_ros.remote import turns
+
+def decide(self, decide, *args, **options):
+    def patient(asked):
+        while str(os.getpid()) in Path({told!r}).read_text():
+            time.sleep(0.05)
+        return decide(asked)
+    init(self, patient, *args, **options)
+
+init, turns.Turns.__init__, turns.HANGS_S = turns.Turns.__init__, decide, 2.0
+'''
 
 needs_ray = pytest.mark.skipif(importlib.util.find_spec('ray') is None, reason='needs Ray')
 LOOK = {name: np.random.default_rng(number).integers(0, 256, (120, 160, 3), np.uint8)
@@ -49,11 +67,12 @@ def another(folder, names=None):
 class Serve:
     """The verb with two replicas, in a process."""
 
-    def __init__(self, folder, *words):
+    def __init__(self, folder, *words, **environment):
         self.log, self.there = [], threading.Event()
         self.process = subprocess.Popen(
             [sys.executable, '-m', 'pi0_ros', 'serve', '--checkpoint', str(folder), '--port', '0',
-             '--replicas', '2', *words], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+             '--replicas', '2', *words], cwd=ROOT, stderr=subprocess.PIPE, text=True,
+            env={**os.environ, **environment})
         self.news = threading.Condition()
         threading.Thread(target=self.read, daemon=True).start()
         self.port = int(self.until(r'ws://127.0.0.1:(\d+), schema')[1])
@@ -87,10 +106,10 @@ class Serve:
 def serving(tmp_path):
     made = []
 
-    def make(*words):
+    def make(*words, **environment):
         another(tmp_path / 'two')
         (tmp_path / 'now').symlink_to(DEMO)
-        made.append(Serve(tmp_path / 'now', *words))
+        made.append(Serve(tmp_path / 'now', *words, **environment))
         return made[-1]
 
     yield make
@@ -102,8 +121,8 @@ def serving(tmp_path):
 def robot():
     made = []
 
-    def make(served):
-        made.append(node(served.address, server_deadline=20.0))
+    def make(served, server_deadline=20.0):
+        made.append(node(served.address, server_deadline=server_deadline))
         return made[-1]
 
     yield make
@@ -114,6 +133,15 @@ def robot():
 def ask(policy):
     return policy.infer(Observation(0, STATE, LOOK, {}, 'pick up the red block'),
                         np.zeros(policy.noise_shape)).positions
+
+
+def until_answered(policy):
+    """Ask as a node does: again where the answer does not come in time."""
+    while True:
+        with suppress(ServerError, Unserved):
+            policy.ensure_loaded()
+            return ask(policy)
+        threading.Event().wait(0.05)  # it does not connect anew at once
 
 
 def test_without_ray_it_says_what_to_install(capsys, monkeypatch):
@@ -171,6 +199,29 @@ def test_killed_at_random_and_changed_no_question_is_lost(serving, robot, tmp_pa
                  'missing')
     np.testing.assert_array_equal(ask(robots[0]), again)
     assert served.count('checkpoint_changes_refused_total') == 2
+
+
+@needs_ray
+@pytest.mark.live
+@pytest.mark.xdist_group('live')
+@pytest.mark.parametrize('how', ['an inference does not end', 'the process stands still'])
+def test_a_replica_that_hangs_is_replaced(serving, robot, tmp_path, how):
+    told = tmp_path / 'hangs'
+    told.write_text('')
+    (tmp_path / 'sitecustomize.py').write_text(HANGS.format(told=str(told)))
+    served = serving(PYTHONPATH=f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}")
+    robots = [robot(served, server_deadline=2.0) for _ in range(2)]
+    wanted = until_answered(robots[0])
+    gone = replicas_of(served.process.pid)[0]
+    if how == 'the process stands still':
+        os.kill(gone, signal.SIGSTOP)
+    else:
+        told.write_text(str(gone))
+    for policy in robots:
+        np.testing.assert_array_equal(until_answered(policy), wanted)
+    while gone in replicas_of(served.process.pid) or served.count('replicas') < 2:
+        for policy in robots:
+            np.testing.assert_array_equal(until_answered(policy), wanted)
 
 
 def replicas_of(process):

@@ -36,8 +36,9 @@ LFS = b'version https://git-lfs'
 OTHERS = 'decompress files that end with .zstd; rosbags-convert converts bags of ROS 1'
 SET_BACK = "the recorder's clock was set back"
 OWN_TIME = 'what came after that is a time of its own'
-REPAIR = ('If it is damaged, repair it: `mcap recover IN.mcap -o OUT.mcap` for MCAP, `sqlite3 '
-          'IN.db3 .recover` for sqlite3, then `ros2 bag reindex FOLDER`')
+REPAIR = ('If it is being recorded, end that first; if it is damaged, repair it: `mcap recover '
+          'IN.mcap -o OUT.mcap` for MCAP, `sqlite3 IN.db3 .recover` for sqlite3, then `ros2 bag '
+          'reindex FOLDER`')
 
 
 class BagError(ValueError):
@@ -73,6 +74,7 @@ class Bag:
         self._in_turn = False  # files are read one after the other, not merged by time
         self._told: dict[str, int] = {}  # by metadata.yaml: how many messages a topic has
         self._stack = ExitStack()
+        self._state: dict[str, tuple[int, int]] = {}  # of its files, when they were opened
 
     @property
     def name(self) -> str:
@@ -91,6 +93,7 @@ class Bag:
         :raises BagError: there are none, they are damaged, or of a format that cannot be read.
         """
         bad = []
+        self._state = _state(self.path)
         for path in self._files():
             try:
                 self._readers.append(self._stack.enter_context(self._reader(path)))
@@ -223,6 +226,7 @@ class Bag:
         cannot be read is left out, and counted in ``warnings``.
 
         :param begin_ns: time of receipt to begin at. :param end_ns: to end before.
+        :raises BagError: it was written to meanwhile.
         """
         wanted, unread, said = set(topics), Counter(), ''
         streams = []
@@ -236,8 +240,10 @@ class Bag:
             try:
                 connection, received_ns, raw = next(merged)
             except StopIteration:
+                self._require_still()
                 break
             except Exception as error:  # checksums, truncated records, a broken compression
+                self._require_still()
                 self.damage = f"bag '{self.path}' is damaged: {_text(error)}"
                 break
             try:
@@ -255,6 +261,11 @@ class Bag:
             self.warnings.append(f"{unread.total()} messages of '{self.name}' cannot be read, "
                                  f'the first {said}')
 
+    def _require_still(self) -> None:
+        if self._state != _state(self.path):
+            raise BagError(f"bag '{self.path}' was written to while it was read: it is being "
+                           'recorded or copied. End that first')
+
     def knows(self, topic: str) -> bool:
         """Return whether messages of a topic can be read."""
         return self.topics[topic].kind in _store.types
@@ -264,6 +275,13 @@ class Bag:
         width = max(len(name) for name in self.topics)
         return '\n'.join(f'  {name:{width}}  {topic.kind}  {topic.count}'
                          for name, topic in sorted(self.topics.items()))
+
+
+def _state(path: Path) -> dict[str, tuple[int, int]]:
+    """Return size and time of change of every file that holds messages."""
+    files = path.iterdir() if path.is_dir() else [path, path.with_name(f'{path.name}-wal')]
+    return {one.name: (one.stat().st_size, one.stat().st_mtime_ns) for one in files
+            if one.suffix in (*SUFFIXES, '.db3-wal') and one.is_file()}
 
 
 def _metadata(path: Path) -> dict | None:

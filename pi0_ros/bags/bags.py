@@ -7,7 +7,6 @@ import argparse
 from collections.abc import Iterator
 from contextlib import contextmanager, ExitStack
 from dataclasses import replace
-import errno
 from typing import Any
 
 from pi0_ros.bags.bag import Bag
@@ -16,9 +15,6 @@ from pi0_ros.bags.routes import CAMERAS, NAMES, parse_remaps, resolve, Wanted
 from pi0_ros.bags.stores import here
 from pi0_ros.observation.config import InputConfig
 from pi0_ros.observation.decoding import turned
-
-FULL = (errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EFBIG)
-KEPT = ': what was done is kept, and the same command goes on from there'
 
 
 def add_bag_arguments(out: argparse.ArgumentParser) -> None:

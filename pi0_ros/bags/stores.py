@@ -8,6 +8,8 @@ Such a bag is copied to this disk, whole or not at all, and stays in a cache of 
 one that was not used for the longest goes first.
 """
 
+from collections.abc import Iterable
+import errno
 import hashlib
 import os
 from pathlib import Path
@@ -19,6 +21,8 @@ from pi0_ros.bags.bag import BagError
 CACHE = 'PI0_ROS_BAG_CACHE'   # the folder, where it is not the usual one
 CACHE_GIB = 'PI0_ROS_BAG_CACHE_GIB'
 USUAL_GIB = 50.0
+FULL = (errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EFBIG)  # a disk is, or the like
+KEPT = ': what was done is kept, and the same command goes on from there'
 Address = Path | str  # of a bag: here, or elsewhere
 
 
@@ -32,11 +36,17 @@ def named(bag: Address) -> str:
     return str(bag).rstrip('/').rpartition('/')[2]
 
 
+def on_disk(bags: Iterable[Address]) -> list[Path]:
+    """Return those that lie in a folder."""
+    return [bag for bag in bags if isinstance(bag, Path)]
+
+
 def here(bag: Address) -> Path:
     """
     Return where a bag can be read: itself, or its copy.
 
     :raises BagError: it is not there, cannot be reached, or is larger than the cache.
+    :raises OSError: the disk of the cache is full.
     """
     if isinstance(bag, Path):
         return bag
@@ -55,6 +65,8 @@ def here(bag: Address) -> Path:
     except ImportError as error:  # fsspec says what to install for a kind of address
         raise BagError(f"bag '{bag}': {error}") from error
     except Exception as error:  # of every store its own
+        if getattr(error, 'errno', None) in FULL:
+            raise  # it says nothing of the bag
         raise BagError(f"bag '{bag}' cannot be fetched: {type(error).__name__}: {error}") \
             from error
 

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from pi0_ros.bags.bag import Bag, BagError
-from pi0_ros.bags.bags import Bags, FULL, opened
+from pi0_ros.bags.bags import Bags, opened
 from pi0_ros.bags.playback import counts_table, Playback
 from pi0_ros.bags.routes import Wanted
-from pi0_ros.bags.stores import Address, named
+from pi0_ros.bags.stores import Address, FULL, named, on_disk
 from pi0_ros.bags.takeovers import led_topic
 from pi0_ros.checkpoint.config import RobotConfig
 from pi0_ros.dataset.episodes import chosen, Frame, frames, INTERVENTIONS, judged, SUCCESSES
@@ -101,7 +101,8 @@ def export(args: argparse.Namespace, robot: RobotConfig, inputs: InputConfig, wa
                                inputs, wanted, writer.part(number), number, marker, alone)
                    for number, bag in enumerate(bags) if not writer.manifest.done(number)}
         for number, done, error in runner.run(
-                make_part, waiting, {number: bags[number].size for number in waiting}):
+                make_part, waiting, {number: bags[number].size for number in waiting},
+                lambda job: [writer.partial, *on_disk(job.args.bags)]):
             if error is None:
                 writer.manifest.tell(number, DONE, **done)
             elif alone or getattr(error, 'errno', None) in FULL:
@@ -269,6 +270,8 @@ def _write_episode(part: Part, first: Frame, rest: Iterator[Frame], source: dict
             return False
         part.finish_episode(source, first.task, first.outcome and {
             SUCCESS: True, FAILURE: False}.get(first.outcome.outcome))
+    except BagError:  # it is not this episode
+        raise
     except ValueError as error:
         part.drop()
         for _ in rest:

@@ -10,15 +10,18 @@ import dataclasses
 from dataclasses import dataclass
 import hashlib
 import json
+from pathlib import Path
 from typing import Any
 
 from pi0_ros.bags.bags import Bags, opened
 from pi0_ros.bags.playback import counts_table, Playback
 from pi0_ros.bags.routes import Wanted
+from pi0_ros.bags.stores import on_disk
 from pi0_ros.configuration.configuration import Configuration
 from pi0_ros.evaluation import moments
 from pi0_ros.evaluation.execution import Execution
 from pi0_ros.evaluation.store import Store
+from pi0_ros.policy.factory import checkpoint_folder, DEMO
 from pi0_ros.policy.provenance import configuration
 from pi0_ros.workers.factory import make_local_policy
 
@@ -39,6 +42,14 @@ class Run:
     def folder(self) -> str:
         """Return the name of its output folder."""
         return self.name.replace(', ', '-').replace(' ', '_').replace('/', '_')
+
+    def findable(self) -> 'Run':
+        """Return it with a checkpoint that is found from whatever folder a process is in."""
+        folder = checkpoint_folder(self.config.policy.checkpoint)
+        if not self.config.policy.has_checkpoint or folder == DEMO:
+            return self
+        return dataclasses.replace(self, config=self.config.with_policy(
+            checkpoint=str(folder.absolute())))
 
 
 def decided_by(config: Configuration) -> dict[str, object]:
@@ -154,6 +165,13 @@ class Job:
     server: str             # what a server said of itself at first, hashed
     number: int             # of the bag
     known: dict[int, dict]  # records that were made before
+
+    @property
+    def paths(self) -> list[Path]:
+        """Return what it reads, as far as it lies in a folder."""
+        checkpoint = Path(self.run.config.policy.checkpoint)
+        return [*on_disk([self.args.bags[self.number]]),
+                *([checkpoint] if checkpoint.is_absolute() else [])]
 
 
 _kept: list[Judge] = []  # of this process, one: loading and compiling take longer than a bag

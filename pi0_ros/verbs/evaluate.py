@@ -16,9 +16,9 @@ from typing import Any
 
 from pi0_ros import __version__
 from pi0_ros.bags.bag import Bag
-from pi0_ros.bags.bags import add_bag_arguments, Bags, FULL, KEPT
+from pi0_ros.bags.bags import add_bag_arguments, Bags
 from pi0_ros.bags.routes import Wanted
-from pi0_ros.bags.stores import address
+from pi0_ros.bags.stores import address, FULL, KEPT
 from pi0_ros.configuration.advice import advised
 from pi0_ros.configuration.configuration import Configuration
 from pi0_ros.configuration.file import read_all_parameters, read_description, read_parameters
@@ -218,14 +218,15 @@ def _evaluated(args: argparse.Namespace, runs: list[tuple[Run, Bags]]) -> list[d
         for store in stores:
             stack.callback(store.close)
         # A worker that goes on with the next bag of a checkpoint keeps the network.
-        jobs = dict(enumerate(Job(run, args, store.key.get('server', ''), number,
+        jobs = dict(enumerate(Job(run.findable(), args, store.key.get('server', ''), number,
                                   store.known(number))
                               for (run, _), store in zip(runs, stores)
                               for number in range(len(counts))))
         parts: dict[int, dict[str, Any]] = {}
         failed: list[Exception] = []
         for key, out, error in Runner(args.jobs, args.ray, 'moment', args.ray_gpus).run(
-                evaluate_bag, jobs, {key: counts[job.number] for key, job in jobs.items()}):
+                evaluate_bag, jobs, {key: counts[job.number] for key, job in jobs.items()},
+                lambda job: job.paths):
             if error:  # what others find is kept
                 failed.append(error)
                 continue

@@ -5,6 +5,7 @@
 
 import argparse
 import itertools
+import logging
 from pathlib import Path
 import sys
 
@@ -12,9 +13,9 @@ import numpy as np
 from pi0_ros.bags import actions
 from pi0_ros.bags import routes as topics
 from pi0_ros.bags.bag import Bag, BagError
-from pi0_ros.bags.bags import add_bag_arguments, FULL, KEPT
+from pi0_ros.bags.bags import add_bag_arguments
 from pi0_ros.bags.routes import Wanted
-from pi0_ros.bags.stores import Address, address, here
+from pi0_ros.bags.stores import Address, address, FULL, here, KEPT
 from pi0_ros.configuration.advice import advised
 from pi0_ros.configuration.configuration import Configuration
 from pi0_ros.configuration.file import read_all_parameters
@@ -126,6 +127,7 @@ def _is_depth(bag: Bag, topic: str) -> bool:
 def main(argv: list[str] | None = None) -> int:
     """Run the verb."""
     args = parser().parse_args(argv)
+    logging.basicConfig(level=logging.WARNING, format='pi0_ros export: %(message)s')
     if args.fps < 1 or args.jobs < 0 or not 0 <= args.min_seconds < np.inf or not (
             0 <= args.drop_before_takeover < 1e6):
         print('pi0_ros export: --fps must be positive, --min-seconds, --drop-before-takeover and '

@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 import copy
 import logging
 import os
+import re
 import signal
 import ssl
 from typing import Any
@@ -33,6 +34,7 @@ from pi0_ros.weights.files import CheckpointError
 log = logging.getLogger(__name__)
 BALANCE_S = 5.0     # between looks at who has too many robots
 HEALTH_S = 1.0      # between checks
+STANDS_S = 5.0      # for which a check may go unanswered; the third in a row tells
 START_S = 0.2       # between looks at whether all are ready
 LEAVE_S = 30.0      # for robots to leave a checkpoint that is replaced
 CPUS = 0.01         # of each: what Ray counts is a place in the cluster, not what it takes
@@ -117,9 +119,13 @@ class Replicas:
             if told and told.status == 'RUNNING':
                 return
             if told and told.status in ('DEPLOY_FAILED', 'UNHEALTHY'):
-                why = [one.message for one in told.deployments.values()]
-                raise CheckpointError(f"the replicas of '{checkpoint}' do not start: "
-                                      f'{gist(why[0] if why else told.message)}')
+                why = next((one.message for one in told.deployments.values()), told.message)
+                where = re.search(r'\bip=([^\s,)]+)', why)
+                raise CheckpointError(
+                    f"the replicas of '{checkpoint}' do not start: {gist(why)}"
+                    + (f' (on machine {where[1]})' if where else '')
+                    + ('; what the package needs must be installed there, too'
+                       if 'ModuleNotFoundError' in gist(why) else ''))
             await asyncio.sleep(START_S)
 
     async def _delete(self, *names: str) -> None:
@@ -153,7 +159,8 @@ class Replicas:
         deployment = serve.deployment(Replica).options(
             num_replicas=args.replicas, max_ongoing_requests=ROBOTS,
             ray_actor_options={'num_cpus': CPUS, 'num_gpus': gpus},
-            health_check_period_s=HEALTH_S, max_constructor_retry_count=args.replicas,
+            health_check_period_s=HEALTH_S, health_check_timeout_s=STANDS_S,
+            max_constructor_retry_count=args.replicas,
             graceful_shutdown_wait_loop_s=0.2, graceful_shutdown_timeout_s=LEAVE_S)
         # Who waited in here could not be told to end.
         return serve.run_many([serve.RunTarget(deployment.bind(
