@@ -339,6 +339,16 @@ def test_a_joint_that_stands_is_noticed_in_the_shortest_time_that_it_should_have
     assert after_s <= number * 0.02 <= after_s + 0.15
 
 
+def test_a_joint_that_stands_after_a_long_way_is_noticed_as_soon():
+    follower = Follower(Told(0.13), Controllers(NAMES))
+    stands = 601  # more than it keeps of the past
+    for number in range(1, stands + 100):
+        at = NOW + number * 20 * MS
+        if follower.frozen(at, np.array([0.13 * 0.02 * min(number, stands), 0.0])):
+            break
+    assert 0.6 <= (number - stands) * 0.02 <= 1.1
+
+
 def test_a_joint_that_lags_by_up_to_a_third_of_a_second_follows():
     follower = Follower(Told(1.2), Controllers(NAMES))
     for number in range(1, 100):

@@ -6,12 +6,15 @@
 import sys
 import types
 
+from hypothesis import given, strategies as st
 import numpy as np
+from pi0_ros.motion.trajectory import Trajectory
 import pytest
 
 pytest.importorskip('rclpy', reason='needs ROS 2')
 
-from pi0_ros.observation.decoding import ENCODINGS, raw_to_rgb, to_ns  # noqa: E402, I100
+from pi0_ros.observation.decoding import (ENCODINGS, raw_to_rgb, SECOND_NS,  # noqa: E402, I100
+                                          to_ns)
 from pi0_ros.ros.links import conversions  # noqa: E402
 from sensor_msgs.msg import CompressedImage, Image  # noqa: E402
 from support import chunk, MS  # noqa: E402
@@ -116,6 +119,23 @@ def test_own_conversion_equals_cv_bridge(encoding, padding):
 def test_garbage_compressed_image_is_an_error():
     with pytest.raises(ValueError, match='neither JPEG nor PNG'):
         conversions.ImageDecoder()(CompressedImage(format='jpeg', data=b'hello'))
+
+
+@given(st.lists(st.integers(1, 6), min_size=1, max_size=6), st.integers(1, 3))
+def test_a_message_that_is_written_anew_is_as_a_new_one(lengths, joints):
+    dice, names, again = np.random.default_rng(3), ('a', 'b', 'c')[:joints], None
+    for number, length in enumerate(lengths):
+        positions, velocities = dice.normal(size=(2, length, joints))
+        velocities[-1] = 0.0
+        told = Trajectory(number * SECOND_NS + 17, names, np.arange(length) * 17 * MS,
+                          np.asfortranarray(positions), velocities, positions[0], velocities[0])
+        again = conversions.trajectory_message(told, names, again)
+        assert again == conversions.trajectory_message(told)
+        assert again.header.stamp.sec == number and again.header.stamp.nanosec == 17
+        assert [list(point.positions) for point in again.points] == positions.tolist()
+        assert [list(point.velocities) for point in again.points] == velocities.tolist()
+        assert [point.time_from_start.sec * SECOND_NS + point.time_from_start.nanosec
+                for point in again.points] == told.times_ns.tolist()
 
 
 def test_chunk_message_keeps_its_numbers():

@@ -23,7 +23,7 @@ LAGS_NS = 50_000_000 * np.arange(7)  # that a robot may be behind what it is tol
 # Over which a robot must move that is told to.
 HORIZONS_NS = (500_000_000, 1_000_000_000, 3_000_000_000)
 FOLLOWS = 0.25          # of what it was told, that a robot must have moved at least
-EVERY = 5               # ticks
+EVERY = 5               # joint states
 HELD_SHARE = 0.4        # of the tracking limit, that a controller may hold joints away: arms sag
 MARGIN_SHARE = 0.1      # of it, that a robot may have moved since it was measured
 WAY_SHARE = 0.25        # of that, after which the way of a robot is remembered again
@@ -42,6 +42,7 @@ class Follower:
         self._pilot, self._controllers = pilot, controllers
         self._goes = controllers.of_interface(TRAJECTORY)  # [D] in a first piece, to its end
         self._past: deque[tuple[int, np.ndarray, np.ndarray]] = deque(maxlen=300)
+        self._seen = 0
         self._way: deque[tuple[np.ndarray, np.ndarray]] = deque(maxlen=300)  # told, and measured
         self._away_since_ns: int | None = None
         self._departed_since_ns: int | None = None
@@ -53,6 +54,7 @@ class Follower:
     def begin(self, measured: np.ndarray, now_ns: int) -> np.ndarray:
         """Forget the past; return where a robot that is armed at ``measured`` [D] stands."""
         self._past.clear()
+        self._seen = 0
         self._away_since_ns = self._departed_since_ns = None
         self._rest = measured
         if self._doubted:
@@ -170,7 +172,8 @@ class Follower:
         if past and stamp_ns <= past[-1][0]:
             return None
         past.append((stamp_ns, measured, self._pilot.told(np.array([stamp_ns]))[0]))
-        if len(past) % EVERY and len(past) < past.maxlen:
+        self._seen += 1
+        if self._seen % EVERY:
             return None
         stamps, joints, told = (np.array(column) for column in zip(*past))
         for horizon_ns in HORIZONS_NS:

@@ -128,7 +128,7 @@ class JointBuffer:
         if not np.isfinite(values).all():
             bad = self.joint_names[self._targets[np.flatnonzero(~np.isfinite(values))[0]]]
             raise ValueError(f"joint '{bad}' has a position that is not finite")
-        position, stamps, received = (part.copy() for part in self._snapshot)
+        position, stamps, received = (part.copy() for part in self._snapshot[:3])
         measured_ns = stamp_ns or received_ns
         # What came out of order is older than what is known; a clock that was set is not.
         late = (stamps[self._targets] - OUT_OF_ORDER_NS < measured_ns) & (
@@ -137,7 +137,7 @@ class JointBuffer:
         position[targets] = values[~late]
         stamps[targets] = measured_ns
         received[targets] = received_ns
-        self._snapshot = (position, stamps, received)
+        self._keep(position, stamps, received)
         self._past.append((received_ns, position))
 
     def _index(self, names: tuple[str, ...]) -> None:
@@ -152,17 +152,20 @@ class JointBuffer:
         self._targets = np.array([target for _, target in known], int)
         self._message_names = names
 
+    def _keep(self, position: np.ndarray, stamps: np.ndarray, received: np.ndarray) -> None:
+        newest = None  # it is asked for far more often than it changes
+        if stamps.all():
+            newest = Stamped(position, *(int(min((times + self._lags).min(), times.max()))
+                                         for times in (stamps, received)))
+        self._snapshot = position, stamps, received, newest
+
     def get(self) -> Stamped[np.ndarray] | None:
         """
         Return positions [D] and the stamp of the oldest joint, or None while one is missing.
 
         A joint that may be behind counts as that much newer, but no newer than the newest.
         """
-        position, stamps, received = self._snapshot
-        if not stamps.all():
-            return None
-        return Stamped(position, *(int(min((times + self._lags).min(), times.max()))
-                                   for times in (stamps, received)))
+        return self._snapshot[3]
 
     def missing(self) -> list[str]:
         """Return the names of joints that no message has carried yet."""
@@ -170,7 +173,7 @@ class JointBuffer:
 
     def late(self, before_ns: int) -> list[str]:
         """Return the names of joints that were measured or received before ``before_ns``."""
-        _, stamps, received = self._snapshot
+        _, stamps, received, _ = self._snapshot
         oldest = np.minimum(stamps, received) + self._lags
         return [name for name, when in zip(self.joint_names, oldest) if when < before_ns]
 
@@ -225,5 +228,4 @@ class JointBuffer:
         """Forget all positions."""
         self._past.clear()
         count = len(self.joint_names)
-        self._snapshot = (np.full(count, np.nan), np.zeros(count, np.int64),
-                          np.zeros(count, np.int64))
+        self._keep(np.full(count, np.nan), *np.zeros((2, count), np.int64))

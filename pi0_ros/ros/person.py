@@ -47,8 +47,10 @@ class Operator:
         self._told = ''  # where the tools would go first
         self._episode: Outcome | None = None  # that nobody has judged yet; end_ns -1: it goes on
         self._armings = 0  # when that began; its takeovers are counted from there until it ends
-        self._active = node.create_publisher(String, '~/active_instruction', qos.LATCHED)
-        self._results = node.create_publisher(String, '~/' + outcome.TOPIC, qos.RECORD)
+        self._active, self._results = (
+            node.create_publisher(String, f'~/{name}', profile, event_callbacks=qos.SAID)
+            for name, profile in (('active_instruction', qos.LATCHED),
+                                  (outcome.TOPIC, qos.RECORD)))
         node.create_subscription(String, 'instruction', self._on_instruction, qos.INSTRUCTION)
         node.create_subscription(String, '~/episode', self._on_episode, qos.INSTRUCTION)
         node.create_subscription(String, 'robot_description', self._on_description, qos.LATCHED)

@@ -79,8 +79,7 @@ class Session:
         self.loop: ControlLoop | None = None
         self.latency = Latency()
         self.unserved: Finding | None = None  # why nobody answers, of a policy elsewhere
-        self.armings = 0
-        self.loading = False  # whether the policy is being loaded again
+        self.armings, self.loading = 0, False  # loading: the policy, again
         self._closing = threading.Event()
         self.commands = Commands(node, groups, robot.commanded, safety.dry_run)
         self.inputs = Inputs(node, robot, config.inputs, groups)
@@ -95,8 +94,9 @@ class Session:
         self._followers = Followers(self.commands)
         self.link = ControllerLinks(node, self.commands, self.guard.controllers,
                                     control.speed_scaling)
-        self._chunks = node.create_publisher(JointTrajectory, '~/action_chunk', 1)
-        self._inferences = node.create_publisher(String, '~/inference', qos.RECORD)
+        self._chunks, self._inferences = (
+            node.create_publisher(*one, event_callbacks=qos.SAID) for one in (
+                (JointTrajectory, '~/action_chunk', 1), (String, '~/inference', qos.RECORD)))
 
     @property
     def active(self) -> bool:

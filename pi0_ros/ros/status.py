@@ -39,8 +39,10 @@ class StatusBoard:
 
     def __init__(self, node: LifecycleNode) -> None:
         """Create the publishers."""
-        self._status = node.create_publisher(DiagnosticStatus, '~/status', qos.LATCHED)
-        self._diagnostics = node.create_publisher(DiagnosticArray, '/diagnostics', 10)
+        self._status = node.create_publisher(DiagnosticStatus, '~/status', qos.LATCHED,
+                                             event_callbacks=qos.SAID)
+        self._diagnostics = node.create_publisher(DiagnosticArray, '/diagnostics', 10,
+                                                  event_callbacks=qos.SAID)
         self.publishers = (self._status, self._diagnostics)
         self._node, self._shown = node, None
 

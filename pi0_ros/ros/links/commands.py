@@ -38,6 +38,7 @@ class CommandPublisher:
     def __init__(self, node: LifecycleNode, group: Group, dry_run: bool = False) -> None:
         """Create the publisher. :param dry_run: publish where no robot listens."""
         self._node, self._dry_run, self.group = node, dry_run, group
+        self._message: JointTrajectory | None = None
         kind, alone, below = TOPICS[group.interface]
         topic = group.topic or (f'{group.name}/{below}' if group.name else alone)
         self.publisher = node.create_lifecycle_publisher(
@@ -95,7 +96,8 @@ class CommandPublisher:
         """Publish a command. :param speed: [G] to be commanded, where velocities are."""
         interface, names = self.group.interface, self.group.own
         if interface == TRAJECTORY:
-            message = conversions.trajectory_message(trajectory, names)
+            message = self._message = conversions.trajectory_message(trajectory, names,
+                                                                     self._message)
         elif interface == VELOCITIES:
             message = Float64MultiArray(data=speed.tolist())
         elif interface == 'positions':

@@ -160,7 +160,7 @@ class ControllerLink:
         if JointTrajectoryControllerState is not None:
             self._states[name] = self._node.create_subscription(
                 JointTrajectoryControllerState, f'{name}/controller_state', self.on_state,
-                qos.STATE)
+                qos.STATE, event_callbacks=qos.HEARD)
 
     def on_state(self, message: object) -> None:
         """Take a JointTrajectoryControllerState; Humble calls the reference ``desired``."""
@@ -199,7 +199,7 @@ class ControllerLink:
                 return
             topic = found[0]
         self._scaled = topic, self._node.create_subscription(
-            Float64, topic, self._on_scaling, qos.STATE)
+            Float64, topic, self._on_scaling, qos.STATE, event_callbacks=qos.HEARD)
         self._node.get_logger().info(f"the controller's time passes as '{topic}' says, per cent")
 
     def _on_scaling(self, message: Float64) -> None:

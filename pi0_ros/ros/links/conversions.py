@@ -3,6 +3,7 @@
 
 """Between ROS messages and the core's own types."""
 
+from array import array
 from collections.abc import Sequence
 import re
 from typing import Any
@@ -90,16 +91,25 @@ def duration(nanoseconds: int) -> Duration:
     return Duration(sec=nanoseconds // SECOND_NS, nanosec=nanoseconds % SECOND_NS)
 
 
-def trajectory_message(trajectory: Trajectory, names: Sequence[str] = ()) -> JointTrajectory:
-    """Return the message of a window of commands. :param names: of its joints, if others."""
-    out = JointTrajectory(joint_names=list(names or trajectory.joint_names))
-    out.header.stamp = Time(nanoseconds=trajectory.stamp_ns).to_msg()
-    out.points = [
-        JointTrajectoryPoint(positions=positions, velocities=velocities,
-                             time_from_start=duration(time_ns))
-        for time_ns, positions, velocities in zip(trajectory.times_ns.tolist(),
-                                                  trajectory.positions.tolist(),
-                                                  trajectory.velocities.tolist())]
+def trajectory_message(trajectory: Trajectory, names: Sequence[str] = (),
+                       into: JointTrajectory | None = None) -> JointTrajectory:
+    """
+    Return the message of a window of commands.
+
+    :param names: of its joints, if others. :param into: a message of the same joints, already
+        published, whose numbers are changed: making its points takes longer than all else.
+    """
+    out = into or JointTrajectory(joint_names=list(names or trajectory.joint_names))
+    points, stamp = out.points, out.header.stamp
+    stamp.sec, stamp.nanosec = divmod(trajectory.stamp_ns, SECOND_NS)
+    del points[len(trajectory.times_ns):]
+    points += [JointTrajectoryPoint() for _ in trajectory.times_ns[len(points):]]
+    for point, time_ns, positions, velocities in zip(
+            points, trajectory.times_ns.tolist(), trajectory.positions, trajectory.velocities):
+        point.positions = array('d', positions.tobytes())
+        point.velocities = array('d', velocities.tobytes())
+        after = point.time_from_start
+        after.sec, after.nanosec = divmod(time_ns, SECOND_NS)
     return out
 
 

@@ -27,10 +27,12 @@ class LeaderLink:
         self._switch = node.resolve_topic_name('~/takeover_enable')
         self._topics = [node.resolve_topic_name(topic) for topic in TOPICS]
         self._subscriptions = [
-            node.create_subscription(JointState, TOPICS[0], self._on_joints, qos.NEWEST),
-            node.create_subscription(JointTrajectory, TOPICS[1], self._on_trajectory, qos.NEWEST),
-            node.create_subscription(Bool, '~/takeover_enable', self._on_switch, qos.NEWEST)]
-        self._led = node.create_publisher(Bool, '~/led', qos.LATCHED)
+            node.create_subscription(kind, topic, hear, qos.NEWEST, event_callbacks=qos.HEARD)
+            for kind, topic, hear in (
+                (JointState, TOPICS[0], self._on_joints),
+                (JointTrajectory, TOPICS[1], self._on_trajectory),
+                (Bool, '~/takeover_enable', self._on_switch))]
+        self._led = node.create_publisher(Bool, '~/led', qos.LATCHED, event_callbacks=qos.SAID)
         self._led.publish(Bool(data=False))
 
     def close(self) -> None:

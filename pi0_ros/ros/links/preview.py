@@ -16,6 +16,7 @@ from pi0_ros.kinematics.urdf import parse, UrdfError
 from pi0_ros.motion.trajectory import Trajectory
 from pi0_ros.observation.buffers import Stamped
 from pi0_ros.policy.policy import ActionChunk
+from pi0_ros.ros.links import qos
 from pi0_ros.ros.links.conversions import trajectory_message
 from rclpy.lifecycle import LifecycleNode
 from rclpy.time import Time
@@ -42,11 +43,13 @@ class Preview:
     def __init__(self, node: LifecycleNode, pilot: Pilot, tools: Sequence[str]) -> None:
         """Create the publishers. :param tools: links, none to find them, see ``chains``."""
         self._node, self._pilot, self._tools = node, pilot, tools
-        self._markers = node.create_publisher(MarkerArray, '~/preview', 1)
+        self._markers = node.create_publisher(MarkerArray, '~/preview', 1,
+                                              event_callbacks=qos.SAID)
         self._moveit = None
         if DisplayTrajectory:
             try:
-                self._moveit = node.create_publisher(DisplayTrajectory, '~/preview_trajectory', 1)
+                self._moveit = node.create_publisher(
+                    DisplayTrajectory, '~/preview_trajectory', 1, event_callbacks=qos.SAID)
             except Exception as error:  # a package that is half there
                 log.warning(f'~/preview_trajectory is not offered: {error!r}')
         self._urdf: str | None = None

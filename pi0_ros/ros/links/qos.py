@@ -3,8 +3,14 @@
 
 """Quality of service of every topic."""
 
+from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 
+# An executor asks every event's handler again for every message: 46 of them took a quarter of its
+# time. Of these topics there is no event to tell: who hears a publisher in vain is told so itself,
+# and a best-effort subscription matches all.
+SAID = PublisherEventCallbacks(use_default_callbacks=False)
+HEARD = SubscriptionEventCallbacks(use_default_callbacks=False)
 # Matches reliable and best-effort publishers; only the newest message counts.
 NEWEST = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=1,
                     reliability=ReliabilityPolicy.BEST_EFFORT)
