@@ -41,6 +41,12 @@ def bag(tmp_path_factory):
     return write_demonstration(tmp_path_factory.mktemp('bags') / 'demonstration', seed=3)
 
 
+@pytest.fixture
+def plain(monkeypatch):
+    """Leave out the pictures: they take longer than all else."""
+    monkeypatch.setattr('pi0_ros.evaluation.report.write_report', lambda *given: None)
+
+
 def arguments(bag, out, *more):
     return [str(bag), '--checkpoint', 'demo', '--params-file', str(SIM), '--out', str(out),
             '--threads', '1', *more]
@@ -91,6 +97,7 @@ def test_what_is_left_for_programs(done):
     assert np.isnan(before['done'][-1]).all() and np.isfinite(before['done'][0]).all()
 
 
+@pytest.mark.usefixtures('plain')
 def test_the_same_seed_gives_the_same_bytes(bag, done, tmp_path):
     def bytes_of(folder, *more):
         assert evaluate.main(arguments(bag, folder, '--every', '0.8', *more)) == 0
@@ -102,6 +109,7 @@ def test_the_same_seed_gives_the_same_bytes(bag, done, tmp_path):
     assert bytes_of(tmp_path / 'three', '--seed', '1')[1] != first[1]
 
 
+@pytest.mark.usefixtures('plain')
 def test_killed_in_the_middle_it_goes_on_where_it_was(bag, tmp_path):
     more = ('--every', '0.4', '--samples', '2')
     assert evaluate.main(arguments(bag, tmp_path / 'whole', *more)) == 0
@@ -130,6 +138,7 @@ def test_killed_in_the_middle_it_goes_on_where_it_was(bag, tmp_path):
         assert (out / name).read_bytes() == (tmp_path / 'whole' / name).read_bytes()
 
 
+@pytest.mark.usefixtures('plain')
 def test_a_full_disk_loses_nothing(bag, tmp_path, monkeypatch, capsys):
     from pi0_ros.evaluation.store import Store
     write, count = Store._write, [0]
@@ -203,6 +212,7 @@ def test_what_was_kept_of_a_damaged_bag_is_evaluated(bag, tmp_path, capsys):
     assert 'killed_1.mcap' in (tmp_path / 'out/report.html').read_text()
 
 
+@pytest.mark.usefixtures('plain')
 def test_a_late_chunk_is_refused_as_by_the_live_node(bag, tmp_path):
     assert evaluate.main(arguments(bag, tmp_path, '--every', '1', '--samples', '1', '--delay',
                                    '0.6')) == 0
@@ -258,6 +268,7 @@ def test_checkpoints_side_by_side(bag, tmp_path):
         assert text in report
 
 
+@pytest.mark.usefixtures('plain')
 @pytest.mark.parametrize('handover, joins', [('rtc', True), ('synchronous', False),
                                              ('ensemble', True)])
 def test_chunks_are_joined_by_every_hand_over_that_joins(bag, tmp_path, handover, joins):
@@ -438,6 +449,7 @@ def test_a_checkpoint_is_found_from_whatever_folder(tmp_path, monkeypatch):
     assert demo.findable() == demo
 
 
+@pytest.mark.usefixtures('plain')
 def test_several_at_a_time_find_the_same(bag, tmp_path):
     second = write_demonstration(tmp_path / 'second', seed=5)
 
