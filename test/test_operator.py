@@ -616,6 +616,20 @@ def test_a_control_thread_that_hangs_is_told_and_can_be_ended(make, how):  # noq
         hold.set()
 
 
+def test_deactivated_while_the_control_thread_hangs_is_told(make, capfd):  # noqa: F811
+    graph = make()
+    graph.enable()
+    graph.instruct('swing')
+    moving(graph)
+    hold = threading.Event()
+    graph.node.session.commands.publish = lambda *told: hold.wait(20)
+    try:
+        assert graph.node.trigger_deactivate().name == 'SUCCESS'
+    finally:
+        hold.set()
+    assert 'deactivated while it moved: the control thread has not' in capfd.readouterr().err
+
+
 def test_a_stop_does_not_wait_for_the_next_tick(make):  # noqa: F811
     graph = make(control_rate=1.0)
     graph.enable()

@@ -141,10 +141,13 @@ class Session:
             self.look_ahead.answer(INACTIVE)
             loop.leave_clock()  # of a simulator that only this thread could hear
             loop.wake()
-            deadline, pause = time.monotonic() + STOP_TIMEOUT_S, threading.Event()
-            while (self.pilot.speaking and time.monotonic() < deadline + self.pilot.remaining_ns(
-                    self.now()) / 1e9 and loop.stalled() is None):
+            deadline, pause, stalled = time.monotonic() + STOP_TIMEOUT_S, threading.Event(), None
+            while (self.pilot.speaking and not stalled and time.monotonic() < deadline
+                   + self.pilot.remaining_ns(self.now()) / 1e9):
                 pause.wait(min(self.pilot.timing.period_ns / 1e9, 0.05))
+                stalled = loop.stalled()
+            if stalled:
+                self._log.warning(f'deactivated while it moved: {stalled}')
         finally:
             self.loop = None
             if not loop.stop(THREAD_TIMEOUT_S):
@@ -154,11 +157,7 @@ class Session:
             self._leader.release()
 
     def close(self) -> None:
-        """
-        Stop moving, then publishing, then the policy; then forget the topics.
-
-        Each of these whatever became of the one before.
-        """
+        """Stop moving, publishing, the policy, in this order and whatever fails; forget topics."""
         self._closing.set()
         with contextlib.ExitStack() as last_first:
             last_first.callback(self.commands.close)
