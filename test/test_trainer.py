@@ -617,7 +617,7 @@ def test_memory_that_is_too_small_says_which_flag_saves_how_much(dataset, tmp_pa
 
 def test_the_verb_has_every_setting(dataset, tmp_path, monkeypatch):
     given = []
-    monkeypatch.setattr(verb, 'train', lambda settings, resume: given.append(
+    monkeypatch.setattr('pi0_ros.finetune.command.train', lambda settings, resume: given.append(
         (settings, resume)) or 0)
     assert verb.main(['--dataset', 'a', '--checkpoint', 'demo', '--output', 'c']) == 0
     assert given[0] == (Settings(Path('a'), 'demo', Path('c')), False)

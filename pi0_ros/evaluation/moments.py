@@ -6,15 +6,17 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 import time
-from typing import Any
+from typing import Any, TYPE_CHECKING
 
 import numpy as np
 from pi0_ros.bags.actions import ActionPath, ActionPaths
 from pi0_ros.bags.playback import LATE_NS, Moment, Playback
 from pi0_ros.evaluation.execution import Execution
 from pi0_ros.observation.observation import NotReady, Observation
-from pi0_ros.policy.pi0 import Pi0Policy
 from pi0_ros.policy.policy import ActionChunk
+
+if TYPE_CHECKING:
+    from pi0_ros.policy.pi0 import Pi0Policy  # torch takes seconds
 
 SPREAD_NS = 100_000_000  # of moments: on a grid they would be in phase with the sensors
 OVER_NS = 100_000_000  # over which the last velocity is measured
@@ -37,7 +39,7 @@ class _Pending:
     due_ns: np.ndarray
 
 
-def records(bag: int, playback: Playback, policy: Pi0Policy, execution: Execution,
+def records(bag: int, playback: Playback, policy: 'Pi0Policy', execution: Execution,
             setting: Setting, known: dict[int, dict]) -> Iterator[dict[str, Any]]:
     """
     Yield a record of every moment, in order.
@@ -60,7 +62,7 @@ def records(bag: int, playback: Playback, policy: Pi0Policy, execution: Executio
         yield _finished(one)
 
 
-def _decide(bag: int, moment: Moment, playback: Playback, policy: Pi0Policy,
+def _decide(bag: int, moment: Moment, playback: Playback, policy: 'Pi0Policy',
             execution: Execution, setting: Setting) -> _Pending | dict:
     """Observe and infer; the record still lacks what was done."""
     record = {'bag': bag, 'moment': moment.number, 'now_ns': moment.now_ns,

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 import sys
-from typing import Any
+from typing import Any, TYPE_CHECKING
 
 import numpy as np
 from pi0_ros.bags.bag import Bag, BagError
@@ -20,11 +20,13 @@ from pi0_ros.evaluation.judge import decided_by
 from pi0_ros.motion.limits import RobotLimits
 from pi0_ros.observation.decoding import message_to_rgb, to_ns
 from pi0_ros.observation.observation import Observation
-from pi0_ros.policy.pi0 import Pi0Policy
 from pi0_ros.policy.provenance import image_hash
 from pi0_ros.policy.record import InferenceRecord
 from pi0_ros.workers.factory import make_local_policy
 from tqdm import tqdm
+
+if TYPE_CHECKING:
+    from pi0_ros.policy.pi0 import Pi0Policy  # torch takes seconds
 
 PASSED_NS = 20 * 10**9  # of images, after which one of that stamp is not in the bag
 
@@ -106,7 +108,7 @@ def _compare_configurations(record: InferenceRecord, config: Configuration) -> N
               file=sys.stderr)
 
 
-def _again(bags: Bags, records: list[InferenceRecord], policy: Pi0Policy
+def _again(bags: Bags, records: list[InferenceRecord], policy: 'Pi0Policy'
            ) -> Iterator[dict[str, Any]]:
     """Make every inference again as soon as its images have been read."""
     wanted: dict[tuple[str, int], list[int]] = {}
@@ -134,7 +136,7 @@ def _again(bags: Bags, records: list[InferenceRecord], policy: Pi0Policy
                        'it was not recorded, or the camera sets no stamps')
 
 
-def _compare(record: InferenceRecord, images: dict[str, np.ndarray], policy: Pi0Policy
+def _compare(record: InferenceRecord, images: dict[str, np.ndarray], policy: 'Pi0Policy'
              ) -> dict[str, Any]:
     other = [name for name, image in images.items()
              if image_hash(image) != record.image_hashes.get(name)]

@@ -20,7 +20,6 @@ VLM = 'model.vlm.'
 # What LeRobot keeps in float32 where weights are bfloat16 (``to_bfloat16_for_selected_params``).
 FLOAT32 = ('vision_tower', 'multi_modal_projector', 'layernorm', 'norm.', 'embed_action_time',
            'action_out_proj')
-DTYPES = 'float32', 'bfloat16', 'mixed'
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+DTYPES = 'float32', 'bfloat16', 'mixed'
 # May differ when a training goes on: the numbers stay the same.
 FREE = ('log_every', 'save_every', 'eval_every', 'eval_frames', 'workers', 'cache_gib',
         'device', 'threads', 'compile', 'gradient_checkpointing')

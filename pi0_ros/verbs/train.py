@@ -15,10 +15,7 @@ import os
 from pathlib import Path
 import sys
 
-from pi0_ros.finetune import parallel
-from pi0_ros.finetune.command import train
-from pi0_ros.finetune.learner import DTYPES
-from pi0_ros.finetune.settings import Settings
+from pi0_ros.finetune.settings import DTYPES, Settings
 
 DEFAULTS = {one.name: one.default for one in fields(Settings)}
 
@@ -102,6 +99,8 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the verb."""
     given = vars(parser().parse_args(argv))
+    from pi0_ros.finetune import parallel  # torch takes seconds, and a help text needs none
+    from pi0_ros.finetune.command import train
     resume = given.pop('resume')
     if given['gpus'] > 1 and not os.environ.get(parallel.STARTED):
         words = list(sys.argv[1:] if argv is None else argv)
