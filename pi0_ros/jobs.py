@@ -25,6 +25,7 @@ from typing import Any
 log = logging.getLogger(__name__)
 TRIES = 3
 NICE = 15  # of workers: a robot that this machine drives comes first
+LOOK_S = 5.0  # between looks at whether any machine is left
 ANSWER_S = 5.0  # for which a cluster may take to answer
 MEMORY = 2 * 2**30  # bytes that a worker may need
 NODE = 'ray.io/node-id'  # Ray's label of a machine
@@ -213,8 +214,9 @@ def _on_ray(work: Callable[[Any], Any], jobs: Mapping[int, Any],
     """
     Run jobs on a Ray cluster, whose machines see the same folders.
 
-    The package travels with them; what it needs must be installed there. A machine that lacks
-    something, or cannot read or write, gets no more of them.
+    The package travels with them; what it needs must be installed there. What a machine cannot do
+    because it lacks something, or cannot read or write, is done by another, and that one gets no
+    more: but one that nobody can do says nothing of machines.
     """
     with cluster(address) as ray:
         from ray import exceptions
@@ -222,36 +224,48 @@ def _on_ray(work: Callable[[Any], Any], jobs: Mapping[int, Any],
         task = ray.remote(max_retries=0, max_calls=0, num_cpus=1, num_gpus=gpus,
                           memory=MEMORY)(_there)
         unfit: set[str] = set()
+        failed: dict[int, dict[str, Exception]] = {number: {} for number in jobs}  # by machine
+        died = dict.fromkeys(jobs, 0)
+        waiting: dict[Any, int] = {}
 
-        def begin(number: int, tried: int) -> None:
-            begun = task.options(label_selector={NODE: f"!in({','.join(sorted(unfit))})"}
-                                 if unfit else None)
+        def begin(number: int) -> bool:
+            avoided = unfit | set(failed[number])
+            if avoided and not _able(ray.nodes(), gpus) - avoided:
+                return False
+            begun = task.options(label_selector={NODE: f"!in({','.join(sorted(avoided))})"}
+                                 if avoided else None)
             waiting[begun.remote([str(path) for path in paths(jobs[number])],
-                                 ray.cloudpickle.dumps((work, jobs[number])))] = number, tried
+                                 ray.cloudpickle.dumps((work, jobs[number])))] = number
+            return True
 
-        waiting: dict[Any, tuple[int, int]] = {}
         for number in jobs:
-            begin(number, 1)
+            begin(number)
         while waiting:
-            for ready in ray.wait(list(waiting))[0]:
-                number, tried = waiting.pop(ready)
+            done, others = ray.wait(list(waiting), timeout=LOOK_S)
+            if not done and unfit and not _able(ray.nodes(), gpus) - unfit:
+                done = others  # whoever could do them is gone
+                for one in others:
+                    ray.cancel(one, force=True)
+            for ready in done:
+                number, out = waiting.pop(ready), None
                 try:
                     node, out, error = ray.get(ready)
                 except exceptions.RayError as gone:  # a machine, a worker or the memory
-                    if tried < TRIES:
-                        begin(number, tried + 1)
+                    died[number] += 1
+                    if died[number] < TRIES and begin(number):
                         continue
-                    error = JobError(f'no machine could do it, {TRIES} tries: '
+                    error = JobError(f'no machine could do it, {died[number]} tries: '
                                      f'{str(gone).strip().splitlines()[0]}')
-                    out = None
                 else:
                     if isinstance(error, (ImportError, OSError)):
-                        if node not in unfit:
-                            unfit.add(node)
-                            log.warning(f'{error}: this machine gets no more')
-                        if _able(ray.nodes(), gpus) - unfit and tried < TRIES:
-                            begin(number, tried + 1)
+                        failed[number][node] = error
+                        if begin(number):
                             continue
+                    elif failed[number] and not error:
+                        for one in set(failed[number]) - unfit:
+                            log.warning(f'{failed[number][one]}: another could, and this one gets '
+                                        'no more')
+                        unfit |= set(failed[number])
                 yield number, out, _plain(error) if error else None
 
 
@@ -274,12 +288,14 @@ def _there(paths: Sequence[str], packed: bytes) -> tuple[str, Any, Exception | N
     except ImportError as error:
         return node, None, ImportError(f'machine {name} of the cluster: {error}; what the package '
                                        'needs must be installed there, too')
-    except OSError as error:
+    except Exception as error:
+        if isinstance(error.__cause__, (ImportError, OSError)) and not isinstance(error, OSError):
+            return node, None, OSError(f'{error} (on machine {name} of the cluster)')
+        if not isinstance(error, OSError):
+            return node, None, _plain(error)
         said = f'{error.strerror or error} (on machine {name} of the cluster)'
         return node, None, OSError(error.errno, said, error.filename) if error.errno else OSError(
             said)
-    except Exception as error:
-        return node, None, _plain(error)
 
 
 def _refusal(address: str, error: Exception) -> str:

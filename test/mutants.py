@@ -236,8 +236,9 @@ def copy(folder: Path) -> None:
                                                   or name in ('data', 'models')])
         for name in ('data', 'models'):
             for found in (ROOT / part).rglob(name):
-                if found.is_dir():
-                    (folder / found.relative_to(ROOT)).symlink_to(found)
+                target = folder / found.relative_to(ROOT)
+                if found.is_dir() and not target.exists():  # it may lie in one that is linked
+                    target.symlink_to(found)
     for found in ROOT.iterdir():
         if not (folder / found.name).exists() and not found.name.startswith('.'):
             (folder / found.name).symlink_to(found)

@@ -3,6 +3,7 @@
 
 """Reading bags: formats, damage, and what is odd about recordings."""
 
+import errno
 import shutil
 import sqlite3
 
@@ -558,6 +559,27 @@ def test_a_bag_that_is_written_to_meanwhile_is_refused(tmp_path, log):
         with pytest.raises(BagError, match="bag' was written to while it was read: it is being"):
             list(found)
     database.close()
+
+
+@pytest.mark.parametrize('storage', ['mcap', 'sqlite3'])
+def test_a_bag_that_is_removed_meanwhile_is_read_to_its_end(tmp_path, storage):
+    recorded = ordinary(tmp_path / 'bag', storage=storage)
+    with Bag(recorded) as bag:
+        found = bag.messages(['/joint_states'])
+        next(found)
+        shutil.rmtree(recorded)
+        assert len(list(found)) == 299 and not bag.damage
+
+
+def test_a_disk_that_is_full_says_nothing_of_the_bag(tmp_path, monkeypatch):
+    recorded = ordinary(tmp_path / 'bag')
+
+    def full(self, path):
+        raise OSError(errno.ENOSPC, 'No space left on device', str(path))
+
+    monkeypatch.setattr(Bag, '_whole', full)
+    with pytest.raises(OSError, match='No space left'), Bag(recorded):
+        pass
 
 
 def test_commands_under_their_controllers_name_are_found_and_told(tmp_path):

@@ -5,8 +5,9 @@
 
 from dataclasses import replace
 
+from hypothesis import given, settings, strategies as st
 import numpy as np
-from pi0_ros.motion.limiter import breaks, keeps, limit, MOST_STEPS, STEP_NS
+from pi0_ros.motion.limiter import _Walk, breaks, keeps, limit, MOST_STEPS, STEP_NS, STILL
 from pi0_ros.motion.limits import unlimited
 from pi0_ros.motion.plan import Plan
 from pi0_ros.motion.spline import cubic, knot_velocities, without_overshoot
@@ -217,3 +218,58 @@ def test_what_was_told_lately_is_kept_from_the_first_knot_on():
     plan = Plan.of((times, np.arange(6.0)[:, None], np.zeros((6, 1))), 0)
     assert plan.past(250 * MS)[0].tolist() == (100 * MS * np.arange(3)).tolist()
     assert plan.past(250 * MS, since_ns=50 * MS)[0][0] == 0
+
+
+# ---- a step of the limiter ----
+
+SOME = st.floats(-3.0, 3.0, allow_subnormal=False)
+
+
+def within(room, velocity, acceleration, most, step):
+    """Return the highest velocity after a step, as ``limiter`` says, found by halving."""
+    low, high = velocity - acceleration * step, min(velocity + acceleration * step, most)
+    if high <= low:
+        return low
+
+    def stops(new):
+        ahead = step * (velocity + new) / 2
+        return ahead + max(new, 0.0)**2 / (2 * acceleration) <= room
+
+    if stops(high):
+        return high
+    if not stops(low):
+        return low
+    for _ in range(80):
+        middle = (low + high) / 2
+        low, high = (middle, high) if stops(middle) else (low, middle)
+    return low
+
+
+@settings(max_examples=500)
+@given(place=SOME, velocity=SOME, goal=SOME, acceleration=st.floats(0.5, 20.0),
+       most=st.floats(0.1, 3.0), limits=st.tuples(SOME, SOME).map(sorted),
+       aims=st.tuples(SOME, SOME).map(sorted), step=st.sampled_from([0.01, 0.05]))
+def test_a_step_is_the_one_nearest_to_its_goal_that_may_be(
+        place, velocity, goal, acceleration, most, limits, aims, step):
+    """Towards a goal it is slower than it may be only where it could not stop any more."""
+    (lower, upper), (low, high) = limits, aims
+    own = box(1, lower, upper, most, acceleration)
+    walk = _Walk([place], [velocity], own, step)
+    walk.step([goal], [low], [high])
+    room = velocity * abs(velocity) / (2 * acceleration)
+    up = min(upper - place, max(high - place, room, 0.0))
+    down = min(place - lower, max(place - low, -room, 0.0))
+    fastest = within(up, velocity, acceleration, most, step)
+    slowest = -within(down, -velocity, acceleration, most, step)
+    slowest, fastest = min(slowest, fastest), max(slowest, fastest)
+    wanted = min(max(goal, slowest), fastest)
+    assert walk.speed[0] == pytest.approx(0.0 if abs(wanted) < STILL else wanted, abs=2e-6)
+    assert walk.now[0] == pytest.approx(place + step * (velocity + walk.speed[0]) / 2, abs=1e-12)
+
+
+def test_a_step_stands_still_below_a_millionth():
+    own = box(1, -1.0, 1.0, 1.0, 5.0)
+    for speed in (0.9e-6, -0.9e-6, 1.1e-6, -1.1e-6):
+        walk = _Walk([0.0], [0.0], own, 0.01)
+        walk.step([speed], [-1.0], [1.0])
+        assert walk.speed == [speed if abs(speed) > STILL else 0.0]

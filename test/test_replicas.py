@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import urllib.request
 
 import numpy as np
@@ -43,6 +44,8 @@ def decide(self, decide, *args, **options):
 
 init, turns.Turns.__init__, turns.HANGS_S = turns.Turns.__init__, decide, 2.0
 '''
+
+REPLACED_S = 90.0  # of which Ray waits thirty for robots that might still leave it
 
 needs_ray = pytest.mark.skipif(importlib.util.find_spec('ray') is None, reason='needs Ray')
 LOOK = {name: np.random.default_rng(number).integers(0, 256, (120, 160, 3), np.uint8)
@@ -137,11 +140,13 @@ def ask(policy):
 
 def until_answered(policy):
     """Ask as a node does: again where the answer does not come in time."""
-    while True:
+    end = time.monotonic() + REPLACED_S
+    while time.monotonic() < end:
         with suppress(ServerError, Unserved):
             policy.ensure_loaded()
             return ask(policy)
         threading.Event().wait(0.05)  # it does not connect anew at once
+    raise AssertionError('nobody answers')
 
 
 def test_without_ray_it_says_what_to_install(capsys, monkeypatch):
@@ -219,7 +224,9 @@ def test_a_replica_that_hangs_is_replaced(serving, robot, tmp_path, how):
         told.write_text(str(gone))
     for policy in robots:
         np.testing.assert_array_equal(until_answered(policy), wanted)
+    end = time.monotonic() + REPLACED_S
     while gone in replicas_of(served.process.pid) or served.count('replicas') < 2:
+        assert time.monotonic() < end
         for policy in robots:
             np.testing.assert_array_equal(until_answered(policy), wanted)
 

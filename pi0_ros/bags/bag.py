@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 import contextlib
 from contextlib import ExitStack
 from dataclasses import dataclass
+import errno
 import heapq
 import itertools
 from pathlib import Path
@@ -28,6 +29,7 @@ try:
 except ImportError:  # Python before 3.14; rosbags brings it
     from backports import zstd
 
+FULL = (errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EFBIG)  # a disk is, or the like
 SUFFIXES = ('.mcap', '.db3')
 _store = get_typestore(Stores.ROS2_JAZZY)  # whatever we read is of standard types
 
@@ -91,8 +93,9 @@ class Bag:
         Open the files.
 
         :raises BagError: there are none, they are damaged, or of a format that cannot be read.
+        :raises OSError: the disk is full, of a bag that has to be copied.
         """
-        bad = []
+        bad, last = [], None
         self._state = _state(self.path)
         for path in self._files():
             try:
@@ -101,9 +104,12 @@ class Bag:
                 self._stack.close()
                 raise
             except Exception as error:  # whatever a damaged file makes a library raise
+                if getattr(error, 'errno', None) in FULL:
+                    raise
+                last = error
                 bad.append(f"'{path}' cannot be opened: {_text(error)}")
         if not self._readers:
-            raise BagError('; '.join(f'bag {text}' for text in bad) + f'. {REPAIR}')
+            raise BagError('; '.join(f'bag {text}' for text in bad) + f'. {REPAIR}') from last
         self.warnings += [f'{text}: it is left out. {REPAIR}' for text in bad]
         connections = [one for reader in self._readers for one in reader.connections]
         for one in connections:
@@ -262,7 +268,8 @@ class Bag:
                                  f'the first {said}')
 
     def _require_still(self) -> None:
-        if self._state != _state(self.path):
+        now = _state(self.path)  # who has a file open that is deleted goes on reading
+        if any(now.get(name, before) != before for name, before in self._state.items()):
             raise BagError(f"bag '{self.path}' was written to while it was read: it is being "
                            'recorded or copied. End that first')
 

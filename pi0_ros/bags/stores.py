@@ -9,19 +9,17 @@ one that was not used for the longest goes first.
 """
 
 from collections.abc import Iterable
-import errno
 import hashlib
 import os
 from pathlib import Path
 import shutil
 import tempfile
 
-from pi0_ros.bags.bag import BagError
+from pi0_ros.bags.bag import BagError, FULL
 
 CACHE = 'PI0_ROS_BAG_CACHE'   # the folder, where it is not the usual one
 CACHE_GIB = 'PI0_ROS_BAG_CACHE_GIB'
 USUAL_GIB = 50.0
-FULL = (errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EFBIG)  # a disk is, or the like
 KEPT = ': what was done is kept, and the same command goes on from there'
 Address = Path | str  # of a bag: here, or elsewhere
 

@@ -10,6 +10,7 @@ import dataclasses
 from dataclasses import dataclass
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,6 @@ from pi0_ros.configuration.configuration import Configuration
 from pi0_ros.evaluation import moments
 from pi0_ros.evaluation.execution import Execution
 from pi0_ros.evaluation.store import Store
-from pi0_ros.policy.factory import checkpoint_folder, DEMO
 from pi0_ros.policy.provenance import configuration
 from pi0_ros.workers.factory import make_local_policy
 
@@ -45,9 +45,9 @@ class Run:
 
     def findable(self) -> 'Run':
         """Return it with a checkpoint that is found from whatever folder a process is in."""
-        folder = checkpoint_folder(self.config.policy.checkpoint)
-        if not self.config.policy.has_checkpoint or folder == DEMO:
-            return self
+        folder = Path(os.path.expanduser(self.config.policy.checkpoint))
+        if not self.config.policy.has_checkpoint or not folder.is_dir():
+            return self  # a name: every machine has a cache of its own
         return dataclasses.replace(self, config=self.config.with_policy(
             checkpoint=str(folder.absolute())))
 
