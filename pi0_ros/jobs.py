@@ -277,13 +277,13 @@ def _able(nodes: Sequence[Mapping[str, Any]], gpus: float) -> set[str]:
 
 
 def _there(paths: Sequence[str], packed: bytes) -> tuple[str, Any, Exception | None]:
-    """Do a job on a machine of a cluster; return its number, and what came of it."""
+    """Do a job on a machine of a cluster; return the machine's number, and what came."""
     import ray
     node, name = ray.get_runtime_context().get_node_id(), ray.util.get_node_ip_address()
     try:
         for path in paths:
             os.stat(path)
-        work, job = ray.cloudpickle.loads(packed)
+        work, job = ray.cloudpickle.loads(packed)  # here: what cannot be imported is told
         return node, work(job), None
     except ImportError as error:
         return node, None, ImportError(f'machine {name} of the cluster: {error}; what the package '

@@ -578,7 +578,21 @@ def test_a_disk_that_is_full_says_nothing_of_the_bag(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, 'No space left on device', str(path))
 
     monkeypatch.setattr(Bag, '_whole', full)
-    with pytest.raises(OSError, match='No space left'), Bag(recorded):
+    bag, closed = Bag(recorded), []
+    bag._stack.callback(closed.append, 1)
+    with pytest.raises(OSError, match='No space left'), bag:
+        pass
+    assert closed  # a copy that was begun is not left behind
+
+
+def test_a_file_that_a_broken_disk_does_not_give_fails_alone(tmp_path, monkeypatch):
+    recorded = ordinary(tmp_path / 'bag')
+
+    def broken(self, path):
+        raise OSError(errno.EIO, 'Input/output error', str(path))
+
+    monkeypatch.setattr(Bag, '_whole', broken)
+    with pytest.raises(BagError, match='cannot be opened: .*Input/output error'), Bag(recorded):
         pass
 
 

@@ -29,7 +29,7 @@ try:
 except ImportError:  # Python before 3.14; rosbags brings it
     from backports import zstd
 
-FULL = (errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EFBIG)  # a disk is, or the like
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # says nothing of what is read
 SUFFIXES = ('.mcap', '.db3')
 _store = get_typestore(Stores.ROS2_JAZZY)  # whatever we read is of standard types
 
@@ -104,7 +104,8 @@ class Bag:
                 self._stack.close()
                 raise
             except Exception as error:  # whatever a damaged file makes a library raise
-                if getattr(error, 'errno', None) in FULL:
+                if getattr(error, 'errno', None) in NO_ROOM:
+                    self._stack.close()
                     raise
                 last = error
                 bad.append(f"'{path}' cannot be opened: {_text(error)}")

@@ -9,17 +9,19 @@ one that was not used for the longest goes first.
 """
 
 from collections.abc import Iterable
+import errno
 import hashlib
 import os
 from pathlib import Path
 import shutil
 import tempfile
 
-from pi0_ros.bags.bag import BagError, FULL
+from pi0_ros.bags.bag import BagError, NO_ROOM
 
 CACHE = 'PI0_ROS_BAG_CACHE'   # the folder, where it is not the usual one
 CACHE_GIB = 'PI0_ROS_BAG_CACHE_GIB'
 USUAL_GIB = 50.0
+FULL = (*NO_ROOM, errno.EIO)  # a disk that is written to is, or is broken
 KEPT = ': what was done is kept, and the same command goes on from there'
 Address = Path | str  # of a bag: here, or elsewhere
 
@@ -63,8 +65,8 @@ def here(bag: Address) -> Path:
     except ImportError as error:  # fsspec says what to install for a kind of address
         raise BagError(f"bag '{bag}': {error}") from error
     except Exception as error:  # of every store its own
-        if getattr(error, 'errno', None) in FULL:
-            raise  # it says nothing of the bag
+        if getattr(error, 'errno', None) in NO_ROOM:
+            raise
         raise BagError(f"bag '{bag}' cannot be fetched: {type(error).__name__}: {error}") \
             from error
 

@@ -16,11 +16,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pi0_ros.bags.bag import Bag, BagError, FULL
+from pi0_ros.bags.bag import Bag, BagError
 from pi0_ros.bags.bags import Bags, opened
 from pi0_ros.bags.playback import counts_table, Playback
 from pi0_ros.bags.routes import Wanted
-from pi0_ros.bags.stores import Address, named, on_disk
+from pi0_ros.bags.stores import Address, FULL, named, on_disk
 from pi0_ros.bags.takeovers import led_topic
 from pi0_ros.checkpoint.config import RobotConfig
 from pi0_ros.dataset.episodes import chosen, Frame, frames, INTERVENTIONS, judged, SUCCESSES

@@ -15,10 +15,10 @@ import sys
 from typing import Any
 
 from pi0_ros import __version__
-from pi0_ros.bags.bag import Bag, FULL
+from pi0_ros.bags.bag import Bag
 from pi0_ros.bags.bags import add_bag_arguments, Bags
 from pi0_ros.bags.routes import Wanted
-from pi0_ros.bags.stores import address, KEPT
+from pi0_ros.bags.stores import address, FULL, KEPT
 from pi0_ros.configuration.advice import advised
 from pi0_ros.configuration.configuration import Configuration
 from pi0_ros.configuration.file import read_all_parameters, read_description, read_parameters

@@ -12,10 +12,10 @@ import sys
 import numpy as np
 from pi0_ros.bags import actions
 from pi0_ros.bags import routes as topics
-from pi0_ros.bags.bag import Bag, BagError, FULL
+from pi0_ros.bags.bag import Bag, BagError
 from pi0_ros.bags.bags import add_bag_arguments
 from pi0_ros.bags.routes import Wanted
-from pi0_ros.bags.stores import Address, address, here, KEPT
+from pi0_ros.bags.stores import Address, address, FULL, here, KEPT
 from pi0_ros.configuration.advice import advised
 from pi0_ros.configuration.configuration import Configuration
 from pi0_ros.configuration.file import read_all_parameters
