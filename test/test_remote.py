@@ -336,6 +336,24 @@ def test_a_server_that_begins_wrongly(speaks, reason):
     assert caught.value.finding.reason == reason
 
 
+@pytest.mark.parametrize('said, reason', [('Traceback: out of memory', 'server_error'),
+                                          (b'\xc1', 'server_answer')])
+def test_a_server_that_closed_before_it_was_heard(monkeypatch, said, reason):
+    """What it said before tells what is wrong, not that its socket is gone."""
+    connected = Link._connected
+
+    def late(self, *given):
+        connection = connected(self, *given)
+        connection.recv_events_thread.join()  # the whole connection has come and gone
+        return connection
+
+    monkeypatch.setattr(Link, '_connected', late)
+    with (standing_in(speaks=lambda connection: connection.send(said)) as server,
+          pytest.raises(ServerError) as caught):
+        Link(server.address).connect(5.0)
+    assert caught.value.finding.reason == reason
+
+
 def test_a_network_that_takes_no_more_is_given_up(asking):
     """The question is larger than what the system keeps for a peer that does not read."""
     given_up = threading.Event()

@@ -86,7 +86,8 @@ class Link:
                 if error.response.status_code != 307 or not there.startswith('ws:') or context:
                     raise
                 self._socket = self._connected(there, None, patience_s, {})
-            _tend(self._socket.socket)
+            with contextlib.suppress(OSError):  # it has closed: what it said first still tells why
+                _tend(self._socket.socket)
             if self._aborted:
                 raise OSError('closing')
             return self._receive(patience_s)
