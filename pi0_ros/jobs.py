@@ -226,7 +226,7 @@ def _on_ray(work: Callable[[Any], Any], jobs: Mapping[int, Any],
         unfit: set[str] = set()
         failed: dict[int, dict[str, Exception]] = {number: {} for number in jobs}  # by machine
         died = dict.fromkeys(jobs, 0)
-        waiting: dict[Any, int] = {}
+        waiting: dict[Any, tuple[int, set[str]]] = {}  # job, and machines that may not do it
 
         def begin(number: int) -> bool:
             avoided = unfit | set(failed[number])
@@ -235,19 +235,21 @@ def _on_ray(work: Callable[[Any], Any], jobs: Mapping[int, Any],
             begun = task.options(label_selector={NODE: f"!in({','.join(sorted(avoided))})"}
                                  if avoided else None)
             waiting[begun.remote([str(path) for path in paths(jobs[number])],
-                                 ray.cloudpickle.dumps((work, jobs[number])))] = number
+                                 ray.cloudpickle.dumps((work, jobs[number])))] = number, avoided
             return True
 
         for number in jobs:
             begin(number)
         while waiting:
             done, others = ray.wait(list(waiting), timeout=LOOK_S)
-            if not done and unfit and not _able(ray.nodes(), gpus) - unfit:
-                done = others  # whoever could do them is gone
-                for one in others:
+            if not done:
+                able = _able(ray.nodes(), gpus)
+                # Whoever could do them is gone; one that any machine may do is not given up.
+                done = [one for one in others if waiting[one][1] and not able - waiting[one][1]]
+                for one in done:
                     ray.cancel(one, force=True)
             for ready in done:
-                number, out = waiting.pop(ready), None
+                (number, _), out = waiting.pop(ready), None
                 try:
                     node, out, error = ray.get(ready)
                 except exceptions.RayError as gone:  # a machine, a worker or the memory

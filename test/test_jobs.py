@@ -60,10 +60,9 @@ def die(job):
 def lack(job):
     """Lack something on the machines that a file names; others wait until one has said so."""
     import ray
-    said, end = job.with_name('said'), time.monotonic() + 60
-    while not said.exists() and ray.get_runtime_context().get_node_id() not in job.read_text():
-        assert time.monotonic() < end
-        threading.Event().wait(0.02)
+    said = job.with_name('said')
+    if ray.get_runtime_context().get_node_id() not in job.read_text():
+        wait_for(said)
     if ray.get_runtime_context().get_node_id() in job.read_text():
         said.touch()
         if job.name == 'power':
@@ -72,6 +71,28 @@ def lack(job):
         raise {'disk': OSError(errno.ENOSPC, 'No space left on device', '/data'),
                'module': ModuleNotFoundError("No module named 'av'")}[job.name]
     return job.name
+
+
+def fill(job):
+    """Fill the disk of the first machine, once; another job there ends when it is told to."""
+    import ray
+    folder, second = job
+    if ray.get_runtime_context().get_node_id() == second:
+        wait_for(folder / 'full')
+        return 'second'
+    try:
+        (folder / 'full').touch(exist_ok=False)
+    except FileExistsError:
+        wait_for(folder / 'over')
+        return 'first'
+    raise OSError(errno.ENOSPC, 'No space left on device', '/data')
+
+
+def wait_for(path):
+    end = time.monotonic() + 60
+    while not path.exists():
+        assert time.monotonic() < end
+        threading.Event().wait(0.02)
 
 
 def results(runner, work, given):
@@ -251,6 +272,27 @@ def test_a_bag_that_grows_fails_alone(bags, tmp_path, monkeypatch, capsys):
     assert content(tmp_path / 'set/data') == content(tmp_path / 'one/data')
 
 
+def test_a_bag_that_grew_before_it_is_exported_fails_alone(bags, tmp_path, monkeypatch, capsys):
+    growing, make = shutil.copytree(bags[0], tmp_path / 'growing'), export.export.__globals__[
+        'make_part']
+
+    def record(job):
+        file, = growing.glob('*.mcap')
+        shutil.copy(longer, file)
+        return make(job)
+
+    longer, = bags[2].glob('*.mcap')
+    assert longer.stat().st_size != next(growing.glob('*.mcap')).stat().st_size
+    told = command([growing, bags[1]], tmp_path / 'set', '--jobs', 1)
+    with monkeypatch.context() as patched:
+        patched.setitem(export.export.__globals__, 'make_part', record)
+        assert export.main(told) == 1
+    said = capsys.readouterr().err
+    assert "growing' was written to since it was looked at: it is being recorded or copied" in said
+    assert export.main(command(bags[1:2], tmp_path / 'one', '--jobs', 1)) == 0
+    assert content(tmp_path / 'set/data') == content(tmp_path / 'one/data')
+
+
 def test_two_exports_into_one_folder(bags, tmp_path, capsys):
     partial = tmp_path / 'set.partial'
     partial.mkdir()
@@ -421,13 +463,14 @@ def machines():
 
 
 @contextmanager
-def cluster_of_two():
+def cluster_of_two(cpus=1, node=lambda one: one.node_id):
+    """Yield an address and what is wanted of the second machine; the first has some cores."""
     from ray.cluster_utils import Cluster
     with pytest.MonkeyPatch.context() as patched:  # where workers find this module
         patched.setenv('PYTHONPATH', f"{Path(__file__).parent}:{os.environ.get('PYTHONPATH', '')}")
         made = Cluster(initialize_head=True, head_node_args={
-            'num_cpus': 1, 'include_dashboard': False, 'num_gpus': 0})
-        yield made.address, made.add_node(num_cpus=1).node_id
+            'num_cpus': cpus, 'include_dashboard': False, 'num_gpus': 0})
+        yield made.address, node(made.add_node(num_cpus=1))
     made.shutdown()
 
 
@@ -460,6 +503,27 @@ def test_a_machine_that_is_gone_leaves_its_job_to_another(tmp_path):
         job.write_text(node)
         found = results(Runner(ray=address), lack, dict.fromkeys(range(4), job))
     assert found == dict.fromkeys(range(4), ('power', None))
+
+
+def test_what_runs_is_not_given_up_with_a_machine_that_is_gone(tmp_path, monkeypatch):
+    """The first machine is found unfit while it does something; then the second one is gone."""
+    pytest.importorskip('ray', reason='needs Ray')
+    able, found = jobs._able, {}
+    with cluster_of_two(2, lambda one: one) as (address, second):
+        def look(*given):
+            if second.node_id not in (seen := able(*given)):
+                (tmp_path / 'over').touch()
+            return seen
+
+        monkeypatch.setattr(jobs, '_able', look)
+        for number, out, error in Runner(ray=address).run(
+                fill, dict.fromkeys(range(3), (tmp_path, second.node_id)),
+                dict.fromkeys(range(3), 1)):
+            found[number] = (out, error)
+            if len(found) == 2:
+                second.kill_raylet(check_alive=False)
+    assert sorted(found.values(), key=str) == [('first', None), ('second', None),
+                                               ('second', None)]
 
 
 def test_a_machine_that_does_not_see_the_folder_is_told(machines, tmp_path):

@@ -88,6 +88,11 @@ class Bag:
         """Return how long the recording is."""
         return (self.end_ns - self.begin_ns) / 1e9
 
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Return the bytes of every file that holds messages, as they were when it was opened."""
+        return {name: size for name, (size, _) in sorted(self._state.items())}
+
     def __enter__(self) -> 'Bag':
         """
         Open the files.

@@ -9,7 +9,7 @@ that it is the same, byte for byte, whoever made which part and in whatever orde
 """
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 import itertools
 import json
@@ -45,6 +45,7 @@ class Job:
     folder: Path              # of the part
     number: int
     marker: str
+    sizes: Mapping[str, int]  # of its files, when it was surveyed
     shown: bool = False       # whether seconds are counted on the screen
 
 
@@ -98,7 +99,8 @@ def export(args: argparse.Namespace, robot: RobotConfig, inputs: InputConfig, wa
     try:
         alone = len(bags) + len(failed) == 1
         waiting = {number: Job(argparse.Namespace(**vars(args) | {'bags': [bag.path]}), robot,
-                               inputs, wanted, writer.part(number), number, marker, alone)
+                               inputs, wanted, writer.part(number), number, marker, bag.sizes,
+                               alone)
                    for number, bag in enumerate(bags) if not writer.manifest.done(number)}
         for number, done, error in runner.run(
                 make_part, waiting, {number: bags[number].size for number in waiting},
@@ -188,6 +190,9 @@ def make_part(job: Job) -> dict[str, Any]:
     args, told, seen = job.args, [], 0
     with opened(args, job.wanted) as bags:
         playback, bag = bags.playbacks()[0], bags.bags[0]
+        if bag.sizes != job.sizes:
+            raise BagError(f"bag '{bag.path}' was written to since it was looked at: it is being "
+                           'recorded or copied. End that first')
         led, outcomes = led_topic(bag), read(bag)
         met: set[Outcome] = set()
         order = [job.robot.observed.index(name) for name in job.robot.state_joints]

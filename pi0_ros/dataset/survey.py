@@ -31,6 +31,7 @@ class Survey:
     led: str                      # topic of who leads, '' if none tells
     outcomes: tuple[Outcome, ...]
     times: list                   # what the times of messages follow from
+    sizes: Mapping[str, int]      # of the files that hold messages
 
 
 def survey(args: argparse.Namespace, wanted: Wanted, marker: str = ''
@@ -51,7 +52,8 @@ def survey(args: argparse.Namespace, wanted: Wanted, marker: str = ''
                 print(bags.describe())
                 found.append(Survey(
                     path, bag.name, bag.begin_ns, bag.end_ns, _size(bag.path), routes.roles,
-                    action_offset(routes), led_topic(bag), tuple(read(bag)), bags.times))
+                    action_offset(routes), led_topic(bag), tuple(read(bag)), bags.times,
+                    bag.sizes))
         except (BagError, OSError) as error:
             failed[path], first = str(error), first or error
     if not found:
