@@ -3,6 +3,7 @@
 
 """Every test runs in a ROS domain of its own that stays on this host."""
 
+from functools import cache
 import os
 import signal
 
@@ -12,6 +13,7 @@ from pi0_ros.ros.demo.processes import private_environment
 import pytest
 
 os.environ.update(private_environment())
+WORKER, NICE = os.environ.get('PYTEST_XDIST_WORKER'), 15
 # Whoever starts the tests in the background, or with nohup, lets them ignore these.
 USUAL = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
 for number, usual in USUAL.items():
@@ -22,8 +24,30 @@ settings.load_profile('default')
 
 
 def pytest_collection_modifyitems(items):
-    """Begin with what takes longest and needs a worker for itself."""
-    items.sort(key=lambda item: item.get_closest_marker('live') is None)
+    """
+    Begin with what runs in real time, whole programs first, which need a worker for themselves.
+
+    It would be disturbed by what computes, which comes last, the longest first.
+    """
+    def rank(item):
+        if item.get_closest_marker('live'):
+            return 0
+        return 1 if real_time(item.path) else 2 if 'as_they_are_typed' in item.name else 3
+
+    items.sort(key=rank)
+
+
+@cache
+def real_time(path):
+    """Return whether a module's tests have nodes."""
+    return 'rclpy' in path.read_text()
+
+
+def pytest_runtest_setup(item):
+    """Let a worker that has come to what computes leave the processor to those in real time."""
+    if (WORKER and not item.get_closest_marker('live') and not real_time(item.path)
+            and not os.getpriority(os.PRIO_PROCESS, 0)):
+        os.nice(NICE)
 
 
 @pytest.fixture(autouse=True)

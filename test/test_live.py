@@ -51,19 +51,33 @@ def live(tmp_path, monkeypatch):
 def test_the_named_block_is_taken_and_a_change_of_mind_is_followed(live, delay_s):
     live.args.delay = delay_s
     live.start()
-    # A policy of 99 % may need a second try; it must never take another block.
-    tries = [live.attempt('red', 'pick up the {} block')]
-    if not tries[-1]['success']:
-        tries.append(live.attempt('red', 'take the {} cube'))
-    assert tries[-1]['success'] and {taken['taken'] for taken in tries} <= {'', 'red'}
-    observer = live.observer
-    joints = np.array(observer.joints)
-    observer.instruct('now take the blue cube')
-    assert live.wait(lambda: np.abs(observer.joints - joints).max() > 0.1, 20)
-    changed = live.attempt('green', 'no, the {} one')
-    if not changed['success']:
-        changed = live.attempt('green', 'the {} one')
-    assert changed['success']
+    take(live, 'red', 'pick up the {} block')
+    change_mind(live, 'now take the blue cube')
+    take(live, 'green', 'no, the {} one')
+
+
+def take(live, colour, phrase):
+    """
+    Let a block be taken, and never another.
+
+    A policy of 99 % may miss it, the more where a busy machine lets the robot stop; this one then
+    lifts its empty hand, and opens it for another block.
+    """
+    allowed = {live.observer.taken, colour}
+    for _ in range(3):
+        tried = live.attempt(colour, phrase)
+        assert tried['taken'] in allowed
+        if tried['success']:
+            return
+        change_mind(live, 'take the blue cube')
+        allowed.add('blue')
+    raise AssertionError(f'{colour} was not taken')
+
+
+def change_mind(live, instruction):
+    joints = np.array(live.observer.joints)
+    live.observer.instruct(instruction)
+    assert live.wait(lambda: np.abs(live.observer.joints - joints).max() > 0.1, 20)
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
