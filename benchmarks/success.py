@@ -4,7 +4,7 @@
 """
 How often the demo checkpoint takes the named block, closed loop, without ROS.
 
-    python benchmarks/success.py [--episodes 200] [--delay 0.0] [--out out/success.json]
+    python benchmarks/success.py [--episodes 200] [--delay 0.0] [--missed] [--out out/success.json]
 
 It prints the rate and writes what every episode came to.
 """
@@ -35,9 +35,9 @@ def _load(checkpoint: str, handover: str) -> None:
     _policy.warm_up()
 
 
-def _run(job: tuple[int, float, float, str]) -> Episode:
-    seed, delay_s, replan_s, handover = job
-    return run_episode(_policy, seed, delay_s, replan_s, handover=handover)
+def _run(job: tuple[int, float, float, str, bool]) -> Episode:
+    seed, delay_s, replan_s, handover, missed = job
+    return run_episode(_policy, seed, delay_s, replan_s, handover=handover, missed=missed)
 
 
 def main() -> None:
@@ -49,10 +49,12 @@ def main() -> None:
     parser.add_argument('--delay', type=float, default=0.0, help='added inference delay, s')
     parser.add_argument('--replan', type=float, default=0.3, help='replan period, s')
     parser.add_argument('--handover', choices=STRATEGIES, default='blend', help='default: blend')
+    parser.add_argument('--missed', action='store_true',
+                        help='begin with a hand that is closed on nothing above the block')
     parser.add_argument('--workers', type=int, default=2)
     parser.add_argument('--out', type=Path, default=Path('out/success.json'))
     args = parser.parse_args()
-    jobs = [(FIRST_UNSEEN_SEED + number, args.delay, args.replan, args.handover)
+    jobs = [(FIRST_UNSEEN_SEED + number, args.delay, args.replan, args.handover, args.missed)
             for number in range(args.episodes)]
     with ProcessPoolExecutor(args.workers, initializer=_load,
                              initargs=(args.checkpoint, args.handover)) as pool:
@@ -68,7 +70,7 @@ def main() -> None:
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps({
         'machine': machine(), 'delay_s': args.delay, 'replan_s': args.replan,
-        'handover': args.handover,
+        'handover': args.handover, 'missed': args.missed,
         'success': sum(e.success for e in episodes) / len(episodes),
         'wrong': sum(e.wrong for e in episodes) / len(episodes),
         'episodes': [asdict(e) for e in episodes]}, indent=1) + '\n')

@@ -70,7 +70,7 @@ def test_a_person_who_takes_another_block_than_the_policy_would(red, tmp_path, c
 
 def test_a_person_who_does_what_the_policy_would(red, tmp_path, capsys):
     told, _ = evaluated(take_over(red, tmp_path / 'same', 'pick up the red block',
-                                  [(200, True), (1400, False)]), tmp_path / 'out')
+                                  [(200, True), (1200, False)]), tmp_path / 'out')
     assert told['disagrees'] == 0 and told['each'][0]['first_s'] is None
     assert told['error_share'] < told['still_share'] / 2
     assert 'it disagrees nowhere' in capsys.readouterr().out

@@ -160,6 +160,15 @@ def test_demo_checkpoint_takes_it_also_with_300_ms_of_delay():
     assert sum(episode.success for episode in episodes) >= 3
 
 
+@pytest.mark.parametrize('delay_s', [0.0, 0.2])
+def test_demo_checkpoint_tries_again_with_a_hand_that_is_closed_on_nothing(delay_s):
+    policy = Pi0Policy(DEMO)
+    policy.load()
+    episodes = [run_episode(policy, seed, delay_s, missed=True) for seed in range(50, 55)]
+    assert sum(episode.success for episode in episodes) >= 4
+    assert not any(episode.wrong for episode in episodes)
+
+
 def test_a_given_prefix_has_no_loss_and_enters_without_noise(tokenizer, shard, monkeypatch):
     """Training for hand-over rtc_trained (arXiv 2512.05964)."""
     samples = learning.Samples(shard, tokenizer, 128, 0, 4)

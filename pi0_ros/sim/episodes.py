@@ -15,7 +15,7 @@ from pi0_ros.motion.limits import limits_from_urdf, Rules
 from pi0_ros.observation.buffers import JointBuffer, LatestBuffer
 from pi0_ros.observation.observation import Freshness, ObservationBuilder
 from pi0_ros.policy.policy import Policy
-from pi0_ros.sim import arm
+from pi0_ros.sim import arm, world
 from pi0_ros.sim.controller import TrajectoryMessage
 from pi0_ros.sim.description import RULES, urdf
 from pi0_ros.sim.robot import SimulatedRobot, STEP_NS
@@ -65,7 +65,7 @@ def run_episode(policy: Policy, seed: int, delay_s: float = 0.0, replan_s: float
                 instruction: str | None = None, named: str | None = None,
                 handover: str = 'blend', watch: Watch = lambda *given: None,
                 task: str = 'blocks', rules: Rules = RULES, helper: Helper | None = None,
-                limit_s: float = 0.0) -> Episode:
+                limit_s: float = 0.0, missed: bool = False) -> Episode:
     """
     Run one seeded episode: instruction given at once, ``delay_s`` of inference delay.
 
@@ -77,11 +77,15 @@ def run_episode(policy: Policy, seed: int, delay_s: float = 0.0, replan_s: float
     :param task: one of world.TASKS; peg names the block behind the peg.
     :param rules: of the joint limits.
     :param helper: who may take over. :param limit_s: 0 for TIME_LIMIT_S.
+    :param missed: begin as after a miss, with a hand that is closed on nothing above the block.
     """
     rng = np.random.default_rng((seed, 1))
     drawn = COLOURS[int(rng.integers(len(COLOURS)))]
     robot = SimulatedRobot(seed, start_ns=TICK_NS, task=task)
     named = named or (robot.behind if task == 'peg' else drawn)
+    if missed:
+        block = robot.world.blocks[:, COLOURS.index(named)]
+        robot.place(world.missed(np.random.default_rng((seed, 2)), block)[0])
     instruction = instruction or f'pick up the {named} block'
     joints = JointBuffer(arm.JOINT_NAMES)
     cameras = {name: LatestBuffer() for name in CAMERAS}

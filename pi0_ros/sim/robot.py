@@ -36,6 +36,14 @@ class SimulatedRobot:
         """Put the arm home and the blocks where ``seed`` says."""
         self.seed, self.now_ns = seed, now_ns
         self.world = world.random_world(np.random.default_rng(seed), task=self._task)
+        self._hold()
+
+    def place(self, joints: np.ndarray) -> None:
+        """Put the arm at ``joints`` [5], where its controllers hold it."""
+        self.world.joints[0] = joints
+        self._hold()
+
+    def _hold(self) -> None:
         self._columns = [[arm.JOINT_NAMES.index(name) for name in names] for names in self._groups]
         self.controllers = [TrajectoryController(names, self.joints[its], self._settings)
                             for names, its in zip(self._groups, self._columns)]

@@ -57,6 +57,16 @@ def random_world(rng: np.random.Generator, n: int = 1, task: str = 'blocks') -> 
                  np.full(n, NOTHING), np.zeros((n, 3)), pegs, np.zeros(n, bool))
 
 
+def missed(rng: np.random.Generator, blocks: np.ndarray) -> np.ndarray:
+    """Return joints [n, 5] of hands that have closed on nothing beside ``blocks`` [n, 3], up."""
+    n = len(blocks)
+    tool = np.column_stack([np.arctan2(blocks[:, 1], blocks[:, 0]),
+                            np.hypot(blocks[:, 0], blocks[:, 1]), rng.uniform(0.05, 0.12, n)])
+    tool[:, :2] += rng.normal(0, 1, (n, 2)) * (0.1, 0.02)
+    return np.column_stack([arm.inverse(tool),
+                            rng.uniform(BLOCK_SIZE - 0.012, BLOCK_SIZE - 0.003, n)])
+
+
 def behind(world: World) -> np.ndarray:
     """Return [n] which block stands nearest to the line from the base through the peg."""
     pan = np.arctan2(world.blocks[..., 1], world.blocks[..., 0])

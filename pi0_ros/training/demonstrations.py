@@ -21,6 +21,7 @@ CAMERAS = ('overhead', 'wrist')
 CHUNK = 50
 DT = 0.02
 SHARD = 512             # samples a shard: the unit of work, of the seed and of resuming
+MISSED = 0.15           # share that begins with nothing between closed fingers
 LONGEST = 180           # control periods that a demonstration may have run before the moment
 
 
@@ -52,7 +53,7 @@ def make_shard(seed: int, image_size: int, task: str = 'blocks') -> dict[str, np
 
 
 def _start(rng: np.random.Generator, task: str) -> tuple[World, np.ndarray]:
-    """Return tables at the beginning of a demonstration: at home, anywhere, or holding a block."""
+    """Return tables at the start of a demonstration: at home, anywhere, with a block or none."""
     table = world.random_world(rng, SHARD, task)
     if task == 'peg':
         return table, table.joints.copy()
@@ -64,8 +65,13 @@ def _start(rng: np.random.Generator, task: str) -> tuple[World, np.ndarray]:
     table.held[holding] = rng.integers(0, len(COLOURS), len(holding))
     table.grip[holding, :2] = rng.normal(0, 0.005, (len(holding), 2))
     table.joints[holding, arm.GRIPPER] = world.BLOCK_SIZE - 1e-4
+    missed = np.flatnonzero((rng.random(SHARD) < MISSED) & (table.held == world.NOTHING))
+    table.joints[missed] = world.missed(
+        rng, table.blocks[missed, rng.integers(0, len(COLOURS), len(missed))])
     command = table.joints.copy()
     command[holding, arm.GRIPPER] = expert.CLOSED
+    still = missed[rng.random(len(missed)) < 0.5]  # about to close, the others about to open
+    command[still, arm.GRIPPER] = expert.CLOSED
     return table, command
 
 
@@ -77,6 +83,9 @@ def _run_up(rng: np.random.Generator, table: World, command: np.ndarray, side: n
     target = np.where(pegs & (rng.random(SHARD) < 0.7) if pegs.any() else pegs,
                       world.behind(table), target)
     periods = np.where(rng.random(SHARD) < 0.12, 0, rng.integers(0, LONGEST, SHARD))
+    # Fingers that closed on nothing are open again soon.
+    periods = np.where(table.joints[:, arm.GRIPPER] < world.BLOCK_SIZE - 0.002, periods // 8,
+                       periods)
     # Most of what is to be learnt about a peg comes before it.
     early = pegs & (rng.random(SHARD) < 0.85) if pegs.any() else pegs
     periods = np.where(early, periods // 2, periods)
