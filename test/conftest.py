@@ -5,6 +5,7 @@
 
 from functools import cache
 import os
+from pathlib import Path
 import signal
 
 from hypothesis import settings
@@ -32,7 +33,7 @@ def pytest_collection_modifyitems(items):
     def rank(item):
         if item.get_closest_marker('live'):
             return 0
-        return 1 if real_time(item.path) else 2 if 'as_they_are_typed' in item.name else 3
+        return 1 if real_time(item.fspath) else 2 if 'as_they_are_typed' in item.name else 3
 
     items.sort(key=rank)
 
@@ -40,12 +41,12 @@ def pytest_collection_modifyitems(items):
 @cache
 def real_time(path):
     """Return whether a module's tests have nodes."""
-    return 'rclpy' in path.read_text()
+    return 'rclpy' in Path(path).read_text()
 
 
 def pytest_runtest_setup(item):
     """Let a worker that has come to what computes leave the processor to those in real time."""
-    if (WORKER and not item.get_closest_marker('live') and not real_time(item.path)
+    if (WORKER and not item.get_closest_marker('live') and not real_time(item.fspath)
             and not os.getpriority(os.PRIO_PROCESS, 0)):
         os.nice(NICE)
 

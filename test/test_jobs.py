@@ -63,14 +63,13 @@ def lack(job):
     said = job.with_name('said')
     if ray.get_runtime_context().get_node_id() not in job.read_text():
         wait_for(said)
-    if ray.get_runtime_context().get_node_id() in job.read_text():
-        said.touch()
-        if job.name == 'power':
-            os.kill(os.getppid(), signal.SIGKILL)
-            os.kill(os.getpid(), signal.SIGKILL)
-        raise {'disk': OSError(errno.ENOSPC, 'No space left on device', '/data'),
-               'module': ModuleNotFoundError("No module named 'av'")}[job.name]
-    return job.name
+        return job.name
+    said.touch()
+    if job.name == 'power':
+        os.kill(os.getppid(), signal.SIGKILL)
+        os.kill(os.getpid(), signal.SIGKILL)
+    raise {'disk': OSError(errno.ENOSPC, 'No space left on device', '/data'),
+           'module': ModuleNotFoundError("No module named 'av'")}[job.name]
 
 
 def fill(job):

@@ -30,6 +30,7 @@ except ImportError:  # Python before 3.14; rosbags brings it
     from backports import zstd
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # says nothing of what is read
+GROWS = 'it is being recorded or copied. End that first'
 SUFFIXES = ('.mcap', '.db3')
 _store = get_typestore(Stores.ROS2_JAZZY)  # whatever we read is of standard types
 
@@ -276,8 +277,7 @@ class Bag:
     def _require_still(self) -> None:
         now = _state(self.path)  # who has a file open that is deleted goes on reading
         if any(now.get(name, before) != before for name, before in self._state.items()):
-            raise BagError(f"bag '{self.path}' was written to while it was read: it is being "
-                           'recorded or copied. End that first')
+            raise BagError(f"bag '{self.path}' was written to while it was read: {GROWS}")
 
     def knows(self, topic: str) -> bool:
         """Return whether messages of a topic can be read."""

@@ -16,7 +16,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pi0_ros.bags.bag import Bag, BagError
+from pi0_ros.bags.bag import Bag, BagError, GROWS
 from pi0_ros.bags.bags import Bags, opened
 from pi0_ros.bags.playback import counts_table, Playback
 from pi0_ros.bags.routes import Wanted
@@ -191,8 +191,7 @@ def make_part(job: Job) -> dict[str, Any]:
     with opened(args, job.wanted) as bags:
         playback, bag = bags.playbacks()[0], bags.bags[0]
         if bag.sizes != job.sizes:
-            raise BagError(f"bag '{bag.path}' was written to since it was looked at: it is being "
-                           'recorded or copied. End that first')
+            raise BagError(f"bag '{bag.path}' was written to since it was looked at: {GROWS}")
         led, outcomes = led_topic(bag), read(bag)
         met: set[Outcome] = set()
         order = [job.robot.observed.index(name) for name in job.robot.state_joints]

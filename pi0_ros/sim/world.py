@@ -58,7 +58,7 @@ def random_world(rng: np.random.Generator, n: int = 1, task: str = 'blocks') -> 
 
 
 def missed(rng: np.random.Generator, blocks: np.ndarray) -> np.ndarray:
-    """Return joints [n, 5] of hands that have closed on nothing beside ``blocks`` [n, 3], up."""
+    """Return joints [n, 5] of raised hands, closed on nothing, about above ``blocks`` [n, 3]."""
     n = len(blocks)
     tool = np.column_stack([np.arctan2(blocks[:, 1], blocks[:, 0]),
                             np.hypot(blocks[:, 0], blocks[:, 1]), rng.uniform(0.05, 0.12, n)])

@@ -53,7 +53,7 @@ def make_shard(seed: int, image_size: int, task: str = 'blocks') -> dict[str, np
 
 
 def _start(rng: np.random.Generator, task: str) -> tuple[World, np.ndarray]:
-    """Return tables at the start of a demonstration: at home, anywhere, with a block or none."""
+    """Return tables at a demonstration's start: at home, anywhere, closed on a block or none."""
     table = world.random_world(rng, SHARD, task)
     if task == 'peg':
         return table, table.joints.copy()
