@@ -8,6 +8,8 @@ import time
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 import numpy as np
+from pi0_ros.control import teller
+from pi0_ros.ros import control_loop
 from pi0_ros.ros.links import qos
 from pi0_ros.ros.node import Pi0Node
 import rclpy
@@ -23,6 +25,14 @@ from trajectory_msgs.msg import JointTrajectory
 
 JOINTS = ('a', 'b')
 TIMEOUT_S = 20.0
+# A machine that is busy otherwise lets everything wait, for seconds at times: inputs, threads and
+# the policy may be late, but in the tests of just that, which are PROMPT.
+PATIENT = {'max_joint_age': 5.0, 'max_image_age': 5.0, 'max_skew': 5.0, 'max_chunk_age': 10.0,
+           'max_inference_time': 60.0}
+PROMPT = {'max_joint_age': 0.1, 'max_image_age': 0.2, 'max_skew': 0.2, 'max_chunk_age': 0.5,
+          'max_inference_time': 2.0}  # as a node is
+PATIENCE_NS = 60 * 10**9  # until a clock is taken for one that jumped, a thread for one that hangs
+CLOCK_JUMP_NS, STALLED_NS = teller.CLOCK_JUMP_NS, control_loop.STALLED_NS  # as a node is
 
 
 def spin_until(executor, done: Callable[[], object], timeout_s: float = TIMEOUT_S):
@@ -46,7 +56,7 @@ class Robot(Node):
         self.clock_publisher = self.create_publisher(Clock, '/clock', 10)
         self.commands, self.chunks, self.statuses, self.active = [], [], [], []
         self.positions = []
-        self.create_subscription(Float64MultiArray, 'position_commands', self.positions.append, 50)
+        self.create_subscription(Float64MultiArray, 'position_commands', self._on_positions, 50)
         self.diagnostics = {}
         self.commands_in = self.create_subscription(JointTrajectory, 'joint_trajectory',
                                                     self._on_command, 50)
@@ -68,6 +78,11 @@ class Robot(Node):
         self.commands.append(message)
         if self.follows:
             self.position = list(message.points[0].positions)
+
+    def _on_positions(self, message):
+        self.positions.append(message)
+        if self.follows:
+            self.position = list(message.data)
 
     def _on_diagnostics(self, message):
         for part in message.status:
@@ -93,16 +108,26 @@ class Robot(Node):
         """Return the first position of joint a in every command."""
         return np.array([message.points[0].positions[0] for message in self.commands])
 
+    def speeds(self):
+        """Return the speeds of all joints from one command to the next, whenever these came."""
+        stamps = [message.header.stamp for message in self.commands]
+        times = [stamp.sec + 1e-9 * stamp.nanosec for stamp in stamps]
+        starts = [message.points[0].positions for message in self.commands]
+        return np.diff(starts, axis=0) / np.diff(times)[:, None]
+
 
 class Graph:
-    """A robot and a node that talk to each other and to nobody else."""
+    """A robot and a node that talk to each other and to nobody else; ``hangs_ns``: a thread."""
 
-    def __init__(self, use_sim_time=False, namespace='', urdf=None, **parameters):
+    def __init__(self, use_sim_time=False, namespace='', urdf=None, hangs_ns=PATIENCE_NS,
+                 **parameters):
+        control_loop.STALLED_NS = hangs_ns
+        teller.CLOCK_JUMP_NS = CLOCK_JUMP_NS if use_sim_time else PATIENCE_NS
         self.context = rclpy.Context()
         rclpy.init(context=self.context)
         self.robot = Robot(self.context, namespace)
         values = {'policy': 'mock_sine', 'joint_names': list(JOINTS), 'cameras': ['front'],
-                  'use_sim_time': use_sim_time, **parameters}
+                  'use_sim_time': use_sim_time, **PATIENT, **parameters}
         self.node = Pi0Node(context=self.context, namespace=namespace, parameter_overrides=[
             Parameter(name, value=value) for name, value in values.items()])
         self.executor = SingleThreadedExecutor(context=self.context)
@@ -183,3 +208,4 @@ class Graph:
         self.node.destroy_node()
         self.robot.destroy_node()
         rclpy.shutdown(context=self.context)
+        control_loop.STALLED_NS, teller.CLOCK_JUMP_NS = STALLED_NS, CLOCK_JUMP_NS

@@ -73,7 +73,7 @@ def test_an_overrun_is_counted_and_not_made_up_for():
     loop = ControlLoop(Clock(), PERIOD, tick, lambda error: None)
     run(loop, 8, ticked)
     assert loop.missed >= 5
-    assert all(later - earlier > PERIOD // 2 for earlier, later in zip(ticks, ticks[1:]))
+    assert ticks[7] - ticks[0] > 10 * PERIOD  # made up for, they would be 7 periods apart
 
 
 def test_an_error_in_a_tick_is_told_and_the_loop_goes_on():
@@ -97,7 +97,7 @@ def test_a_clock_that_goes_back_is_followed():
     loop = ControlLoop(SetClock(50 * 10**9, 50 * 10**9 + PERIOD, 10**9), PERIOD, tick,
                        lambda error: None)
     run(loop, 4, ticked)
-    assert ticks[-1] < 2 * 10**9
+    assert ticks[-1] < 40 * 10**9
 
 
 def test_a_simulated_clock_that_begins_has_missed_nothing():
@@ -105,4 +105,4 @@ def test_a_simulated_clock_that_begins_has_missed_nothing():
     loop = ControlLoop(SetClock(0, 0, 900_000_000), PERIOD, lambda now: ticked.release(),
                        lambda error: None)
     run(loop, 4, ticked)
-    assert loop.missed < 900_000_000 // PERIOD // 2 and loop.intervals_ms()['max'] < 900
+    assert loop.missed < 40 and loop.intervals_ms()['max'] < 900  # else 45

@@ -10,9 +10,6 @@ from importlib import metadata
 import json
 from pathlib import Path
 import re
-import signal
-import subprocess
-import sys
 
 from bags import MS, STRING, Tape, write_demonstration
 import cv2
@@ -30,6 +27,7 @@ from pi0_ros.verbs import evaluate
 from pi0_ros.workers.factory import make_local_policy
 import pyarrow.parquet
 import pytest
+from support import killed_after
 
 ROOT = Path(__file__).parents[1]
 SIM = ROOT / 'config' / 'sim.yaml'
@@ -114,16 +112,12 @@ def test_killed_in_the_middle_it_goes_on_where_it_was(bag, tmp_path):
     more = ('--every', '0.4', '--samples', '2')
     assert evaluate.main(arguments(bag, tmp_path / 'whole', *more)) == 0
     out = tmp_path / 'killed'
-    process = subprocess.Popen([sys.executable, '-m', 'pi0_ros', 'evaluate',
-                                *arguments(bag, out, *more)], cwd=ROOT,
-                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    killed_after('pi0_ros.evaluation.store.Store._write', 4, 'evaluate',
+                 *arguments(bag, out, *more))
+    assert not (out / 'evaluation.json').exists()
     written = out / 'demo' / 'moments.jsonl'
-    while process.poll() is None:
-        if written.exists() and written.read_bytes().count(b'\n') >= 4:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-    assert process.returncode == -signal.SIGKILL and not (out / 'evaluation.json').exists()
     kept = written.read_bytes().count(b'\n') - 1
+    assert kept == 3
     written.write_bytes(written.read_bytes() + b'{"bag": 0, "mom')  # half a line
     inferred = []
     decide = moments._decide

@@ -7,9 +7,6 @@ import errno
 import json
 import os
 from pathlib import Path
-import signal
-import subprocess
-import sys
 
 import av
 from bags import MS, Tape, write_demonstration
@@ -23,6 +20,7 @@ from pi0_ros.sim import arm
 from pi0_ros.verbs import export
 import pyarrow.parquet
 import pytest
+from support import killed_after
 
 ROOT = Path(__file__).parents[1]
 SIM = str(ROOT / 'config' / 'sim.yaml')
@@ -134,15 +132,9 @@ def test_statistics_are_those_of_the_rows(made):
 def test_interrupted_it_goes_on_and_ends_the_same(bag, made, tmp_path):
     folder = tmp_path / 'blocks'
     command = [str(bag), '--dataset', str(folder), '--fps', '25', '--params-file', SIM]
-    process = subprocess.Popen([sys.executable, '-m', 'pi0_ros', 'export', *command], cwd=ROOT,
-                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    killed_after('pi0_ros.dataset.part.Part.finish_episode', 1, 'export', *command)
     part = tmp_path / 'blocks.partial/parts/000000'
-    manifest = part / 'episodes.jsonl'
-    while process.poll() is None:
-        if manifest.exists() and manifest.read_bytes().count(b'\n') >= 1:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-    assert process.returncode == -signal.SIGKILL and not folder.exists()
+    assert (part / 'episodes.jsonl').read_bytes().count(b'\n') == 1 and not folder.exists()
     kept = part / 'rows/000000.parquet'
     os.link(kept, tmp_path / 'kept')
     written = kept.stat().st_mtime_ns

@@ -554,7 +554,7 @@ def live(tmp_path):
             'tokenizer': str(DATA / NAME / 'tokenizer'), 'cameras': ['front', 'wrist'],
             'joint_names': ['panda_hand', GRIPPER], 'actions': POSE, 'gripper_joints': [GRIPPER],
             'end_effectors.panda_hand': TOOL[0].split(': ', 1)[1] + 'axis_angle',
-            'max_image_age': 5.0, 'max_skew': 5.0, 'max_chunk_age': 5.0, **parameters})
+            **parameters})
         graphs.append(graph)
         robot = graph.robot
         robot.names, robot.position = [*ARM, GRIPPER], HOME.tolist()

@@ -206,24 +206,23 @@ def episodes(partial):
 
 
 def test_killed_three_times_it_ends_the_same(bags, wanted, tmp_path):
-    dice, folder, seen = random.Random(8), tmp_path / 'set', 0
+    dice, folder, seen, kills = random.Random(8), tmp_path / 'set', 0, 0
     partial, words = tmp_path / 'set.partial', command(bags, folder, '--jobs', 2)
-    for kills in range(3):
+    while kills < 3:
         process = subprocess.Popen([sys.executable, '-m', 'pi0_ros', 'export', *words], cwd=ROOT,
                                    stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         goal = seen + dice.randint(1, 2)  # episodes; then it dies
-        end = time.monotonic() + 60
-        while process.poll() is None and time.monotonic() < end:
+        while process.poll() is None:
             if episodes(partial) >= goal:
                 process.kill()
         process.wait()
-        if folder.exists():  # it was done before it was hit
-            assert kills
-            break
+        if folder.exists():  # it was done before it was hit: once more
+            shutil.rmtree(folder)
+            seen = 0
+            continue
         assert process.returncode == -signal.SIGKILL
-        seen = episodes(partial)
-    else:
-        assert export.main(command(bags, folder, '--jobs', 2)) == 0
+        seen, kills = episodes(partial), kills + 1
+    assert export.main(command(bags, folder, '--jobs', 2)) == 0
     assert content(folder) == wanted
 
 
@@ -373,7 +372,7 @@ def test_a_disk_that_is_full_at_the_end_of_a_video_does_not_hang(tmp_path):
             "[v.add(N(__msgtype__='sensor_msgs/msg/Image', height=64, width=64, step=192, "
             "encoding='rgb8', is_bigendian=0, data=np.random.randint(0, 255, 12288, np.uint8)"
             ".tobytes())) for _ in range(4)]; v.close()")
-    done = subprocess.run([sys.executable, '-c', code], cwd=tmp_path, timeout=60,
+    done = subprocess.run([sys.executable, '-c', code], cwd=tmp_path, timeout=600,
                           capture_output=True, text=True, env=os.environ | {
                               'PYTHONPATH': str(ROOT)})
     assert done.returncode == 1 and 'OSError' in done.stderr

@@ -31,8 +31,7 @@ def live_chunk(name, state=None, **parameters):
     values = {
         'policy': 'pi0', 'checkpoint': str(folder / 'checkpoint'), 'joint_names': joints,
         'device': 'cpu', 'cameras': [facts['camera_map'][robot] for robot in robots],
-        'action_rate': 50.0, 'tokenizer': str(folder / facts['tokenizer']), 'dtype': 'float32',
-        'max_image_age': 5.0, 'max_skew': 5.0}
+        'action_rate': 50.0, 'tokenizer': str(folder / facts['tokenizer']), 'dtype': 'float32'}
     if 'delta_mask' in facts:
         values['relative_joints'] = [joint for joint, delta in zip(joints, facts['delta_mask'])
                                      if delta]

@@ -15,10 +15,11 @@ import pytest
 
 pytest.importorskip('rclpy', reason='needs ROS 2')
 
-from graph import Graph  # noqa: E402, I100
+from graph import Graph, STALLED_NS  # noqa: E402, I100
 from lifecycle_msgs.msg import Transition  # noqa: E402
 from lifecycle_msgs.srv import ChangeState  # noqa: E402
 import numpy as np  # noqa: E402
+from pi0_ros.control.states import State  # noqa: E402
 from pi0_ros.ros.links.descriptions import publishers  # noqa: E402
 import rclpy  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
@@ -27,7 +28,7 @@ from rosgraph_msgs.msg import Clock  # noqa: E402
 from std_msgs.msg import Bool, Float64, String  # noqa: E402
 from std_srvs.srv import SetBool  # noqa: E402
 from support import robot_urdf  # noqa: E402
-from test_node import make, moving  # noqa: E402, F401
+from test_node import at_rest, make, moving  # noqa: E402, F401
 from trajectory_msgs.msg import JointTrajectory  # noqa: E402
 
 DOCS = Path(__file__).parents[1] / 'docs'
@@ -55,9 +56,9 @@ def test_stop_latches_until_it_is_released_and_reset(make):  # noqa: F811
     graph.instruct('swing')
     moving(graph, 20)
     press(graph, True)
-    assert graph.status('faulted') == 'stopped by the operator'
+    assert graph.status('faulted', 'stopped') == 'stopped by the operator'
     graph.quiet()
-    assert np.abs(np.diff(graph.robot.starts()[-4:])).max() < 0.002
+    assert at_rest(graph)
     assert 'stopped by the operator' in graph.enable().message
     answer = graph.reset()
     assert not answer.success and 'still pressed' in answer.message
@@ -85,7 +86,7 @@ def test_an_inference_that_hangs_latches_and_names_the_time(make):  # noqa: F811
     policy, hold = graph.node.session.policy, threading.Event()
     infer, policy.infer = policy.infer, lambda *given, **more: hold.wait(20) and None
     try:
-        assert 'has not come back for' in graph.status('faulted')
+        assert graph.status('faulted', 'has not come back for')
         graph.quiet()
         assert 'has not come back' in graph.reset().message
     finally:
@@ -108,7 +109,7 @@ def test_a_robot_that_does_not_follow_is_disarmed(make):  # noqa: F811
     graph.instruct('swing')
     moving(graph)
     graph.robot.follows, graph.robot.position = False, [0.6, 0.2]
-    assert "joint 'a' is 0.5" in graph.status('faulted').replace('0.4', '0.5')
+    assert re.search("joint 'a' is 0.[45]", graph.status('faulted', "joint 'a' is"))
     graph.quiet()
 
 
@@ -118,7 +119,7 @@ def test_disarmed_when_the_controller_goes(make):  # noqa: F811
     graph.instruct('swing')
     moving(graph)
     graph.robot.destroy_subscription(graph.robot.commands_in)
-    assert 'robot no longer follows' in graph.status('disarmed')
+    assert graph.status('disarmed', 'robot no longer follows')
     assert not graph.node.session.pilot.enabled
     assert 'no controller subscribes' in graph.enable().message
 
@@ -129,7 +130,7 @@ def test_two_commanders_disarm_and_are_not_armed(make):  # noqa: F811
     graph.instruct('swing')
     moving(graph)
     other = graph.robot.create_publisher(JointTrajectory, 'joint_trajectory', 1)
-    assert 'two nodes command one robot' in graph.status('disarmed')
+    assert graph.status('disarmed', 'two nodes command one robot')
     assert '/robot also publishes' in graph.enable().message
     assert '/robot commands this robot too' in told(graph, 'control')[1]
     graph.robot.destroy_publisher(other)
@@ -273,16 +274,16 @@ def test_an_image_that_cannot_be_read_is_the_cameras_fault(make):  # noqa: F811
 
 
 def test_an_armed_robot_that_waits_says_that_it_is_armed(make):  # noqa: F811
-    graph = make()
+    graph = make(max_image_age=0.2)
     graph.enable()
     graph.instruct('swing')
     moving(graph)
     graph.robot.feeds.discard('images')
-    graph.status('standing')
+    graph.status('standing', "camera 'front' is silent")
     answer = graph.enable()
     assert answer.success and 'armed, but waiting: camera' in answer.message
     graph.enable(False)
-    assert "camera 'front' is silent" in graph.status('disarmed')
+    assert graph.status('disarmed', "camera 'front' is silent")
     values = {pair.key: pair.value for pair in graph.robot.statuses[-1].values}
     assert values['armed'] == 'False' and values['reason'] == 'camera_silent'
     graph.robot.feeds.add('images')
@@ -291,7 +292,7 @@ def test_an_armed_robot_that_waits_says_that_it_is_armed(make):  # noqa: F811
 
 
 def test_status_is_told_when_it_changes_and_not_when_time_passes(make):  # noqa: F811
-    graph = make()
+    graph = make(max_image_age=0.2)
     graph.robot.feeds.discard('images')
     graph.wait(lambda: graph.robot.statuses
                and "camera 'front' is silent" in graph.robot.statuses[-1].message)
@@ -311,7 +312,7 @@ def test_a_recorder_is_no_controller(make):  # noqa: F811
         graph.instruct('swing')
         moving(graph)
         graph.robot.destroy_subscription(graph.robot.commands_in)
-        assert '/robot no longer follows' in graph.status('disarmed')
+        assert graph.status('disarmed', '/robot no longer follows')
     finally:
         recorder.destroy_node()
 
@@ -396,10 +397,13 @@ def test_a_repeated_instruction_changes_nothing(make):  # noqa: F811
     graph.enable()
     graph.instruct('swing')
     moving(graph)
-    epoch = graph.node.session.pilot.epoch
+    asked = []
+    graph.node.session.pilot.want_chunk = lambda: asked.append(1)
     for _ in range(5):
         graph.instruct('swing')
-    assert graph.node.session.pilot.epoch == epoch
+    assert not asked
+    graph.instruct('swing on')
+    assert asked
 
 
 def test_without_a_clock_the_node_says_so():
@@ -453,9 +457,12 @@ def test_the_order_of_a_shutdown(make, monkeypatch):  # noqa: F811
     graph.node.close()
     order = order[order.index('disarm'):]
     kept = [what for number, what in enumerate(order) if order.index(what) == number]
-    assert kept == ['disarm', 'command', 'control thread', 'policy thread', 'policy', 'topic']
+    late = session.pilot.counters.late_ticks  # a busy machine: it rests in silence
+    assert kept == ['disarm', 'command', 'control thread', 'policy thread', 'policy', 'topic'] or (
+        late and kept == ['disarm', 'control thread', 'policy thread', 'policy', 'topic'])
     assert 'command' not in order[order.index('control thread'):]
-    assert not session.pilot.speaking and np.abs(last[0].velocities).max() < 0.05
+    assert not session.pilot.speaking
+    assert late or np.abs(last[0].velocities).max() < 0.05
 
 
 def test_the_stop_is_published_also_when_simulated_time_stands():
@@ -474,7 +481,8 @@ def test_the_stop_is_published_also_when_simulated_time_stands():
         moving(graph, 20)
         graph.node.trigger_deactivate()  # on the thread that would hear the clock
         assert not graph.node.session.pilot.speaking
-        graph.wait(lambda: np.abs([p.velocities for p in robot.commands[-1].points]).max() < 0.05)
+        graph.wait(lambda: graph.node.session.pilot.counters.late_ticks or np.abs(
+            [p.velocities for p in robot.commands[-1].points]).max() < 0.05)
     finally:
         clock.cancel()
         graph.close()
@@ -544,22 +552,22 @@ def test_a_control_thread_that_raises_latches(make):  # noqa: F811
     graph.instruct('swing')
     moving(graph)
     graph.node.session.commands.publish = lambda *told: 1 / 0
-    assert 'ZeroDivisionError' in graph.status('faulted')
+    assert graph.status('faulted', 'ZeroDivisionError')
     assert not graph.node.session.pilot.enabled
 
 
 # ---- what must be heard, and what must not wait ----
 
 def test_enable_has_a_deadline_and_what_comes_late_is_dropped(make, monkeypatch):  # noqa: F811
-    monkeypatch.setattr('pi0_ros.control.rules.ARMING_NS', 300_000_000)
+    monkeypatch.setattr('pi0_ros.control.rules.ARMING_NS', 1_500_000_000)
     graph = make()
     graph.instruct('swing')
     hold, asked = holding(graph)
     answer = pending(graph)
-    assert graph.status('arming') == 'asking the policy what it would do first'
+    assert graph.status('arming', 'asking the policy what it would do first')
     graph.wait(answer.done)
     assert not answer.result().success and 'has not answered within' in answer.result().message
-    assert 'has not answered' in graph.status('disarmed')
+    assert graph.status('disarmed', 'has not answered')
     hold.set()
     assert graph.quiet() == 0 and not graph.node.session.pilot.enabled
     assert graph.enable().success
@@ -575,7 +583,7 @@ def test_a_stop_is_heard_from_a_best_effort_publisher(make):  # noqa: F811
         depth=1, reliability=ReliabilityPolicy.BEST_EFFORT))
     graph.wait(joystick.get_subscription_count)
     joystick.publish(Bool(data=True))
-    assert graph.status('faulted') == 'stopped by the operator'
+    assert graph.status('faulted', 'stopped') == 'stopped by the operator'
     assert not graph.node.session.pilot.enabled
 
 
@@ -596,7 +604,7 @@ def test_another_subscription_of_the_controllers_node_changes_nothing(make):  # 
 
 @pytest.mark.parametrize('how', ['hangs', 'ends'])
 def test_a_control_thread_that_hangs_is_told_and_can_be_ended(make, how):  # noqa: F811
-    graph = make()
+    graph = make(hangs_ns=STALLED_NS)
     graph.enable()
     graph.instruct('swing')
     moving(graph)
@@ -617,12 +625,13 @@ def test_a_control_thread_that_hangs_is_told_and_can_be_ended(make, how):  # noq
 
 
 def test_deactivated_while_the_control_thread_hangs_is_told(make, capfd):  # noqa: F811
-    graph = make()
+    graph = make(hangs_ns=STALLED_NS)
     graph.enable()
     graph.instruct('swing')
     moving(graph)
     hold = threading.Event()
     graph.node.session.commands.publish = lambda *told: hold.wait(20)
+    graph.wait(lambda: graph.node.session.pilot.state is State.MOVING)
     try:
         assert graph.node.trigger_deactivate().name == 'SUCCESS'
     finally:
@@ -677,10 +686,9 @@ def test_the_speed_slider_of_a_ur_is_found_by_name(make):  # noqa: F811
     ur = rclpy.create_node('scaled_joint_trajectory_controller', context=graph.context)
     ur.create_subscription(JointTrajectory, 'joint_trajectory', lambda message: None, 1)
     graph.wait(slider.get_subscription_count)
-    slider.publish(Float64(data=30.0))
+    graph.robot.create_timer(0.05, lambda: slider.publish(Float64(data=30.0)))
     session = graph.node.session
     graph.wait(lambda: session.pilot.scale.factor == pytest.approx(0.3))
-    slider.publish(Float64(data=30.0))
     graph.wait(lambda: session.guard.controllers.each[0]._scaling[1] == pytest.approx(0.3))
     assert graph.enable().success
     ur.destroy_node()

@@ -502,8 +502,7 @@ def test_a_robot_of_six_joints_moves(saved, tmp_path, handover):
                                                               ('action', ACTIONS))})
     graph = Graph(policy=PI_ZERO, checkpoint=str(folder), joint_names=list(JOINTS),
                   state_names=list(WATCHED), cameras=list(CAMERAS), denoising_steps=4,
-                  handover=handover, replan_period=0.2, max_jump=2.0, max_image_age=5.0,
-                  max_skew=5.0)
+                  handover=handover, replan_period=0.2, max_jump=2.0)
     try:
         robot = graph.robot
         robot.names, robot.position = list(WATCHED), [0.1] * STATES
@@ -531,7 +530,7 @@ def test_a_robot_of_six_joints_moves(saved, tmp_path, handover):
         graph.wait(lambda: len(robot.commands) > 60 and len(robot.chunks) > 3)
         moved = np.array([list(message.points[0].positions) for message in robot.commands])
         assert moved.shape[1] == ACTIONS and np.ptp(moved, axis=0).max() > 0.01
-        assert np.abs(np.diff(moved, axis=0)).max() < 0.05
+        assert np.abs(robot.speeds()).max() < 2.5
         told = {pair.key: pair.value for pair in robot.diagnostics['pi0: policy'].values}
         assert told['engine'] == PI_ZERO
     finally:

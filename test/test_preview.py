@@ -34,14 +34,15 @@ class Viewer:
             MarkerArray, 'pi0/preview', lambda message: self.shown.append(message.markers),
             QoSProfile(depth=10))
 
-    def see(self, *spaces):
-        """Wait for a picture with these parts; return them by name."""
+    def see(self, *spaces, points=0):
+        """Wait for a picture with these parts, of so many points; return them by name."""
         self.shown.clear()
         found = []
 
         def seen():
             found[:] = [{marker.ns: marker for marker in markers} for markers in self.shown]
-            found[:] = [parts for parts in found if set(spaces) <= set(parts)]
+            found[:] = [parts for parts in found if set(spaces) <= set(parts)
+                        and min(len(parts[name].points) for name in spaces) >= points]
             return found
 
         self.graph.wait(seen)
@@ -62,7 +63,7 @@ def test_the_plan_is_shown_as_the_way_of_the_tool_from_now_to_later(make):  # no
     graph.enable()
     graph.instruct('swing')
     moving(graph, 5)
-    parts = viewer.see('plan', 'decided')
+    parts = viewer.see('plan', 'decided', points=6)  # not of a stop
     for name in ('plan', 'decided'):
         marker = parts[name]
         assert marker.type == Marker.LINE_STRIP and marker.header.frame_id == 'base'

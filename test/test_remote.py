@@ -5,6 +5,7 @@
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 import json
 import logging
 from pathlib import Path
@@ -50,7 +51,7 @@ def asking():
     def make(address, **changes):
         given = {'policy': 'remote', 'server': address, 'server_schema': 'custom', **MAP,
                  'joint_names': JOINTS, 'cameras': ['front'], 'action_rate': 20.0,
-                 'server_deadline': 0.5, **changes}
+                 'server_deadline': 20.0, 'max_inference_time': 60.0, **changes}
         if given['server_schema'] != 'custom':
             given = {name: value for name, value in given.items() if name not in MAP}
         config = read_all_parameters(None, **given)
@@ -202,8 +203,9 @@ def test_an_answer_that_is_none(asking, name):
         assert policy.infer(seen()).positions.shape == (10, 3)
 
 
-def again(policy, seconds=10):
-    """Let the policy find its server again."""
+def again(policy, seconds=60, **changes):
+    """Let the policy find its server again, with some settings changed."""
+    policy._config = replace(policy._config, **changes)
     end = time.monotonic() + seconds
     while True:
         try:
@@ -225,7 +227,7 @@ def test_who_answers_twice_is_not_asked_again(asking):
         assert not policy.loaded
 
 
-def wait_for(done, seconds=10):
+def wait_for(done, seconds=60):
     end = time.monotonic() + seconds
     while not done():
         assert time.monotonic() < end, 'in vain'
@@ -237,17 +239,18 @@ def test_a_late_answer_is_never_used(asking):
 
     def slow(question):
         if question['prompt'] == 'late':
-            hold.wait(10)
+            hold.wait(60)
             return {'actions': np.full((5, 3), 9.0)}
         return answer(question)
 
     with standing_in(answers=slow) as server:
-        policy = started(asking(server.address, server_deadline=0.1))
+        policy = started(asking(server.address))
+        policy._config = replace(policy._config, server_deadline=0.1)
         with pytest.raises(ServerError) as caught:
             policy.infer(seen(text='late'))
         assert caught.value.finding.reason == 'server_late' and not policy.loaded
         hold.set()
-        again(policy)
+        again(policy, server_deadline=20.0)
         assert policy.infer(seen()).positions.max() < 1
 
 
@@ -271,6 +274,23 @@ def test_a_server_that_dies_between_question_and_answer_is_found_again(asking):
         assert policy.infer(seen()).positions.shape == (10, 3)
     finally:
         server.stop()
+
+
+def test_a_network_that_took_long_is_given_as_long_again(asking):
+    with standing_in() as server:
+        policy, given = asking(server.address), []
+        connected = policy._link._connected
+
+        def slowly(address, context, patience_s, headers):
+            given.append(patience_s)
+            time.sleep(0.5)
+            return connected(address, context, patience_s, headers)
+
+        policy._link._connected = slowly
+        policy.ensure_loaded()
+        policy._missed(ServerError('server_unreachable', 'on purpose'))
+        again(policy)
+    assert given[0] == client.LOAD_S and 1.5 <= given[1] <= client.LOAD_S
 
 
 def test_pauses_between_attempts_grow(asking, monkeypatch):
@@ -332,7 +352,7 @@ def test_a_server_of_something_else(behave, reason):
     (lambda connection: connection.recv(), 'server_late')])
 def test_a_server_that_begins_wrongly(speaks, reason):
     with standing_in(speaks=speaks) as server, pytest.raises(ServerError) as caught:
-        Link(server.address).connect(0.5 if reason == 'server_late' else 5.0)
+        Link(server.address).connect(3.0 if reason == 'server_late' else 20.0)
     assert caught.value.finding.reason == reason
 
 
@@ -350,7 +370,7 @@ def test_a_server_that_closed_before_it_was_heard(monkeypatch, said, reason):
     monkeypatch.setattr(Link, '_connected', late)
     with (standing_in(speaks=lambda connection: connection.send(said)) as server,
           pytest.raises(ServerError) as caught):
-        Link(server.address).connect(5.0)
+        Link(server.address).connect(20.0)
     assert caught.value.finding.reason == reason
 
 
@@ -364,12 +384,12 @@ def test_a_network_that_takes_no_more_is_given_up(asking):
 
     with raw(deaf) as address:
         link = Link(address)
-        assert link.connect() == {}
+        assert link.connect(20.0) == {}
         began = time.monotonic()
         with pytest.raises(ServerError) as caught:
             link.ask({'image': np.zeros(2**24, np.uint8)}, 0.2)
         assert caught.value.finding.reason == 'server_late' and not link.up
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 10
         given_up.set()
 
 
@@ -383,20 +403,41 @@ def test_a_peer_that_reads_slowly_does_not_stretch_the_deadline(asking, tmp_path
 
     with raw(drip) as address:
         link = Link(address)
-        link.connect()
+        link.connect(20.0)
         began = time.monotonic()
         with pytest.raises(ServerError) as caught:
             link.ask({'image': np.zeros(2**24, np.uint8)}, 0.3)
         assert caught.value.finding.reason == 'server_late'
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 30  # read to the end it would take ten minutes
         given_up.set()
+
+
+def test_who_was_late_itself_does_not_say_that_the_server_left(asking):
+    """Its process stood still past the deadline, which cut the connection."""
+    ended = threading.Event()
+    with standing_in(answers=lambda question: ended.wait(60) and answer(question)) as server:
+        link = Link(server.address)
+        link.connect(20.0)
+        receive = link._receive
+
+        def after_a_stop(patience_s):
+            time.sleep(0.3)
+            cut(link._socket)
+            link._socket.recv_events_thread.join()
+            return receive(patience_s)
+
+        link._receive = after_a_stop
+        with pytest.raises(ServerError) as caught:
+            link.ask({'state': np.zeros(3)}, 0.2)
+        assert caught.value.finding.reason == 'server_late'
+        ended.set()
 
 
 def test_whoever_closes_need_not_wait_for_an_answer(asking):
     ended = threading.Event()
     with standing_in(answers=lambda question: ended.wait(10) and answer(question)) as server:
         link = Link(server.address)
-        link.connect()
+        link.connect(20.0)
         threading.Timer(0.1, link.abort).start()
         with pytest.raises(ServerError):
             link.ask({'state': np.zeros(3)}, 60.0)
@@ -421,7 +462,7 @@ def test_a_server_with_a_certificate(asking, tmp_path):
     with standing_in(ssl=context) as server:
         for authority in ('', other):
             with pytest.raises(ServerError, match='certificate') as caught:
-                Link(server.address, '', authority).connect()
+                Link(server.address, '', authority).connect(20.0)
             assert caught.value.finding.reason == 'server_unreachable'
         policy = started(asking(server.address, server_ca=own))
         assert policy.infer(seen()).positions.shape == (10, 3)
@@ -448,7 +489,7 @@ class Served:
             served.make, args, key, self.thread).result()
         self._runner = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
         self._runner.start()
-        assert self.ready.wait(10)
+        assert self.ready.wait(60)
 
     async def _run(self):
         self.loop, self.ended = asyncio.get_running_loop(), asyncio.Event()
@@ -475,7 +516,7 @@ def demo():
 
 
 OURS = {'server_schema': 'pi0_ros', 'joint_names': list(arm.JOINT_NAMES),
-        'cameras': ['overhead', 'wrist'], 'action_rate': 0.0, 'server_deadline': 1.9}
+        'cameras': ['overhead', 'wrist'], 'action_rate': 0.0}
 LOOK = {name: np.random.default_rng(number).integers(0, 256, (120, 160, 3), np.uint8)
         for number, name in enumerate(('overhead', 'wrist'))}
 STATE = np.array([0.1, 0.2, 0.3, 0.4, 0.01])
@@ -520,7 +561,7 @@ def test_fitted_images_are_a_fraction_and_nearly_the_same(asking, demo):
 
 def test_the_server_says_what_it_is(demo):
     link = Link(demo.address)
-    spec, said = metadata.read(link.connect())
+    spec, said = metadata.read(link.connect(20.0))
     link.close()
     assert spec.cameras == ('overhead', 'wrist') and spec.action_names == arm.JOINT_NAMES
     assert said['action_rate'] == 50.0 and said['rtc'] == 'identity' and said['noise'][0] == 50
@@ -670,10 +711,10 @@ def test_health_and_others_are_answered_during_an_inference(demo, monkeypatch):
         one.send(pack(question()))
         assert began.wait(10)
         health = f'http://127.0.0.1:{demo.port}/healthz'
-        with urllib.request.urlopen(health, timeout=5) as answered:
+        with urllib.request.urlopen(health, timeout=60) as answered:
             assert answered.read() == b'OK\n'
         with connect(demo.address, compression=None) as other:
-            assert metadata.KEY in unpack(other.recv(timeout=5))
+            assert metadata.KEY in unpack(other.recv(timeout=60))
         hold.set()
         assert unpack(one.recv(timeout=20))['server_timing']['infer_ms'] > 0
 
@@ -704,9 +745,9 @@ def test_a_key_is_asked_for():
     try:
         for key in ('', 'wrong', 's3cre'):
             with pytest.raises(ServerError, match='HTTP 401: it refuses the key'):
-                Link(served.address, key).connect()
+                Link(served.address, key).connect(20.0)
         link = Link(served.address, 's3cret')
-        assert metadata.KEY in link.connect()
+        assert metadata.KEY in link.connect(20.0)
         link.close()
         with pytest.raises(InvalidStatus), connect(served.address):
             pass

@@ -17,6 +17,7 @@ from pi0_ros.observation.observation import Observation
 from pi0_ros.policy.factory import DEMO
 from pi0_ros.policy.pi0 import Pi0Policy
 from pi0_ros.policy.policy import Leftover
+from pi0_ros.remote import turns
 from pi0_ros.remote.turns import Busy, Turns
 import pytest
 from support import DATA, FIXTURES, PI05_FIXTURES
@@ -153,11 +154,18 @@ def played(story, **settings):
     return asyncio.run(play())
 
 
+@pytest.fixture
+def patient(monkeypatch):
+    """Let the order of what is due be that of a test, however long the machine is busy."""
+    monkeypatch.setattr(turns, 'PATIENCE_S', 1000.0)
+
+
+@pytest.mark.usefixtures('patient')
 def test_who_waits_is_decided_together_and_the_urgent_first():
     async def story(scene):
         tasks = [scene.ask('first')]
         await scene.until_it_began()
-        for name, deadline_s in (('a', 1.9), ('b', 1.5), ('bad', 1.7), ('c', 1.8)):
+        for name, deadline_s in (('a', 400), ('b', 100), ('bad', 200), ('c', 300)):
             tasks.append(scene.ask(name, deadline_s))
             await asyncio.sleep(0)
         scene.go.release(3)
@@ -215,6 +223,7 @@ def test_what_would_come_too_late_is_told_at_once():
     played(story, most_waiting=2)
 
 
+@pytest.mark.usefixtures('patient')
 def test_who_is_more_urgent_does_not_wait_for_the_patient():
     async def story(scene):
         scene.turns.batch_s = 0.4
@@ -287,7 +296,7 @@ def served():
     out.close()
 
 
-def test_a_server_answers_several_as_it_would_one(served):
+def test_a_server_answers_several_as_it_would_one(served, monkeypatch):
     from pi0_ros.remote import metadata
     from pi0_ros.remote.wire import pack, unpack
     from test_remote import question
@@ -304,7 +313,9 @@ def test_a_server_answers_several_as_it_would_one(served):
         return await asyncio.gather(*map(one, each))
 
     before = served.server.turns.batches
-    together = [unpack(one)['actions'] for one in asyncio.run(all_of(asked))]
+    with monkeypatch.context() as patched:
+        patched.setattr(served.server.turns, '_wait_s', 30.0)  # until all four are there
+        together = [unpack(one)['actions'] for one in asyncio.run(all_of(asked))]
     assert served.server.turns.batches - before == 1
     alone = [unpack(asyncio.run(all_of([one]))[0])['actions'] for one in asked]
     for one, other in zip(together, alone):

@@ -128,12 +128,13 @@ class RemotePolicy:
         if self._last is not None and time.monotonic() < self._next_s:
             raise Unserved(self._last.finding, fresh=False)
         known = self._last
-        self._connect_again(self._warm_up)
+        # Over a slow network several round trips take about as long as they did before.
+        self._connect_again(min(LOAD_S, max(CONNECT_S, 3 * self._link.reached_s))
+                            if known else LOAD_S, self._warm_up)
         if known:
             log.info(f"server '{self._config.server}' is there again")
 
-    def _connect_again(self, then: Callable[[], None] = lambda: None,
-                       patience_s: float = CONNECT_S) -> None:
+    def _connect_again(self, patience_s: float, then: Callable[[], None] = lambda: None) -> None:
         try:
             self._connect(patience_s)
             then()
@@ -151,7 +152,7 @@ class RemotePolicy:
         self._pause_s = min(max(FIRST_PAUSE_S, 2 * self._pause_s), LONGEST_PAUSE_S)
         self._last, self._next_s = error, time.monotonic() + self._pause_s
 
-    def _connect(self, patience_s: float = CONNECT_S) -> None:
+    def _connect(self, patience_s: float) -> None:
         """Connect, and make sure that the server fits the robot."""
         said = self._link.connect(patience_s)
         try:
@@ -250,7 +251,7 @@ class RemotePolicy:
             if not (self._ours and self._ours.get(metadata.REPLICAS)):
                 raise
             log.warning(f'{error.finding.text}; another replica is asked')
-        self._connect_again(patience_s=max(0.1, (  # to connect, and to be greeted
+        self._connect_again(max(0.1, (  # to connect, and to be greeted
             began + self._config.server_deadline - time.monotonic()) / 2))
         return self._infer(observation, noise, leftover, number, began)
 

@@ -59,6 +59,7 @@ class Link:
         self._socket: ClientConnection | None = None
         self._aborted = False
         self.sent_bytes, self.send_s = 0, 0.0  # of the last question
+        self.reached_s = 0.0  # how long the last server took to be reached and to speak
 
     @property
     def up(self) -> bool:
@@ -72,6 +73,7 @@ class Link:
         :raises ServerError: there is no such server.
         """
         self.close()
+        began = time.monotonic()
         try:
             context = None
             if self.address.startswith('wss:'):
@@ -90,7 +92,8 @@ class Link:
                 _tend(self._socket.socket)
             if self._aborted:
                 raise OSError('closing')
-            return self._receive(patience_s)
+            said, self.reached_s = self._receive(patience_s), time.monotonic() - began
+            return said
         except ServerError:
             self.close()
             raise
@@ -137,8 +140,10 @@ class Link:
                 cut.cancel()
             self.sent_bytes, self.send_s = len(message), time.monotonic() - began
             return self._receive(max(0.0, patience_s - self.send_s))
-        except ServerError:
+        except ServerError as error:
             self.close()
+            if isinstance(error, ServerLeft) and time.monotonic() - began >= patience_s:
+                raise self._late() from error  # nobody left: the deadline cut it
             raise
         except Exception as error:
             self.close()
@@ -157,12 +162,15 @@ class Link:
         raise ServerError('server_answer', f"server '{self.address}' says something that it was "
                           'not asked')
 
+    def _late(self) -> ServerError:
+        return ServerError('server_late', f"server '{self.address}' has not answered within the "
+                           'deadline: a late answer is not used')
+
     def _receive(self, patience_s: float) -> dict[Any, Any]:
         try:
             message = self._socket.recv(timeout=patience_s)
         except TimeoutError as error:
-            raise ServerError('server_late', f"server '{self.address}' has not answered within "
-                              f'the deadline: a late answer is not used') from error
+            raise self._late() from error
         except ConnectionClosed as error:
             raise ServerLeft('server_unreachable', f"server '{self.address}' closed the "
                              f'connection: {_first_line(error)}') from error

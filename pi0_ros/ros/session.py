@@ -146,6 +146,7 @@ class Session:
                    + self.pilot.remaining_ns(self.now()) / 1e9):
                 pause.wait(min(self.pilot.timing.period_ns / 1e9, 0.05))
                 stalled = loop.stalled()
+            stalled = stalled or (loop.stalled() if self.pilot.speaking else None)
             if stalled:
                 self._log.warning(f'deactivated while it moved: {stalled}')
         finally:
