@@ -359,6 +359,24 @@ def test_a_controller_that_holds_what_nobody_told_it_is_noticed():
     assert not rig.pilot.enabled
 
 
+def test_a_node_that_heard_nothing_for_a_while_takes_no_controller_for_silent():
+    """As when its machine was busy: which message comes first afterwards is chance."""
+    rig = Rig(tells=True).start()
+    rig.tells, rig.feeds = False, {'images'}
+    rig.run(600)
+    assert rig.guard.stopped_by.reason == 'joints_silent'
+    rig.feeds = {'joints', 'images'}
+    rig.run(150)
+    rig.tells = True
+    rig.run(900)
+    assert rig.pilot.enabled and rig.moves() and not rig.guard.fault
+    rig.tells, rig.feeds = False, {'images'}
+    rig.run(600)
+    rig.feeds = {'joints', 'images'}
+    rig.run(300)  # it is silent indeed
+    assert rig.guard.stopped_by.reason == 'controller_silent' and not rig.pilot.enabled
+
+
 def test_a_controller_that_stops_to_tell_its_state_disarms_and_is_not_armed():
     rig = Rig(tells=True).start()
     rig.tells = False

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import numpy as np
 from pi0_ros.control import safety
-from pi0_ros.control.controllers import Controllers, Report, TRAJECTORY
+from pi0_ros.control.controllers import Controllers, Report, SILENT_NS, TRAJECTORY
 from pi0_ros.control.pilot import Pilot, Stance
 from pi0_ros.motion.limits import JointLimits
 from pi0_ros.observation.buffers import Stamped
@@ -49,7 +49,7 @@ class Follower:
         self._rest: np.ndarray | None = None  # [D] measured, since it stands
         self._told: np.ndarray | None = None  # [D] where it stands, as far as it was told
         self._doubted = False  # whether the robot did not follow what it was told last
-        self._spoke_ns = 0
+        self._spoke_ns = self._deaf_ns = 0
 
     def begin(self, measured: np.ndarray, now_ns: int) -> np.ndarray:
         """Forget the past; return where a robot that is armed at ``measured`` [D] stands."""
@@ -91,6 +91,7 @@ class Follower:
         """Forget where the robot stands: the clock jumped."""
         self._rest = self._told = None
         self._way.clear()
+        self._deaf_ns = 0
         self._controllers.forget()
 
     def watch_rest(self, joints: Stamped | None, now_ns: int) -> None:
@@ -189,9 +190,14 @@ class Follower:
                 return finding
         return None
 
+    def deaf(self, now_ns: int) -> None:
+        """Count no controller as silent: of joints, too, nothing was heard."""
+        self._deaf_ns = now_ns
+
     def departed(self, now_ns: int) -> Finding | None:
         """Return a joint that a controller holds where nobody told it to, or its silence."""
-        silent = self._controllers.silent(now_ns)
+        deaf = now_ns - self._deaf_ns <= SILENT_NS
+        silent = None if deaf else self._controllers.silent(now_ns)
         if silent or not self._controllers.hears(now_ns):
             return silent
         if self._pilot.waits(now_ns):

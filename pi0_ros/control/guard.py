@@ -98,9 +98,12 @@ class Guard(Faults):
     def _look_at_robot(self, now_ns: int) -> Finding | None:
         """Look at whether the robot follows, also while it stops, for whatever reason."""
         joints = self.builder.joints.get()
-        if joints is None or not self.rules.tracks or self.builder.check_joints(now_ns):
+        if joints is None or not self.rules.tracks:
             return None
         follower, armed = self._follower, self.pilot.enabled
+        if self.builder.check_joints(now_ns):
+            follower.deaf(now_ns)
+            return None
         measured = joints.value[:len(self.pilot.joint_names)]
         finding = follower.departed(now_ns)
         if finding:  # nobody follows: whatever was told now would be a jump

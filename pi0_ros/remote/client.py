@@ -76,9 +76,8 @@ class RemotePolicy:
         self.noise_shape = (0, 0)
         self._velocity: np.ndarray | None = None
         self._ours: dict | None = None
-        self._asked = 0
         self.identity: bytes | None = None  # what a server of ours said at first
-        self._pause_s, self._next_s = 0.0, 0.0
+        self._asked, self._pause_s, self._next_s = 0, 0.0, 0.0
         self._last: ServerError | None = None
         self._took = {name: deque(maxlen=KEPT) for name in ('resize', 'send', 'infer', 'network')}
 
