@@ -9,6 +9,7 @@ import time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 import numpy as np
 from pi0_ros.control import teller
+from pi0_ros.observation.decoding import to_ns
 from pi0_ros.ros import control_loop
 from pi0_ros.ros.links import qos
 from pi0_ros.ros.node import Pi0Node
@@ -69,15 +70,21 @@ class Robot(Node):
         self.enable_client = self.create_client(SetBool, 'pi0/enable')
         self.reset_client = self.create_client(Trigger, 'pi0/reset')
         self.position, self.names = [0.1, 0.2], list(JOINTS)
-        self.follows = True  # what it is told
+        self.follows, self._ways = True, {}  # what it is told
         self.image = {'height': 4, 'width': 4, 'encoding': 'rgb8', 'step': 12, 'data': bytes(48)}
         self.feeds = {'joints', 'images'}
         self.now_ns = None  # of simulated time
 
     def _on_command(self, message):
         self.commands.append(message)
-        if self.follows:
-            self.position = list(message.points[0].positions)
+        self.follow(message)
+
+    def follow(self, message):
+        """Do from now on what a trajectory says, to its end, as a controller does."""
+        times = [to_ns(message.header.stamp) + to_ns(point.time_from_start)
+                 for point in message.points]
+        for name, way in zip(message.joint_names, zip(*(p.positions for p in message.points))):
+            self._ways[name] = times, way
 
     def _on_positions(self, message):
         self.positions.append(message)
@@ -88,13 +95,18 @@ class Robot(Node):
         for part in message.status:
             self.diagnostics[part.name] = part
 
+    def now(self):
+        """Return the time, ns."""
+        return self.get_clock().now().nanoseconds if self.now_ns is None else self.now_ns
+
     def stamp(self):
-        if self.now_ns is None:
-            return self.get_clock().now().to_msg()
-        return rclpy.time.Time(nanoseconds=self.now_ns).to_msg()
+        return rclpy.time.Time(nanoseconds=self.now()).to_msg()
 
     def feed(self):
-        """Publish the inputs that are not switched off."""
+        """Move, and publish the inputs that are not switched off."""
+        for index, name in enumerate(self.names):
+            if self.follows and name in self._ways:
+                self.position[index] = float(np.interp(self.now(), *self._ways[name]))
         if 'joints' in self.feeds:
             message = JointState(name=self.names, position=self.position)
             message.header.stamp = self.stamp()
@@ -110,8 +122,7 @@ class Robot(Node):
 
     def speeds(self):
         """Return the speeds of all joints from one command to the next, whenever these came."""
-        stamps = [message.header.stamp for message in self.commands]
-        times = [stamp.sec + 1e-9 * stamp.nanosec for stamp in stamps]
+        times = 1e-9 * np.array([to_ns(message.header.stamp) for message in self.commands])
         starts = [message.points[0].positions for message in self.commands]
         return np.diff(starts, axis=0) / np.diff(times)[:, None]
 

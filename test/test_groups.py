@@ -47,7 +47,7 @@ class Hand:
         self.heard.append(message)
         if self.interface == 'joint_trajectory':
             assert message.joint_names == ['b']
-            self.graph.robot.position[1] = message.points[0].positions[0]
+            self.graph.robot.follow(message)
         elif self.interface == 'joint_state_command':
             self.graph.robot.position[1] = dict(zip(message.name, message.position))['b']
         elif self.interface == 'positions':
@@ -65,7 +65,7 @@ def on_arm(graph, arm):
     def follow(message):
         arm.append(message)
         assert message.joint_names == ['a'], 'foreign joints are refused'
-        graph.robot.position[0] = message.points[0].positions[0]
+        graph.robot.follow(message)
 
     graph.robot.create_subscription(JointTrajectory, 'arm/joint_trajectory', follow, 50)
 

@@ -245,6 +245,7 @@ def test_bad_joint_states_stop_the_robot_and_are_named(make, names, positions, w
     assert 'armed, but waiting' in graph.enable().message
     a, b = graph.robot.commands[-1].points[-1].positions
     graph.robot.names, graph.robot.position = ['x', 'b', 'a'], [9.0, b, a]
+    graph.robot.follows = True
     moving(graph)  # extra joints and another order are fine
 
 

@@ -508,16 +508,6 @@ def test_a_robot_of_six_joints_moves(saved, tmp_path, handover):
         robot.names, robot.position = list(WATCHED), [0.1] * STATES
         wrist = robot.create_publisher(Image, 'camera_2/image_raw', 2)
 
-        def follow(message):
-            robot.commands.append(message)
-            robot.position = [*message.points[0].positions, *robot.position[ACTIONS:]]
-
-        robot._on_command = follow
-        robot.destroy_subscription(robot.commands_in)
-        from trajectory_msgs.msg import JointTrajectory
-        robot.commands_in = robot.create_subscription(JointTrajectory, 'joint_trajectory', follow,
-                                                      50)
-
         def show():
             image = Image(**robot.image)
             image.header.stamp = robot.stamp()
