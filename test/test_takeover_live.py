@@ -32,6 +32,7 @@ ROOT = Path(__file__).parents[1]
 SEED, FPS, PERIOD_S = 7, 20, 0.02
 SLOWLY = 0.45  # of the expert's pace: a robot at half its velocity keeps up
 AHEAD = 0.12     # rad, that the person is ahead of the robot at most
+SEES_S = 8.0     # after which a person sees that the robot's hand has closed on nothing
 RECORDED = {
     '/joint_states': (JointState, 'sensor_msgs/msg/JointState', qos.JOINTS),
     '/joint_trajectory': (JointTrajectory, 'trajectory_msgs/msg/JointTrajectory', qos.RECORD),
@@ -72,6 +73,7 @@ class Person:
         self.table = world.random_world(np.random.default_rng(SEED))
         self.table.joints[0] = self.joints
         self.command = self.table.joints.copy()
+        self.held_s = 0.0
 
     def _work(self):
         if self.pressed is not None:
@@ -82,6 +84,9 @@ class Person:
             if np.abs(self.joints - self.table.joints[0])[:-1].max() < AHEAD:
                 self.command = expert.advance(self.table, self.command, red, step_s)
                 world.step(self.table, self.command, step_s)
+                self.held_s += PERIOD_S * (self.table.held[0] == red[0])
+            if self.held_s > SEES_S and self.taken != 'red':  # it was late when the hand closed
+                self.begin()
             message = JointState(name=list(arm.JOINT_NAMES),
                                  position=self.table.joints[0].tolist())
             message.header.stamp = self.node.get_clock().now().to_msg()
