@@ -26,13 +26,11 @@ from trajectory_msgs.msg import JointTrajectory
 
 JOINTS = ('a', 'b')
 TIMEOUT_S = 20.0
-# A machine that is busy otherwise lets everything wait, for seconds at times: inputs, threads and
-# the policy may be late, but in the tests of just that, which are PROMPT.
+# A busy machine lets everything wait, for seconds at times: inputs, threads and the policy may be
+# late here. Tests of lateness itself set their own ages, or ask for those of a node.
 PATIENT = {'max_joint_age': 5.0, 'max_image_age': 5.0, 'max_skew': 5.0, 'max_chunk_age': 10.0,
            'max_inference_time': 60.0}
-PROMPT = {'max_joint_age': 0.1, 'max_image_age': 0.2, 'max_skew': 0.2, 'max_chunk_age': 0.5,
-          'max_inference_time': 2.0}  # as a node is
-PATIENCE_NS = 60 * 10**9  # until a clock is taken for one that jumped, a thread for one that hangs
+PATIENCE_NS = 60 * 10**9  # after which a clock counts as having jumped, a thread as hanging
 CLOCK_JUMP_NS, STALLED_NS = teller.CLOCK_JUMP_NS, control_loop.STALLED_NS  # as a node is
 
 
@@ -42,6 +40,14 @@ def spin_until(executor, done: Callable[[], object], timeout_s: float = TIMEOUT_
     while not done():
         assert time.monotonic() < end, f'waited {timeout_s} s in vain'
         executor.spin_once(timeout_sec=0.02)
+
+
+def ways(message):
+    """Return the times, ns, and the places of each joint of a trajectory."""
+    times = [to_ns(message.header.stamp) + to_ns(point.time_from_start)
+             for point in message.points]
+    return {name: (times, way) for name, way in zip(
+        message.joint_names, zip(*(point.positions for point in message.points)))}
 
 
 class Robot(Node):
@@ -70,7 +76,8 @@ class Robot(Node):
         self.enable_client = self.create_client(SetBool, 'pi0/enable')
         self.reset_client = self.create_client(Trigger, 'pi0/reset')
         self.position, self.names = [0.1, 0.2], list(JOINTS)
-        self.follows, self._ways = True, {}  # what it is told
+        self.follows = True  # what it is told; else it stays at ``position``
+        self._ways = {}      # of each joint: times and places
         self.image = {'height': 4, 'width': 4, 'encoding': 'rgb8', 'step': 12, 'data': bytes(48)}
         self.feeds = {'joints', 'images'}
         self.now_ns = None  # of simulated time
@@ -81,9 +88,10 @@ class Robot(Node):
 
     def follow(self, message):
         """Do from now on what a trajectory says, to its end, as a controller does."""
-        times = [to_ns(message.header.stamp) + to_ns(point.time_from_start)
-                 for point in message.points]
-        for name, way in zip(message.joint_names, zip(*(p.positions for p in message.points))):
+        for name, (times, way) in ways(message).items():
+            if times[0] > to_ns(message.header.stamp):  # the first piece of a motion
+                times = [self.now(), *times]
+                way = [self.position[self.names.index(name)], *way]
             self._ways[name] = times, way
 
     def _on_positions(self, message):
@@ -120,27 +128,34 @@ class Robot(Node):
         """Return the first position of joint a in every command."""
         return np.array([message.points[0].positions[0] for message in self.commands])
 
-    def speeds(self):
-        """Return the speeds of all joints from one command to the next, whenever these came."""
-        times = 1e-9 * np.array([to_ns(message.header.stamp) for message in self.commands])
-        starts = [message.points[0].positions for message in self.commands]
-        return np.diff(starts, axis=0) / np.diff(times)[:, None]
+    def jumps(self):
+        """Return how far commands begin from where the one before is at that time."""
+        out = []
+        for before, after in zip(map(ways, self.commands), map(ways, self.commands[1:])):
+            out += [abs(way[0] - np.interp(times[0], *before[name]))
+                    for name, (times, way) in after.items()]
+        return np.array(out)
 
 
 class Graph:
-    """A robot and a node that talk to each other and to nobody else; ``hangs_ns``: a thread."""
+    """
+    A robot and a node that talk to each other and to nobody else.
 
-    def __init__(self, use_sim_time=False, namespace='', urdf=None, hangs_ns=PATIENCE_NS,
-                 **parameters):
-        control_loop.STALLED_NS = hangs_ns
-        teller.CLOCK_JUMP_NS = CLOCK_JUMP_NS if use_sim_time else PATIENCE_NS
+    :param patient: whether inputs and chunks may be older than a node usually lets them be.
+    :param hangs_ns: after which the control thread counts as hanging.
+    """
+
+    def __init__(self, use_sim_time=False, namespace='', urdf=None, patient=True,
+                 hangs_ns=PATIENCE_NS, **parameters):
         self.context = rclpy.Context()
         rclpy.init(context=self.context)
         self.robot = Robot(self.context, namespace)
         values = {'policy': 'mock_sine', 'joint_names': list(JOINTS), 'cameras': ['front'],
-                  'use_sim_time': use_sim_time, **PATIENT, **parameters}
+                  'use_sim_time': use_sim_time, **(PATIENT if patient else {}), **parameters}
         self.node = Pi0Node(context=self.context, namespace=namespace, parameter_overrides=[
             Parameter(name, value=value) for name, value in values.items()])
+        control_loop.STALLED_NS = hangs_ns
+        teller.CLOCK_JUMP_NS = CLOCK_JUMP_NS if use_sim_time else PATIENCE_NS
         self.executor = SingleThreadedExecutor(context=self.context)
         self.executor.add_node(self.robot)
         self.executor.add_node(self.node)
@@ -214,9 +229,9 @@ class Graph:
 
     def close(self):
         """End everything."""
+        control_loop.STALLED_NS, teller.CLOCK_JUMP_NS = STALLED_NS, CLOCK_JUMP_NS
         self.node.close()
         self.executor.shutdown()
         self.node.destroy_node()
         self.robot.destroy_node()
         rclpy.shutdown(context=self.context)
-        control_loop.STALLED_NS, teller.CLOCK_JUMP_NS = STALLED_NS, CLOCK_JUMP_NS

@@ -44,7 +44,7 @@ def killed_after(method: str, count: int, *words: str) -> None:
     """Run ``pi0_ros`` with words, in a process that is killed when a method returns so often."""
     where, _, name = method.rpartition('.')
     done = subprocess.run([sys.executable, '-c', KILLED, where, name, str(count), *words],
-                          cwd=DATA.parents[1], capture_output=True, text=True)
+                          cwd=DATA.parents[1], capture_output=True, text=True, timeout=600)
     assert done.returncode == -signal.SIGKILL, done.stderr
 
 

@@ -73,7 +73,8 @@ def test_an_overrun_is_counted_and_not_made_up_for():
     loop = ControlLoop(Clock(), PERIOD, tick, lambda error: None)
     run(loop, 8, ticked)
     assert loop.missed >= 5
-    assert ticks[7] - ticks[0] > 10 * PERIOD  # made up for, they would be 7 periods apart
+    # Six periods to the next of the grid, then one after another.
+    assert ticks[7] - ticks[2] > 9.4 * PERIOD
 
 
 def test_an_error_in_a_tick_is_told_and_the_loop_goes_on():

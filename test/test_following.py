@@ -365,8 +365,9 @@ def test_a_node_that_heard_nothing_for_a_while_takes_no_controller_for_silent():
     rig.tells, rig.feeds = False, {'images'}
     rig.run(600)
     assert rig.guard.stopped_by.reason == 'joints_silent'
-    rig.feeds = {'joints', 'images'}
+    rig.feeds, commands = {'joints', 'images'}, len(rig.commands)
     rig.run(150)
+    assert len(rig.commands) == commands  # it stands until that is known
     rig.tells = True
     rig.run(900)
     assert rig.pilot.enabled and rig.moves() and not rig.guard.fault
@@ -375,6 +376,19 @@ def test_a_node_that_heard_nothing_for_a_while_takes_no_controller_for_silent():
     rig.feeds = {'joints', 'images'}
     rig.run(300)  # it is silent indeed
     assert rig.guard.stopped_by.reason == 'controller_silent' and not rig.pilot.enabled
+
+
+def test_joint_states_that_come_and_go_let_no_robot_move_whose_controller_is_silent():
+    rig = Rig(tells=True).start()
+    rig.tells, rig.feeds = False, {'images'}
+    rig.run(600)
+    commands = len(rig.commands)
+    for _ in range(10):
+        rig.feeds = {'joints', 'images'}
+        rig.run(60)
+        rig.feeds = {'images'}
+        rig.run(120)
+    assert len(rig.commands) == commands
 
 
 def test_a_controller_that_stops_to_tell_its_state_disarms_and_is_not_armed():

@@ -77,8 +77,10 @@ def fill(job):
     import ray
     folder, second = job
     if ray.get_runtime_context().get_node_id() == second:
+        (folder / 'there').touch()
         wait_for(folder / 'full')
         return 'second'
+    wait_for(folder / 'there')  # else the next job comes here, too
     try:
         (folder / 'full').touch(exist_ok=False)
     except FileExistsError:
@@ -212,7 +214,9 @@ def test_killed_three_times_it_ends_the_same(bags, wanted, tmp_path):
         process = subprocess.Popen([sys.executable, '-m', 'pi0_ros', 'export', *words], cwd=ROOT,
                                    stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         goal = seen + dice.randint(1, 2)  # episodes; then it dies
+        end = time.monotonic() + 600
         while process.poll() is None:
+            assert time.monotonic() < end
             if episodes(partial) >= goal:
                 process.kill()
         process.wait()

@@ -15,7 +15,7 @@ import pytest
 pytest.importorskip('rclpy', reason='needs ROS 2')
 
 import cv2  # noqa: E402, I100
-from graph import Graph, PROMPT  # noqa: E402
+from graph import Graph  # noqa: E402
 import numpy as np  # noqa: E402
 from sensor_msgs.msg import CompressedImage, JointState  # noqa: E402
 from support import command_problem  # noqa: E402
@@ -39,11 +39,15 @@ def moving(graph, count=10):
     graph.wait(lambda: len(graph.robot.commands) >= before + count)
 
 
-def at_rest(graph):
-    """Return whether the last command ends a stop, or a busy machine cut that one short."""
-    if graph.node.session.pilot.counters.late_ticks:
-        return True  # the robot follows its last window
-    return np.abs(graph.robot.commands[-1].points[0].velocities).max() < 0.05
+def late_ticks(graph):
+    """Return how often a busy machine let the robot come to rest in silence."""
+    return graph.node.session.pilot.counters.late_ticks
+
+
+def at_rest(graph, late):
+    """Return whether the last command ends a stop, or there were more than ``late`` such ticks."""
+    return late_ticks(graph) > late or np.abs(
+        graph.robot.commands[-1].points[0].velocities).max() < 0.05
 
 
 def test_armed_and_instructed_robot_moves_and_every_command_keeps_the_rules(make):
@@ -54,7 +58,7 @@ def test_armed_and_instructed_robot_moves_and_every_command_keeps_the_rules(make
     assert not [p for p in map(command_problem, graph.robot.commands) if p]
     assert graph.robot.commands[0].joint_names == ['a', 'b']
     assert np.ptp(graph.robot.starts()) > 0.01
-    assert np.abs(graph.robot.speeds()).max() < 1.0
+    assert graph.robot.jumps().max() < 0.02
     assert graph.robot.chunks and graph.robot.active[-1] == 'swing'
     assert graph.status('moving', 'swing') == 'swing'
 
@@ -71,11 +75,12 @@ def test_disable_stops_and_silences(make):
     graph.enable()
     graph.instruct('swing')
     moving(graph)
+    late = late_ticks(graph)
     assert graph.enable(False).message == 'disarmed'
     count = graph.quiet()
     graph.instruct('swing again')
     assert graph.quiet() == count
-    assert at_rest(graph)
+    assert at_rest(graph, late)
 
 
 @pytest.mark.parametrize('text', ['', 'juggle'])
@@ -252,7 +257,7 @@ def test_bad_joint_states_stop_the_robot_and_are_named(make, names, positions, w
 @pytest.mark.parametrize('feed, words', [
     ('images', "camera 'front' is silent"), ('joints', 'joint states of a, b are')])
 def test_silent_input_is_named_and_recovers(make, feed, words):
-    graph = make(**PROMPT)
+    graph = make(patient=False)
     graph.enable()
     graph.instruct('swing')
     moving(graph)

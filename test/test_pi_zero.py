@@ -520,7 +520,7 @@ def test_a_robot_of_six_joints_moves(saved, tmp_path, handover):
         graph.wait(lambda: len(robot.commands) > 60 and len(robot.chunks) > 3)
         moved = np.array([list(message.points[0].positions) for message in robot.commands])
         assert moved.shape[1] == ACTIONS and np.ptp(moved, axis=0).max() > 0.01
-        assert np.abs(robot.speeds()).max() < 2.5
+        assert robot.jumps().max() < 0.02
         told = {pair.key: pair.value for pair in robot.diagnostics['pi0: policy'].values}
         assert told['engine'] == PI_ZERO
     finally:

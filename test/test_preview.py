@@ -67,7 +67,7 @@ def test_the_plan_is_shown_as_the_way_of_the_tool_from_now_to_later(make):  # no
     for name in ('plan', 'decided'):
         marker = parts[name]
         assert marker.type == Marker.LINE_STRIP and marker.header.frame_id == 'base'
-        assert len(marker.points) > 5 and len(marker.colors) == len(marker.points)
+        assert len(marker.colors) == len(marker.points)
         assert np.allclose(np.linalg.norm(points(marker), axis=1), 0.5)
     first, last = parts['plan'].colors[0], parts['plan'].colors[-1]
     assert first.g > first.b and last.b > last.g

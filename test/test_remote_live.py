@@ -80,7 +80,8 @@ def test_a_late_answer_is_not_executed_and_the_robot_goes_on(live):
     graph.node.session.guard.unserved = lambda finding, *given: (
         reasons.append(finding.reason), unserved(finding, *given))
     late.set()
-    graph.wait(lambda: 'server_late' in reasons)
+    graph.wait(lambda: reasons)
+    assert set(reasons) == {'server_late'}
     hold.set()
     moving(graph)
     assert max(point.positions[0] for message in graph.robot.commands

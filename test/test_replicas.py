@@ -45,7 +45,7 @@ def decide(self, decide, *args, **options):
 init, turns.Turns.__init__, turns.HANGS_S = turns.Turns.__init__, decide, 2.0
 '''
 
-REPLACED_S = 90.0  # of which Ray waits thirty for robots that might still leave it
+REPLACED_S = 300.0  # of which Ray waits thirty for robots that might still leave it
 
 needs_ray = pytest.mark.skipif(importlib.util.find_spec('ray') is None, reason='needs Ray')
 LOOK = {name: np.random.default_rng(number).integers(0, 256, (120, 160, 3), np.uint8)
@@ -193,7 +193,8 @@ def test_killed_at_random_and_changed_no_question_is_lost(serving, robot, tmp_pa
     (tmp_path / 'now').unlink()
     (tmp_path / 'now').symlink_to(tmp_path / 'three')
     served.process.send_signal(signal.SIGHUP)
-    served.until("'two' goes on: 'three' has other action names, and 3 robots")
+    # Ray may have sent all to one replica, which then sends one of them away.
+    served.until(r"'two' goes on: 'three' has other action names, and \d robots")
     again = ask(robots[0])
     # What is no checkpoint is refused, too.
     (tmp_path / 'now').unlink()

@@ -85,8 +85,8 @@ class Person:
                 self.command = expert.advance(self.table, self.command, red, step_s)
                 world.step(self.table, self.command, step_s)
                 self.held_s += PERIOD_S * (self.table.held[0] == red[0])
-            if self.held_s > SEES_S and self.taken != 'red':  # it was late when the hand closed
-                self.begin()
+            if self.held_s > SEES_S and self.taken != 'red':
+                self.begin()  # the robot was late when the hand closed
             message = JointState(name=list(arm.JOINT_NAMES),
                                  position=self.table.joints[0].tolist())
             message.header.stamp = self.node.get_clock().now().to_msg()

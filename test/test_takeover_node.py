@@ -68,7 +68,7 @@ def test_a_person_takes_over_leads_and_gives_back(make, kind):  # noqa: F811
     moving(graph, 20)
     assert not [p for p in map(command_problem, graph.robot.commands) if p]
     # The mock swings about where its plan began: nothing jumped on the way.
-    assert np.abs(graph.robot.speeds()).max() < 1.0
+    assert graph.robot.jumps().max() < 0.02
 
 
 def test_two_leaders_and_silence_hold_and_are_told(make):  # noqa: F811

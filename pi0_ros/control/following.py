@@ -191,12 +191,16 @@ class Follower:
         return None
 
     def deaf(self, now_ns: int) -> None:
-        """Count no controller as silent: of joints, too, nothing was heard."""
-        self._deaf_ns = now_ns
+        """
+        Disarm for no silent controller for a while: joint states were late, too.
+
+        Which of the two comes first afterwards says nothing. Until it is known, the robot stands.
+        """
+        self._deaf_ns, self._departed_since_ns = now_ns, None
 
     def departed(self, now_ns: int) -> Finding | None:
         """Return a joint that a controller holds where nobody told it to, or its silence."""
-        deaf = now_ns - self._deaf_ns <= SILENT_NS
+        deaf = 0 <= now_ns - self._deaf_ns <= SILENT_NS
         silent = None if deaf else self._controllers.silent(now_ns)
         if silent or not self._controllers.hears(now_ns):
             return silent

@@ -90,7 +90,8 @@ class Guard(Faults):
         finding = self._look_at_robot(now_ns)
         if finding or not self.pilot.enabled:
             return finding
-        finding = self.builder.check(now_ns) or self.controllers.problem(now_ns)
+        finding = self.builder.check(now_ns) or self.controllers.problem(now_ns) or (
+            self.controllers.silent(now_ns) if self.rules.tracks else None)
         if finding:
             self.stop(finding)
         return finding
@@ -269,11 +270,9 @@ class Guard(Faults):
 
         :param usual_ns: the 95th percentile of what inferences take.
         """
-        hanging = self._watchdog.hanging(steady_ns, usual_ns, self.rules)
-        if hanging:
+        if hanging := self._watchdog.hanging(steady_ns, usual_ns, self.rules):
             self.latch(hanging)
-        late = self._watchdog.arming_late(steady_ns)
-        if late:
+        if late := self._watchdog.arming_late(steady_ns):
             self.disarm(late)
 
     def image_problem(self, now_ns: int) -> Finding | None:

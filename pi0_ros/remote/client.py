@@ -23,7 +23,7 @@ from pi0_ros.policy.config import PolicyConfig
 from pi0_ros.policy.factory import require_every_joint
 from pi0_ros.policy.policy import ActionChunk, Leftover, Unserved
 from pi0_ros.remote import metadata, schemas
-from pi0_ros.remote.link import CONNECT_S, Link, read_key, ServerError, ServerLeft
+from pi0_ros.remote.link import Link, read_key, ServerError, ServerLeft
 from pi0_ros.remote.wire import pack
 from pi0_ros.weights.files import CheckpointError
 
@@ -127,9 +127,7 @@ class RemotePolicy:
         if self._last is not None and time.monotonic() < self._next_s:
             raise Unserved(self._last.finding, fresh=False)
         known = self._last
-        # Over a slow network several round trips take about as long as they did before.
-        self._connect_again(min(LOAD_S, max(CONNECT_S, 3 * self._link.reached_s))
-                            if known else LOAD_S, self._warm_up)
+        self._connect_again(self._link.again_s if known else LOAD_S, self._warm_up)
         if known:
             log.info(f"server '{self._config.server}' is there again")
 

@@ -24,7 +24,7 @@ from pi0_ros.remote.wire import MOST, pack, unpack, WireError
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
-CONNECT_S = 1.0   # until a server has been reached and has spoken
+AGAIN_S = 1.0, 3.0  # until a server has been reached again and has spoken, at least, at most
 MOST_ANSWER = 2**20  # bytes; a thousand steps of 32 numbers are a quarter of it
 FIRST_LINE = 300  # characters
 MOVES = 'Pi0-Ros-Moves'  # header of those who can be sent to another address
@@ -59,14 +59,14 @@ class Link:
         self._socket: ClientConnection | None = None
         self._aborted = False
         self.sent_bytes, self.send_s = 0, 0.0  # of the last question
-        self.reached_s = 0.0  # how long the last server took to be reached and to speak
+        self.again_s = AGAIN_S[0]  # how long it may take to connect again
 
     @property
     def up(self) -> bool:
         """Return whether there is a connection; from any thread."""
         return self._socket is not None
 
-    def connect(self, patience_s: float = CONNECT_S) -> dict[Any, Any]:
+    def connect(self, patience_s: float) -> dict[Any, Any]:
         """
         Connect; return what the server says of itself, a map that may be empty.
 
@@ -92,7 +92,9 @@ class Link:
                 _tend(self._socket.socket)
             if self._aborted:
                 raise OSError('closing')
-            said, self.reached_s = self._receive(patience_s), time.monotonic() - began
+            said = self._receive(patience_s)
+            # Over a slow network it takes about as long the next time.
+            self.again_s = min(AGAIN_S[1], max(AGAIN_S[0], 3 * (time.monotonic() - began)))
             return said
         except ServerError:
             self.close()

@@ -61,8 +61,10 @@ class Demo(Run):
         self.arm()
 
     def attempt(self, colour: str, phrase: str) -> dict[str, object]:
-        """Give one instruction; return how it went."""
+        """Give one instruction, to a robot that is armed again if need be; return how it went."""
         observer = self.observer
+        if observer.state == 'disarmed':  # one that did not follow, on a machine that was busy
+            self.arm()
         instruction, began = phrase.format(colour), observer.elapsed()
         before = observer.taken
         observer.instruct(instruction)
