@@ -6,7 +6,7 @@ WORKERS ?= auto --maxprocesses 4
 
 ROBOT ?= so101
 
-.PHONY: help demo sim test fuzz mutants setup clean
+.PHONY: help demo sim test stops fuzz mutants setup clean
 
 help:
 	@echo 'make demo              a simulated robot takes the blocks it is told to take'
@@ -15,6 +15,7 @@ help:
 	@echo 'make test              all tests; ARGS="-k plan" for some'
 	@echo "make test ARGS=\"-m 'not live'\"  without those that run whole programs"
 	@echo 'make test ROS=kilted    on the wheels of another ROS 2 than Jazzy'
+	@echo 'make stops             all tests, while random processes of theirs stand still for a moment'
 	@echo 'make fuzz              ten million control ticks of random lives, hours'
 	@echo 'make mutants           sixty faults in control and motion: do the tests notice?'
 
@@ -31,6 +32,9 @@ sim: setup
 
 test: setup
 	@PYTHONPATH="$(CURDIR):$$PYTHONPATH" $(PYTHON) -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
+
+stops: setup
+	@PYTHONPATH="$(CURDIR):$$PYTHONPATH" $(PYTHON) test/stops.py -n $(WORKERS) --dist loadgroup $(ARGS)
 
 fuzz: setup
 	@PYTHONPATH="$(CURDIR):$$PYTHONPATH" $(PYTHON) test/fuzz.py $(ARGS)
