@@ -91,7 +91,7 @@ class Robot(Node):
         for name, (times, way) in ways(message).items():
             if times[0] > to_ns(message.header.stamp):  # the first piece of a motion
                 times = [self.now(), *times]
-                way = [self.position[self.names.index(name)], *way]
+                way = [dict(zip(self.names, self.position)).get(name, way[0]), *way]
             self._ways[name] = times, way
 
     def _on_positions(self, message):

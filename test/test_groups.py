@@ -143,7 +143,7 @@ def test_two_arms_whose_joints_have_the_same_names_each_in_a_namespace():
             JointState, f'{side}_arm/joint_states', 5)
 
     def feed():
-        for (_, publisher), place in zip(publishers.items(), graph.robot.position):
+        for publisher, place in zip(publishers.values(), graph.robot.position):
             message = JointState(name=['x'], position=[place], effort=[0.5])
             message.header.stamp = graph.robot.stamp()
             publisher.publish(message)

@@ -191,17 +191,20 @@ class Follower:
         return None
 
     def deaf(self, now_ns: int) -> None:
-        """
-        Disarm for no silent controller for a while: joint states were late, too.
-
-        Which of the two comes first afterwards says nothing. Until it is known, the robot stands.
-        """
+        """Note that joint states are late: a controller may seem silent for the same reason."""
         self._deaf_ns, self._departed_since_ns = now_ns, None
+
+    def _was_deaf(self, now_ns: int) -> bool:
+        """Return whether joint states were late just now: which message is next says nothing."""
+        return 0 <= now_ns - self._deaf_ns <= SILENT_NS
+
+    def unsure(self, now_ns: int) -> Finding | None:
+        """Return a controller's silence that is no reason to disarm yet, but one to stand."""
+        return self._controllers.silent(now_ns) if self._was_deaf(now_ns) else None
 
     def departed(self, now_ns: int) -> Finding | None:
         """Return a joint that a controller holds where nobody told it to, or its silence."""
-        deaf = 0 <= now_ns - self._deaf_ns <= SILENT_NS
-        silent = None if deaf else self._controllers.silent(now_ns)
+        silent = None if self._was_deaf(now_ns) else self._controllers.silent(now_ns)
         if silent or not self._controllers.hears(now_ns):
             return silent
         if self._pilot.waits(now_ns):

@@ -90,8 +90,8 @@ class Guard(Faults):
         finding = self._look_at_robot(now_ns)
         if finding or not self.pilot.enabled:
             return finding
-        finding = self.builder.check(now_ns) or self.controllers.problem(now_ns) or (
-            self.controllers.silent(now_ns) if self.rules.tracks else None)
+        finding = (self.builder.check(now_ns) or self.controllers.problem(now_ns)
+                   or self._follower.unsure(now_ns))
         if finding:
             self.stop(finding)
         return finding
